@@ -1,0 +1,26 @@
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.PHONY: demo test check format
+
+demo: $(VENV)/installed          ## the main job on a built-in cohort
+	$(BIN)/conocc demo --out conocc-demo
+
+test: $(VENV)/installed          ## the tests; CONOCC_DATA names a folder of real images, if any
+	$(BIN)/python -m pytest -n auto
+
+check: $(VENV)/installed         ## lint, format, types, and who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,5 @@
+"""``python -m conocc`` is ``conocc``."""
+
+from conocc.cli import main
+
+main()

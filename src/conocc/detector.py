@@ -1,0 +1,415 @@
+"""The contract: what every one-class detector takes, promises and saves.
+
+A method writes ``_build``, ``_fit`` and ``_score`` (and ``_embed``, ``_reconstruct`` where it has
+them); validation, threshold, labels, sign and saving are here, once.
+
+Letters: n images, c channels, h and w pixels, d features of a vector or of the bottleneck.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from conocc._version import __version__
+from conocc.intake import (
+    NORMALIZE,
+    checked_images,
+    digests,
+    feature_scale,
+    group_digest,
+    group_digests,
+    refuse_huge,
+)
+from conocc.model_file import read_model, write_model
+from conocc.progress import bar
+from conocc.training import Batches, Checkpoint, Train, apply, reproducible, train
+
+logger = logging.getLogger("conocc")
+
+NEUTRAL = {"device": "auto", "verbose": 0}
+
+
+def _has(name: str) -> Callable[[Any], bool]:
+    def check(self: Any) -> bool:
+        if not hasattr(self, name):
+            raise AttributeError(f"{type(self).__name__} has no {name.removeprefix('_')}")
+        return True
+
+    return check
+
+
+class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """What all methods share.
+
+    ``X`` is an array of images (n, h, w) or (n, c, h, w) with sides from 16 and one or three
+    channels, or of feature vectors (n, d); of any real type, finite. It is validated in blocks
+    and cast batch by batch, never copied whole, so that it may be a memory map.
+
+    Attributes
+    ----------
+    input_shape_ : tuple of int
+        Shape of one image (c, h, w) or one vector (d,).
+    offset_ : float
+        `score_samples` at the threshold: below it `predict` says −1 (minority). Set so that
+        `contamination` of the training images fall below.
+    history_ : list of dict
+        One row an epoch: stage, epoch, and each term of the loss.
+    seed_ : int
+        The seed that made the fit; drawn when `random_state` is None.
+    threads_ : int
+        The number of threads that trained, on which the last bits of the weights hang.
+    training_digests_ : ndarray of shape (n, 16), uint8
+        A hash of each training image, by which `knows` recognises it.
+    training_patients_ : ndarray of shape (p, 16), uint8
+        A hash of each of the `groups` given to `fit`.
+    reading_ : dict or None
+        How files were read (`Cohort.reading`), once saved with a model.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "bottleneck": [Interval(Integral, 1, None, closed="left")],
+        "channels": [list, tuple],
+        "normalize": [StrOptions(set(NORMALIZE))],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "random_state": ["random_state"],
+        "device": [str],
+        "verbose": ["verbose"],
+    }
+
+    # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
+
+    def _build(self) -> None:
+        """Make the modules for `input_shape_`, under names that end in an underscore."""
+
+    @abstractmethod
+    def _fit(self, X: Batches, train: Train) -> None:
+        """Learn from normalised batches; `train` runs stages, and is called at most once."""
+
+    @abstractmethod
+    def _score(self, x: Tensor) -> Tensor:
+        """Score a normalised batch: (n, c, h, w) or (n, d) -> (n,), higher less like majority."""
+
+    # Learning.
+
+    def fit(
+        self, X: Any, y: Any = None, groups: Any = None, *, checkpoint: str | Path | None = None
+    ) -> Self:
+        """Learn the majority class.
+
+        Parameters
+        ----------
+        X : array of shape (n, h, w), (n, c, h, w) or (n, d)
+            Majority images or vectors only, at least two.
+        y : array of shape (n,), optional
+            Ignored but for −1, which means minority and is refused.
+        groups : array of shape (n,), optional
+            The patient of each image; only hashes of them are kept.
+        checkpoint : path, optional
+            A file that holds the state of an unfinished fit. If it exists, the fit goes on from
+            it and ends with the numbers of an unbroken one. It is not deleted.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For minority images in `y`, an `X` of the wrong shape, size or type, NaN or infinite
+            values, or a checkpoint of another fit.
+        """
+        self._validate_params()
+        array = self._checked(X, reset=True)
+        if len(array) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least two images to learn from; "
+                f"got n_samples = {len(array)}."
+            )
+        _refuse_minority(array, y)
+        self.seed_ = _seed(self.random_state)
+        self.training_digests_ = digests(array)
+        self.training_patients_ = group_digests(array, groups)
+        self.reading_: dict[str, Any] | None = None
+        if len(self.input_shape_) == 1:
+            self.feature_offset_, self.feature_scale_ = feature_scale(array, self.normalize)
+        device = self._device()
+        with reproducible(self.seed_, device):
+            self._build()
+            self._to(device)
+            batches = self._batches(array)
+            self.history_: list[dict[str, Any]] = []
+            runs = partial(
+                train,
+                X=batches,
+                batch_size=self.batch_size,
+                checkpoint=self._checkpoint(checkpoint),
+                verbose=self.verbose,
+            )
+            self._fit(batches, runs)
+            self.threads_ = torch.get_num_threads()
+            scores = self._scores(batches)
+        self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
+        return self
+
+    # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.
+
+    def anomaly_score(self, X: Any) -> np.ndarray:
+        """Score images, higher is less like the majority class; -> (n,) float64.
+
+        The score of an image does not depend on its batch, its order, or the other images.
+        """
+        check_is_fitted(self)
+        return self._scores(self._batches(self._checked(X)))
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Score images the way scikit-learn does, lower is less like the majority; -> (n,)."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """`score_samples` less the threshold `offset_`: negative is minority; -> (n,)."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Label images +1 (majority) or −1 (minority); -> (n,) int."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    @available_if(_has("_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
+    def embed(self, X: Any) -> np.ndarray:
+        """Give the bottleneck features; -> (n, d) float32."""
+        return self._applied(X, "_embed")
+
+    @available_if(_has("_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """Give the reconstructions, in the units of `normalized`; shaped like its result."""
+        return self._applied(X, "_reconstruct")
+
+    def normalized(self, X: Any) -> np.ndarray:
+        """Give what the network sees of `X`; -> (n, c, h, w) or (n, d) float32."""
+        check_is_fitted(self)
+        batches = self._batches(self._checked(X))
+        return np.concatenate([x[:n].cpu().numpy() for x, n in batches.blocks()])
+
+    def knows(self, X: Any) -> np.ndarray:
+        """Tell which images it was trained on, by their pixels; -> (n,) bool."""
+        check_is_fitted(self)
+        trained_on = {row.tobytes() for row in self.training_digests_}
+        rows = digests(self._checked(X))
+        return np.array([row.tobytes() in trained_on for row in rows])
+
+    def knows_patients(self, groups: Any) -> np.ndarray:
+        """Tell which of the patients it was trained on; (n,) -> (n,) bool."""
+        check_is_fitted(self)
+        trained_on = {row.tobytes() for row in self.training_patients_}
+        return np.array([group_digest(group) in trained_on for group in groups], dtype=bool)
+
+    # Keeping.
+
+    def save(self, path: str | Path, *, reading: dict[str, Any] | None = None) -> None:
+        """Write one safetensors file with all that scoring needs; nothing in it can execute.
+
+        Parameters
+        ----------
+        path
+            The file; it is written whole or not at all.
+        reading
+            How the images' files were read (`Cohort.reading.to_dict()`), so that new files are
+            read alike.
+        """
+        check_is_fitted(self)
+        tensors, values = self._learned()
+        header = {
+            "class": type(self).__name__,
+            # Where and how loudly it was fitted is no part of what was learned.
+            "params": {**self.get_params(), "random_state": self.seed_, **NEUTRAL},
+            "values": {**values, "reading_": reading or self.reading_},
+            "versions": {"conocc": __version__, "torch": torch.__version__},
+        }
+        write_model(path, header, tensors)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is damaged, of another program, another class, or a newer format.
+        """
+        header, tensors = read_model(path)
+        if header["class"] != cls.__name__:
+            raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
+        try:
+            self = cls(**_params_from_json(header["params"]))
+            for name, value in header["values"].items():
+                setattr(self, name, tuple(value) if name == "input_shape_" else value)
+            self._validate_params()
+            with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
+                self._build()
+            self._fill(tensors)
+        except (TypeError, KeyError, RuntimeError) as error:
+            raise ValueError(f"Cannot read model '{path}': {error}.") from error
+        return self
+
+    def _learned(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Divide what ends in an underscore into tensors and plain values."""
+        tensors: dict[str, Tensor] = {}
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if not name.endswith("_"):
+                continue
+            if isinstance(value, nn.Module):
+                tensors |= {f"{name}.{k}": v for k, v in value.state_dict().items()}
+            elif isinstance(value, np.ndarray) and value.dtype != object:
+                tensors[name] = torch.from_numpy(value.copy())
+            elif isinstance(value, np.ndarray):
+                values[name] = value.tolist()  # names of columns
+            else:
+                values[name] = value
+        return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, values
+
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
+        modules = {k: v for k, v in vars(self).items() if isinstance(v, nn.Module)}
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+        for name, tensor in tensors.items():
+            if "." not in name:
+                setattr(self, name, tensor.numpy())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A detector that was fitted on a GPU can be unpickled where there is none.
+        state: dict[str, Any] = super().__getstate__()
+        return {
+            k: copy.deepcopy(v).cpu() if isinstance(v, nn.Module) else v for k, v in state.items()
+        }
+
+    # Inside.
+
+    def _checked(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        frame_or_sparse = hasattr(X, "columns") or hasattr(X, "tocsr")
+        array: Any = X if frame_or_sparse else np.asanyarray(X)
+        if getattr(array, "ndim", 2) in (3, 4):
+            array = checked_images(array)
+        else:
+            array = validate_data(self, array, reset=reset, dtype="numeric", order=None)
+            if reset or len(self.input_shape_) == 1:
+                refuse_huge(array)
+        shape = tuple(array.shape[1:])
+        if reset:
+            self.input_shape_: tuple[int, ...] = shape
+        elif shape != self.input_shape_:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on {_shape_name(self.input_shape_)}; "
+                f"got {_shape_name(shape)}."
+            )
+        checked: np.ndarray = array
+        return checked
+
+    def _batches(self, array: np.ndarray) -> Batches:
+        device = self._device()
+        self._to(device)
+        if len(self.input_shape_) == 3:
+            return Batches(array, NORMALIZE[self.normalize], device)
+        offset, scale = (
+            torch.from_numpy(a).to(device) for a in (self.feature_offset_, self.feature_scale_)
+        )
+        return Batches(array, lambda x: (x - offset) / scale, device)
+
+    def _scores(self, batches: Batches) -> np.ndarray:
+        blocks = self._blocks(self._score, batches)
+        return np.concatenate(list(blocks)).astype(np.float64)
+
+    def _applied(self, X: Any, name: str) -> np.ndarray:
+        check_is_fitted(self)
+        batches = self._batches(self._checked(X))
+        return np.concatenate(list(self._blocks(getattr(self, name), batches)))
+
+    def _blocks(
+        self, function: Callable[[Tensor], Tensor], batches: Batches
+    ) -> Iterator[np.ndarray]:
+        for module in self._modules():
+            module.eval()
+        with bar("Scoring", len(batches), verbose=self.verbose) as advance:
+            for rows in apply(function, batches):
+                advance(len(rows))
+                yield rows.cpu().numpy()
+
+    def _modules(self) -> list[nn.Module]:
+        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+    def _to(self, device: torch.device) -> None:
+        for module in self._modules():
+            module.to(device)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot use device {self.device!r}: {reason}") from error
+
+    def _checkpoint(self, path: str | Path | None) -> Checkpoint | None:
+        if path is None:
+            return None
+        hidden = {"device", "verbose", "random_state", "contamination"}
+        params = {k: v for k, v in self.get_params().items() if k not in hidden}
+        data = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
+        identity = {"class": type(self).__name__, **params, "seed": self.seed_, "images": data}
+        return Checkpoint(Path(path), identity)
+
+
+def _refuse_minority(X: np.ndarray, y: Any) -> None:
+    if y is None:
+        return
+    check_consistent_length(X, y)
+    count = int(np.sum(np.asarray(y) == -1))
+    if count:
+        raise ValueError(
+            f"y marks {count} of {len(X)} images as minority (-1); "
+            "fit takes images of the majority class only."
+        )
+
+
+def _shape_name(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"vectors of {shape[0]} features"
+    c, h, w = shape
+    return f"{h}x{w} images of {c} channel{'s' if c > 1 else ''}"
+
+
+def _seed(random_state: Any) -> int:
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}

@@ -1,0 +1,34 @@
+"""Pictures, made from what a fit left in its folder or from a cohort, never from a model.
+
+Each function takes plain values and returns a matplotlib `Figure`, without pyplot's state.
+"""
+
+from conocc.figures.curves import (
+    Scored,
+    precision_recall_curves,
+    roc_curves,
+    score_histogram,
+    training_curves,
+)
+from conocc.figures.drawing import save_figure, svg
+from conocc.figures.features import feature_maps
+from conocc.figures.pictures import case_strip, gallery, montage, png, residual_limit, sheet
+from conocc.figures.sweeps import parameter_bars
+
+__all__ = [
+    "Scored",
+    "case_strip",
+    "feature_maps",
+    "gallery",
+    "montage",
+    "parameter_bars",
+    "png",
+    "precision_recall_curves",
+    "residual_limit",
+    "roc_curves",
+    "save_figure",
+    "score_histogram",
+    "sheet",
+    "svg",
+    "training_curves",
+]

@@ -1,0 +1,114 @@
+"""Images themselves: a cohort's montage, and the images on which a method erred most.
+
+Letters: n images, k chosen ones, c channels, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+
+from conocc.cohort import Cohort
+from conocc.evidence import Gallery
+from conocc.figures.drawing import blank, styled
+
+# Blue where the image is darker than its reconstruction, red where it is brighter.
+RESIDUALS = "RdBu_r"
+GAP = 2
+
+
+@styled
+def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -> Figure:
+    """Show some images of each class, drawn with a seed; each on its own grey scale."""
+    generator = np.random.default_rng(seed)
+    figure = blank(columns, 2 * rows + 1.2)
+    figure.suptitle(cohort.name)
+    halves = np.ravel(np.asarray(figure.subfigures(2, 1)))
+    for half, minority, name in zip(halves, (False, True), ("majority", "minority"), strict=True):
+        chosen = cohort.rows(minority=minority)
+        labels = ", ".join(sorted(set(cohort.label[chosen].tolist())))
+        half.suptitle(f"{name}: {labels} ({len(chosen)} images)", fontsize="medium")
+        drawn = generator.permutation(chosen)[: rows * columns]
+        for position, axis in enumerate(half.subplots(rows, columns).flat):
+            axis.set_axis_off()
+            if position < len(drawn):
+                axis.imshow(_shown(np.asarray(cohort.images[drawn[position]])))
+    return figure
+
+
+@styled
+def gallery(kept: Gallery, *, minority: bool, columns: int = 2) -> Figure:
+    """Show the images of one class on which the method erred most, with their scores.
+
+    Input, reconstruction and residual stand side by side (`case_strip`); the input alone where
+    the method has no reconstruction.
+    """
+    cases = np.flatnonzero(kept.minority == minority)
+    rows = max(1, -(-len(cases) // columns))
+    panels = 3 if len(kept.reconstruction) else 1
+    figure = blank(columns * (panels * 1.1 + 0.3), rows * 1.4 + 0.6)
+    what = "minority images scored lowest" if minority else "majority images scored highest"
+    parts = "input, reconstruction, residual" if panels == 3 else "input"
+    figure.suptitle(f"{what}: {parts}", fontsize="medium")
+    places = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.08})
+    for position, axes in enumerate(places.flat):
+        axes.set_axis_off()
+        if position < len(cases):
+            axes.imshow(case_strip(kept, cases[position]))
+            axes.set_title(f"score {kept.anomaly_score[cases[position]]:.4g}", fontsize=8)
+    return figure
+
+
+def case_strip(kept: Gallery, case: int) -> np.ndarray:
+    """Put input, reconstruction and residual of one image side by side; -> (h, 3 w + gaps, 3).
+
+    The reconstruction is shown on the grey scale of its input. The residual, of colour images
+    the mean over channels, is on one scale for the whole gallery (`residual_limit`).
+    """
+    given = kept.input[case]
+    low, high = float(given.min()), float(given.max())
+    parts = [_shown(given)]
+    if len(kept.reconstruction):
+        parts.append(_shown(kept.reconstruction[case], low, high))
+        residual = kept.residual[case].mean(0) / residual_limit(kept)
+        coloured = colormaps[RESIDUALS]((residual + 1) / 2)[..., :3]
+        parts.append((255 * coloured).round().astype(np.uint8))
+    gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
+    return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
+
+
+def residual_limit(kept: Gallery) -> float:
+    """Give the size of a residual that has full colour: exceeded by one pixel in two hundred."""
+    return float(np.percentile(np.abs(kept.residual), 99.5)) or 1.0
+
+
+def sheet(images: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Put images into rows and columns, each on its own grey scale; (n, c, h, w) -> uint8 RGB."""
+    n, _, h, w = images.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    paper = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (h + GAP), (i % columns) * (w + GAP)
+        paper[top : top + h, left : left + w] = _shown(image)
+    return paper
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Give a picture as a PNG of at most 256 colours, which makes it small."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _shown(image: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Give an image as 8-bit RGB, on its own scale or a given one; (c, h, w) -> (h, w, 3)."""
+    low = float(image.min()) if low is None else low
+    high = float(image.max()) if high is None else high
+    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1).transpose(1, 2, 0)
+    return np.broadcast_to(np.rint(255 * scaled), (*scaled.shape[:2], 3)).astype(np.uint8)

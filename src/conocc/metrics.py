@@ -1,0 +1,189 @@
+"""How well anomaly scores tell the minority class from the majority class.
+
+Letters: ``n`` images. ``minority`` is a bool array (n,), ``anomaly_score`` a float array (n,) in
+which higher means less like the majority class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+def auc(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
+    """Area under the ROC curve: how often a minority image outscores a majority one.
+
+    Parameters
+    ----------
+    minority : array of bool, shape (n,)
+    anomaly_score : array of float, shape (n,)
+
+    Returns
+    -------
+    float
+        In [0, 1]; a tie counts one half, so a constant score gives 0.5.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, a score is NaN or infinite, or only one class is there.
+
+    Examples
+    --------
+    >>> auc([False, False, True, True], [0.1, 0.3, 0.2, 0.9])
+    0.75
+    """
+    minority, anomaly_score = checked(minority, anomaly_score)
+    return float(roc_auc_score(minority, anomaly_score))
+
+
+def aupr_maj(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
+    """Average precision of finding the majority class by a low score.
+
+    The chance level is the share of majority images. Parameters and errors as in `auc`.
+
+    Examples
+    --------
+    >>> aupr_maj([False, False, False, True], [0.5, 0.5, 0.5, 0.5])
+    0.75
+    """
+    minority, anomaly_score = checked(minority, anomaly_score)
+    return float(average_precision_score(~minority, -anomaly_score))
+
+
+def aupr_min(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
+    """Average precision of finding the minority class by a high score.
+
+    The chance level is the share of minority images. Parameters and errors as in `auc`.
+
+    Examples
+    --------
+    >>> aupr_min([False, False, False, True], [0.5, 0.5, 0.5, 0.5])
+    0.25
+    """
+    minority, anomaly_score = checked(minority, anomaly_score)
+    return float(average_precision_score(minority, anomaly_score))
+
+
+def sensitivity_at(minority: ArrayLike, anomaly_score: ArrayLike, *, specificity: float) -> float:
+    """Share of minority images found when `specificity` of the majority ones pass.
+
+    The threshold is the smallest majority score that at least `specificity` of the majority
+    scores do not exceed; found is what lies strictly above it. A minority image tied with
+    the threshold is therefore missed, and the realised specificity is never below the one
+    asked for. `functools.partial` makes a metric of it for `bootstrap_interval`.
+
+    Parameters
+    ----------
+    minority : array of bool, shape (n,)
+    anomaly_score : array of float, shape (n,)
+    specificity : float
+        In [0, 1].
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As `auc`; or if `specificity` is outside its range.
+
+    Examples
+    --------
+    >>> sensitivity_at([False, False, True], [0.1, 0.2, 0.9], specificity=1.0)
+    1.0
+    >>> sensitivity_at([False, False, True, True], [0.1, 0.2, 0.2, 0.9], specificity=1.0)
+    0.5
+    """
+    minority, anomaly_score = checked(minority, anomaly_score)
+    if not 0 <= specificity <= 1:
+        raise ValueError(
+            f"The 'specificity' parameter must be in the range [0, 1]. Got {specificity!r} instead."
+        )
+    majority_score = np.sort(anomaly_score[~minority])
+    # 0.07 * 100 is 7.000000000000001 in floating point, and is meant as 7.
+    passing = math.ceil(specificity * majority_score.size - 1e-9)
+    threshold = majority_score[passing - 1] if passing else -np.inf
+    return float((anomaly_score[minority] > threshold).mean())
+
+
+def sensitivity(minority: ArrayLike, anomaly_score: ArrayLike, *, threshold: float) -> float:
+    """Share of minority images with a score strictly above `threshold`, found beforehand.
+
+    Parameters and errors as in `auc`; `functools.partial` makes a metric of it.
+
+    Examples
+    --------
+    >>> sensitivity([False, True, True], [0.1, 0.4, 0.9], threshold=0.4)
+    0.5
+    """
+    minority, anomaly_score = checked(minority, anomaly_score)
+    return float((anomaly_score[minority] > threshold).mean())
+
+
+def false_alarms(minority: ArrayLike, anomaly_score: ArrayLike, *, threshold: float) -> float:
+    """Share of majority images with a score strictly above `threshold`, found beforehand.
+
+    Parameters and errors as in `auc`; `functools.partial` makes a metric of it.
+
+    Examples
+    --------
+    >>> false_alarms([False, False, True], [0.1, 0.5, 0.9], threshold=0.4)
+    0.5
+    """
+    minority, anomaly_score = checked(minority, anomaly_score)
+    return float((anomaly_score[~minority] > threshold).mean())
+
+
+def checked(minority: ArrayLike, anomaly_score: ArrayLike) -> tuple[Bools, Floats]:
+    """Return both as arrays of one length with both classes in them, or refuse them."""
+    told = np.asarray(minority)
+    score = np.asarray(anomaly_score, dtype=np.float64)
+    if told.ndim != 1 or score.shape != told.shape:
+        raise ValueError(
+            "The 'minority' and 'anomaly_score' parameters must be of one length, with one "
+            f"value an image. Got shapes {told.shape} and {score.shape} instead."
+        )
+    if not np.isin(told, (0, 1)).all():
+        raise ValueError(
+            "The 'minority' parameter must be True for minority and False for majority images. "
+            f"Got {next(v for v in told.tolist() if v not in (0, 1))!r} instead."
+        )
+    if not np.isfinite(score).all():
+        bad = int(np.flatnonzero(~np.isfinite(score))[0])
+        raise ValueError(
+            "The 'anomaly_score' parameter must be finite. "
+            f"Got {score[bad]} for image {bad} instead."
+        )
+    told = told.astype(bool)
+    if told.all() or not told.any():
+        raise ValueError(
+            "The 'minority' parameter must hold both classes. "
+            f"Got {told.sum()} minority and {(~told).sum()} majority images instead."
+        )
+    return told, score
+
+
+def in_unit_interval(name: str, value: float) -> float:
+    """Return a value in (0, 1), or refuse it by its parameter's name."""
+    if not 0 < value < 1:
+        raise ValueError(
+            f"The {name!r} parameter must be in the range (0, 1). Got {value!r} instead."
+        )
+    return value
+
+
+METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "AUC": auc,
+    "AUPR-maj": aupr_maj,
+    "AUPR-min": aupr_min,
+}

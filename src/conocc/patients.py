@@ -1,0 +1,169 @@
+"""Who is on which image: from a table, from a regular expression, from known file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from conocc.listing import count, read_table, shown
+from conocc.pseudonyms import pseudonym
+from conocc.readers import Person
+
+# Tables that may stand beside the images, and how they may name the column of the image.
+TABLES = ("patients.csv", "patches.csv")
+FILE_COLUMNS = ("file", "path")
+
+# The ChestX set: person12_bacteria_3, IM-0115-0001, IM-0543-0001-0002, NORMAL2-IM-0115-0001.
+# NORMAL2-IM-0115 and IM-0115 are two patients: merging them invents 94 overlaps between
+# training and test.
+_CHESTX = re.compile(r"person\d+(?=_(?:bacteria|virus)_\d+$)|(?:NORMAL2-)?IM-\d+(?=-\d+(?:-\d+)?$)")
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The patient of each image, whether that is knowledge, and a sentence on its source."""
+
+    names: tuple[str, ...]
+    known: bool
+    note: str
+
+
+def find_patients(
+    paths: Sequence[str],
+    *,
+    given: Sequence[str | None],
+    folder: Path | None,
+    regex: str | None,
+    persons: Sequence[Person | None] = (),
+    called: Sequence[str] | None = None,
+) -> Patients:
+    """Name the patient of each image.
+
+    The first of these that there is decides: the regular expression that the user gave; what
+    the layout itself lists (`given`); a table beside the images; the PatientID of DICOM
+    (`persons`), if every image has one, for which a pseudonym stands; the names of the ChestX
+    set, if every image has one.
+    Otherwise each image is a patient of its own, named by its path.
+    `called` are the paths as they may be told, if these are not the paths themselves.
+
+    Raises
+    ------
+    ValueError
+        If the source that decides has no patient for one of the images: it is named.
+    """
+    called = paths if called is None else called
+    if regex is not None:
+        names = _hidden(by_regex(paths, regex, called), persons)
+        return Patients(names, True, f"Patients are read from the paths by {regex!r}.")
+    if given and given[0] is not None:
+        names = tuple(name for name in given if name is not None)
+        return Patients(names, True, "Patients are those that the cohort lists.")
+    table = _table_beside(folder)
+    if table is not None:
+        return Patients(
+            by_table(paths, table, called), True, f"Patients are read from '{shown(table.name)}'."
+        )
+    if persons and all(person is not None and person.patient for person in persons):
+        names = tuple(pseudonym(person.patient) for person in persons if person)
+        return Patients(names, True, "Patients are pseudonyms of DICOM's PatientID.")
+    chestx = by_chestx_names(paths)
+    if chestx is not None:
+        return Patients(chestx, True, "Patients are read from file names as in the ChestX set.")
+    return Patients(
+        tuple(called), False, "Patients are not known: each image counts as a patient of its own."
+    )
+
+
+def _hidden(names: tuple[str, ...], persons: Sequence[Person | None]) -> tuple[str, ...]:
+    """Put a pseudonym for each name that a DICOM file, of any image with it, tells as well."""
+    told = {
+        name
+        for name, person in zip(names, persons, strict=False)
+        if person and person.is_told_by(name)
+    }
+    return tuple(pseudonym(name) if name in told else name for name in names)
+
+
+def by_regex(
+    paths: Sequence[str], regex: str, called: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    r"""Take the group named 'patient', or else the first one, as found in each path.
+
+    >>> by_regex(["a/p07_1.png", "b/p07_2.png"], r"p(\d+)_")
+    ('07', '07')
+    """
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise ValueError(
+            f"The 'patient_regex' parameter is not a regular expression: {error}. "
+            f"Got {regex!r} instead."
+        ) from None
+    if not pattern.groups:
+        raise ValueError(
+            "The 'patient_regex' parameter must have a group, such as '(p[0-9]+)_', that holds "
+            f"the patient. Got {regex!r} instead."
+        )
+    group: str | int = "patient" if "patient" in pattern.groupindex else 1
+    matches = [pattern.search(path) for path in paths]
+    names = [match[group] if match else None for match in matches]
+    called = paths if called is None else called
+    missing = [path for path, name in zip(called, names, strict=True) if not name]
+    if missing:
+        raise ValueError(
+            f"The 'patient_regex' parameter must find a patient in every path. {regex!r} finds "
+            f"none in '{shown(missing[0])}' ({_of(len(missing), len(paths))})."
+        )
+    return tuple(name for name in names if name)
+
+
+def by_chestx_names(paths: Sequence[str]) -> tuple[str, ...] | None:
+    """Read the patient from names of the ChestX set; None unless every image has such a name.
+
+    >>> by_chestx_names(["test/NORMAL/NORMAL2-IM-0115-0001.jpeg", "IM-0115-0001.jpeg"])
+    ('NORMAL2-IM-0115', 'IM-0115')
+    """
+    matches = [_CHESTX.match(PurePosixPath(path).stem) for path in paths]
+    found = tuple(match[0] for match in matches if match)
+    return found if len(found) == len(paths) else None
+
+
+def _table_beside(folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
+
+
+def by_table(
+    paths: Sequence[str], table: Path, called: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Look each image up in a table with a column 'file' or 'path' and a column 'patient'."""
+    columns, rows = read_table(table)
+    column = next((name for name in FILE_COLUMNS if name in columns), None)
+    if column is None or "patient" not in columns:
+        raise ValueError(
+            f"'{shown(table.name)}' must have a column 'file' or 'path', and a column 'patient'. "
+            f"It has {', '.join(columns)}."
+        )
+    patients: dict[str, str] = {}
+    for line, row in rows:
+        path = PurePosixPath(row[column]).as_posix()
+        if patients.setdefault(path, row["patient"]) != row["patient"]:
+            raise ValueError(
+                f"'{shown(table.name)}', line {line}: '{shown(path)}' has the patient "
+                f"{row['patient']!r} here and {patients[path]!r} above."
+            )
+    called = paths if called is None else called
+    missing = [name for path, name in zip(paths, called, strict=True) if not patients.get(path)]
+    if missing:
+        raise ValueError(
+            f"'{shown(table.name)}' has no patient for '{shown(missing[0])}' "
+            f"({_of(len(missing), len(paths))})."
+        )
+    return tuple(patients[path] for path in paths)
+
+
+def _of(some: int, all_of_them: int) -> str:
+    return f"{some} of {count(all_of_them, 'image')}"

@@ -1,0 +1,105 @@
+"""Who may train on what: groups of patients that belong together, and the split by group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Strings = npt.NDArray[np.str_]
+Bools = npt.NDArray[np.bool_]
+
+
+def patient_groups(patient: Sequence[str] | Strings, digest: Sequence[str] | Strings) -> Strings:
+    """Name the group of each image: patients who share a byte-identical image are one.
+
+    Parameters
+    ----------
+    patient, digest : array-like of str, shape (n,)
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        Each group is named by its alphabetically first patient, so that names depend neither
+        on the order of the images nor on anybody outside the group.
+
+    >>> patient_groups(["b", "b", "a", "c"], ["1", "2", "2", "3"]).tolist()
+    ['a', 'a', 'a', 'c']
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(node: Hashable) -> Hashable:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    # Patients and digests are both nodes (tagged, lest a patient be called like a digest);
+    # each image joins its two.
+    for name, code in zip(patient, digest, strict=True):
+        parent[root(("digest", str(code)))] = root(("patient", str(name)))
+    roots = [root(("patient", str(name))) for name in patient]
+    first: dict[Hashable, str] = {}
+    for node, name in zip(roots, patient, strict=True):
+        first[node] = min(first.get(node, str(name)), str(name))
+    return np.array([first[node] for node in roots], dtype=np.str_)
+
+
+def split_by_patient(
+    patient: Sequence[str] | Strings,
+    minority: Sequence[bool] | Bools,
+    digest: Sequence[str] | Strings,
+    *,
+    seed: int,
+    test_size: float = 0.4,
+) -> Strings:
+    """Split a cohort into "train", "test" and "unused" so that no patient is on both sides.
+
+    The rule, whole:
+
+    1. Patients who share a byte-identical image are one group (`patient_groups`).
+    2. The groups that hold majority images are put in the order of the SHA-256 of
+       ``"seed:name"``: a shuffle that depends neither on the order of the images nor on a
+       library's generator, and in which a group added later does not reshuffle the others.
+    3. Groups are taken into training in that order until it holds at least ``1 - test_size`` of
+       the majority images; but one group, if there are two, is left for the test.
+    4. Majority images of these groups are "train", their minority images "unused".
+       Every other image is "test"; so are all groups without majority images.
+
+    Parameters
+    ----------
+    patient, digest : array-like of str, shape (n,)
+    minority : array-like of bool, shape (n,)
+    seed : int
+    test_size : float in (0, 1)
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+
+    >>> split_by_patient(["a", "a", "b"], [False, True, False], ["1", "2", "3"], seed=2).tolist()
+    ['train', 'unused', 'test']
+    """
+    if not 0 < test_size < 1:
+        raise ValueError(
+            f"The 'test_size' parameter must be in the range (0, 1). Got {test_size!r} instead."
+        )
+    group = patient_groups(patient, digest)
+    majority = ~np.asarray(minority, dtype=bool)
+    names, images = np.unique(group[majority], return_counts=True)
+    order = sorted(range(len(names)), key=lambda i: _lot(seed, str(names[i])))
+    reached = np.cumsum(images[order])
+    wanted = (1 - test_size) * majority.sum()
+    # A hair is given away lest 0.6 * 10 = 6.000…1 ask for a seventh image.
+    enough = int(np.searchsorted(reached, wanted - 1e-9)) + 1
+    training = names[order[: max(1, min(enough, len(names) - 1))]]
+    in_training = np.isin(group, training)
+    split = np.where(in_training, "train", "test")
+    return np.where(in_training & ~majority, "unused", split).astype(np.str_)
+
+
+def _lot(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "backslashreplace")).digest()

@@ -1,0 +1,735 @@
+"""A study: many fits, each a job that leaves one row; started again, it does what is missing.
+
+==================  ===================================================================
+``rows/KEY.json``   the row of a finished job, or of a failed one with its error
+``jobs/KEY/``       its run (`conocc.run`): model, scores, metrics, split, history
+``attempts/``       how often a job without a row was started, and killed its worker
+``tables/``         what `conocc.tables` makes of the rows
+==================  ===================================================================
+
+The key of a job is a hash of all that decides its result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, wait
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import torch
+from joblib.externals.loky import get_reusable_executor
+
+from conocc.cohort import Cohort, load_cohort
+from conocc.files import write_json
+from conocc.methods import METHODS
+from conocc.phantoms import PHANTOMS
+from conocc.progress import bar
+from conocc.protocol import folds
+from conocc.run import FREE_PARAMETERS, evaluate_run, fit_run, make_detector, read_run, versions
+from conocc.tables import RESULT_FORMAT, column_labels, read_row
+
+logger = logging.getLogger("conocc")
+
+ENGINES = ("processes", "dask")
+# A job whose worker died this often is given up.
+MOST_DEATHS = 3
+# A Dask cluster without any worker for so long is taken for lost.
+NO_WORKER_S = 120.0
+_POLL_S = 1.0
+# What a worker may take to save its state when the study is interrupted.
+PATIENCE_S = 30.0
+# `--methods all`: what the paper searched, as columns of their own, since the better one is known
+# by the test labels only.
+VARIANTS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "cae": {"lr": (1e-3, 1e-4)},
+    "sae": {"lr": (1e-3, 1e-4)},
+    "dagmm": {"bottleneck": (256, 2)},
+}
+# Values by parameter's name, or by "method.name" for one method alone, which goes before.
+Settings = Mapping[str, Sequence[Any]]
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The arguments of `load_cohort`, as plain values."""
+
+    where: str
+    size: int | None = None
+    colour: str = "grey"
+    majority: tuple[str, ...] | None = None
+    patient_regex: str | None = None
+    split_seed: int = 0
+    cache: bool | str = True
+
+    def __post_init__(self) -> None:
+        # A worker may have another working directory.
+        if self.where not in PHANTOMS:
+            object.__setattr__(self, "where", os.path.abspath(self.where))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit to be done.
+
+    Attributes
+    ----------
+    params
+        Those that differ from the method's defaults.
+    protocol
+        "benchmark" and "sweep" take the cohort's own split, "crossval" fold `fold` (from 1) of
+        `rule` and `group` (`conocc.protocol.folds`).
+    seed
+        Of the training.
+    """
+
+    method: str
+    cohort: Loading
+    protocol: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rule: str | int | None = None
+    group: str | None = None
+    fold: int | None = None
+    seed: int = 0
+
+    def detector_params(self) -> dict[str, Any]:
+        """All parameters, defaults filled in, as JSON values."""
+        params = make_detector(self.method, {**self.params, "random_state": self.seed}).get_params()
+        kept = {k: v for k, v in params.items() if k not in FREE_PARAMETERS}
+        plain: dict[str, Any] = json.loads(json.dumps(kept))
+        return plain
+
+
+def benchmark_jobs(
+    cohorts: Sequence[Loading],
+    methods: str | Sequence[str] = "all",
+    *,
+    settings: Settings | None = None,
+    runs: int = 3,
+) -> list[Job]:
+    """List Table 2: each method on each cohort's own split, with seeds 0 to `runs` - 1."""
+    if runs < 1:
+        raise ValueError(f"The 'runs' parameter must be 1 or more. Got {runs} instead.")
+    chosen = _configurations(methods, settings or {})
+    return [
+        Job(method, cohort, "benchmark", params, seed=seed)
+        for cohort in cohorts
+        for method, params in chosen
+        for seed in range(runs)
+    ]
+
+
+def crossval_jobs(
+    cohorts: Sequence[Loading],
+    methods: str | Sequence[str] = "all",
+    *,
+    settings: Settings | None = None,
+    rule: str | int = "paper",
+    group: str | None = None,
+) -> list[Job]:
+    """List Table 3: each method on each fold, once. The cohorts are loaded, to count folds."""
+    chosen = _configurations(methods, settings or {})
+    return [
+        Job(method, cohort, "crossval", params, rule, group, fold + 1)
+        for cohort in cohorts
+        for method, params in chosen
+        for fold in range(len(_folds(cohort, rule, group)))
+    ]
+
+
+def sweep_jobs(
+    cohort: Loading, method: str = "conocc", *, settings: Settings, seed: int = 0
+) -> list[Job]:
+    """List Fig. 5: a method at every combination of the values given, all with one seed.
+
+    Where ConOCC's `lr` is swept, the plain autoencoder is fitted at each of its values too.
+    """
+    jobs = [
+        Job(method, cohort, "sweep", params, seed=seed)
+        for method, params in _configurations([method], settings)
+    ]
+    if method == "conocc" and len(settings.get("lr", ())) > 1:
+        known = make_detector("cae", {}).get_params()
+        shared = {k: v for k, v in settings.items() if k in known and (len(v) == 1 or k == "lr")}
+        jobs += [
+            Job("cae", cohort, "sweep", params, seed=seed)
+            for _, params in _configurations(["cae"], shared)
+        ]
+    return jobs
+
+
+def _configurations(
+    methods: str | Sequence[str], settings: Settings
+) -> list[tuple[str, dict[str, Any]]]:
+    """Pair each method with each combination of the values that are set for it."""
+    everything = methods == "all"
+    names = (
+        list(METHODS) if methods == "all" else [methods] if isinstance(methods, str) else methods
+    )
+    known = {name: make_detector(name, {}).get_params() for name in names}
+    for key in settings:
+        method, dot, name = key.rpartition(".")
+        if dot and method not in known:
+            raise ValueError(f"{key!r} sets a parameter of {method!r}, which is not asked for.")
+        if not any(name in known[m] for m in ([method] if dot else names)):
+            raise ValueError(f"No parameter {name!r} in {method or ', '.join(names)}.")
+        if name == "random_state":
+            raise ValueError("The seeds are the study's own: 'random_state' cannot be set.")
+    made = []
+    for method in names:
+        values: dict[str, Sequence[Any]] = dict(VARIANTS.get(method, {})) if everything else {}
+        values |= {k: v for k, v in settings.items() if k in known[method]}
+        prefix = f"{method}."
+        values |= {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        for these in product(*values.values()):
+            params = dict(zip(values, these, strict=True))
+            make_detector(method, params)._validate_params()  # or every fit would fail of it
+            made.append((method, params))
+    return made
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _loaded(loading: Loading) -> Cohort:
+    # Kept by each process: hashing all files again for every job would cost more than some fits.
+    return load_cohort(**asdict(loading))
+
+
+@lru_cache(maxsize=4)
+def _folds(loading: Loading, rule: str | int, group: str | None) -> list[Cohort]:
+    made = folds(_loaded(loading), rule, group=group, seed=loading.split_seed)
+    if rule == "paper":
+        # Its images are taken singly: patients, who are on both sides, must not be left out.
+        made = [replace(fold, patients_known=False) for fold in made]
+    return made
+
+
+def _cohort_of(job: Job) -> Cohort:
+    if job.rule is None or job.fold is None:
+        return _loaded(job.cohort)
+    return _folds(job.cohort, job.rule, job.group)[job.fold - 1]
+
+
+@lru_cache(maxsize=1024)
+def _content(cohort: Loading, rule: str | int | None, group: str | None, fold: int | None) -> str:
+    """Hash what a cohort holds and how it is split and read."""
+    split = _cohort_of(Job("", cohort, "", rule=rule, group=group, fold=fold))
+    text = json.dumps([split.reading.to_dict(), split.patients_known], sort_keys=True)
+    return _sha256(text + split.table().to_csv(index=False))
+
+
+def forget_cohorts() -> None:
+    """Have cohorts read anew, whose files may have changed."""
+    for kept in (_loaded, _folds, _content):
+        kept.cache_clear()
+
+
+def job_key(job: Job) -> str:
+    """Hash all that decides a job's row; the cohort is loaded for it."""
+    decisive = {
+        "format": RESULT_FORMAT,
+        "method": job.method,
+        "params": job.detector_params(),
+        "protocol": job.protocol,
+        "rule": job.rule,
+        "group": job.group,
+        "fold": job.fold,
+        "content": _content(job.cohort, job.rule, job.group, job.fold),
+    }
+    return _sha256(json.dumps(decisive, sort_keys=True))[:32]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def has_row(job: Job, out: str | Path) -> bool:
+    """Tell whether a study has a job's row already, be it an error."""
+    return _Study(Path(out)).row(job_key(job)).exists()
+
+
+# --- one job -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The paths of a study's folder."""
+
+    folder: Path
+
+    def row(self, key: str) -> Path:
+        return self.folder / "rows" / f"{key}.json"
+
+    def run(self, key: str) -> Path:
+        return self.folder / "jobs" / key
+
+    def attempts(self, key: str) -> Path:
+        return self.folder / "attempts" / f"{key}.json"
+
+    def counts(self, key: str) -> dict[str, int]:
+        """How often a job was `started`, and how often its worker `died` of it."""
+        try:
+            counts: dict[str, int] = json.loads(self.attempts(key).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {"started": 0, "died": 0}
+        return counts
+
+    def finish(self, key: str, row: Mapping[str, Any]) -> None:
+        write_json(self.row(key), row)
+        self.attempts(key).unlink(missing_ok=True)
+
+    def forget(self, key: str) -> None:
+        """Remove a job's row and attempts; what its run has done stays, to go on from."""
+        self.row(key).unlink(missing_ok=True)
+        self.attempts(key).unlink(missing_ok=True)
+
+
+class Task(NamedTuple):
+    """A job with what its worker must know: plain values, sent to another process."""
+
+    job: Job
+    key: str
+    label: str
+    study: str
+    command: str
+    share: int
+    deaths: int
+
+
+# Torch's generator and threads are the process's own: two fits in one would mix their numbers.
+_one_at_a_time = threading.Lock()
+
+
+def work(task: Task) -> bool:
+    """Do a job and write its row; an exception becomes a row too. Return whether it was done.
+
+    Dask hands the job of a worker that died to the next one. It is then not done here: the
+    driver, who alone knows what else was running, decides when to try again.
+    A process does one job at a time, however many threads its Dask worker has.
+    """
+    with _one_at_a_time:
+        return _work(task)
+
+
+def _work(task: Task) -> bool:
+    study = _Study(Path(task.study))
+    counts = study.counts(task.key)
+    if study.row(task.key).exists():  # of a worker that outlived an earlier driver by a moment
+        return True
+    if counts["started"] > task.deaths:
+        return False
+    write_json(study.attempts(task.key), {**counts, "started": counts["started"] + 1})
+    row = _blank_row(task)
+    torch.set_num_threads(max(1, joblib.cpu_count() // task.share))
+    try:
+        row |= _result(task, study)
+    except Exception as error:
+        logger.debug("Job %s failed.", task.key, exc_info=True)
+        row |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
+    study.finish(task.key, row)
+    return True
+
+
+def _result(task: Task, study: _Study) -> dict[str, Any]:
+    job = task.job
+    if job_key(job) != task.key:  # the files changed since this process read them, or are others
+        forget_cohorts()
+    if job_key(job) != task.key:
+        raise ValueError(f"'{job.cohort.where}' holds other images here than for the driver.")
+    cohort = _cohort_of(job)
+    run = study.run(task.key)
+    params = {**job.params, "random_state": job.seed}
+    fit_run(cohort, job.method, params, run, command=task.command, loading=asdict(job.cohort))
+    result = evaluate_run(run, cohort, command=task.command)
+    about = read_run(run)
+    return {
+        "status": "done",
+        **{k: result[k] for k in ("metrics", "counts", "prevalence", "left_out")},
+        "seconds": about["seconds"],
+        "threads": about["threads"],
+        "notes": about["notes"],
+    }
+
+
+def _blank_row(task: Task) -> dict[str, Any]:
+    """Everything about a job but what came of it."""
+    job = task.job
+    whole = _loaded(job.cohort)
+    return {
+        "format": RESULT_FORMAT,
+        "key": task.key,
+        "status": "",
+        "error": None,
+        "method": job.method,
+        "label": task.label,
+        "params": job.detector_params(),
+        "cohort": whole.name,
+        "images": _content(job.cohort, None, None, None)[:16],
+        "reading": whole.reading.to_dict(),
+        "protocol": job.protocol,
+        "rule": job.rule,
+        "group": job.group,
+        "fold": job.fold,
+        "seed": job.seed,
+        "metrics": None,
+        "counts": None,
+        "prevalence": None,
+        "left_out": None,
+        "seconds": None,
+        "threads": None,
+        "notes": None,
+        "versions": versions(),
+        "command": task.command,
+        "run": f"jobs/{task.key}",
+    }
+
+
+# --- many jobs ---------------------------------------------------------------------------------
+
+
+def run_study(
+    jobs: Sequence[Job],
+    out: str | Path,
+    *,
+    command: str,
+    engine: str = "processes",
+    workers: int = 1,
+    address: str | None = None,
+    retry_failed: bool = False,
+    verbose: int = 0,
+) -> list[dict[str, Any]]:
+    """Do the jobs that have no row yet, and return the rows of all of them.
+
+    Parameters
+    ----------
+    out
+        The study's folder; under Dask, on a disk that all workers see.
+    command
+        Noted in each row.
+    engine : {"processes", "dask"}
+        `workers` processes of this machine, or all workers of the Dask cluster at `address`.
+    retry_failed
+        Whether to do jobs again whose row is an error.
+
+    Raises
+    ------
+    ValueError
+        If a cohort or a parameter cannot be used, or the optional Dask is not installed.
+    ConnectionError
+        If the workers are gone. What is done stays; the same call goes on.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"The 'engine' must be one of {', '.join(ENGINES)}. Got {engine!r}.")
+    if workers < 1:
+        raise ValueError(f"The 'workers' parameter must be 1 or more. Got {workers} instead.")
+    forget_cohorts()
+    study = _Study(Path(out).resolve())
+    labels = column_labels([(job.method, job.detector_params()) for job in jobs])
+    keys = [job_key(job) for job in jobs]
+    tasks = {
+        key: Task(job, key, label, str(study.folder), command, workers, 0)
+        for key, job, label in zip(keys, jobs, labels, strict=True)
+    }
+    if retry_failed:
+        for key in tasks:
+            if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
+                study.forget(key)
+    todo = {key: task for key, task in tasks.items() if not study.row(key).exists()}
+    if todo:
+        with _dask(address) if engine == "dask" else _processes(workers) as pool:
+            _do_all(todo, study, pool, total=len(tasks), verbose=verbose)
+    return [read_row(study.row(key)) for key in tasks]
+
+
+def _do_all(todo: dict[str, Task], study: _Study, pool: _Pool, *, total: int, verbose: int) -> None:
+    """Submit until every job has a row.
+
+    When a worker dies, all that ran at the time are suspects. They are tried again one at a
+    time, after the others, so that a job pays for no death but its own.
+    """
+    for key in todo:  # who was running when an earlier driver was killed is no suspect
+        counts = study.counts(key)
+        if counts["started"]:
+            write_json(study.attempts(key), {**counts, "started": counts["died"]})
+    deaths = {key: study.counts(key)["died"] for key in todo}
+    idle_rounds = 0
+    with bar("Jobs", total, verbose=verbose, done=total - len(todo)) as advance:
+        while todo:
+            fresh = [key for key in todo if not deaths[key]]
+            chosen = fresh or [next(iter(todo))]
+            tasks = [todo[k]._replace(deaths=deaths[k], share=pool.share) for k in chosen]
+            before = len(todo), sum(deaths.values())
+            try:
+                for key in pool.each(tasks):
+                    if key in todo and study.row(key).exists():
+                        _say(todo.pop(key), study, total - len(todo), total, advance)
+            except ConnectionError:
+                _count_deaths([key for key in chosen if key in todo], todo, study, deaths)
+                raise
+            left = [key for key in chosen if key in todo]
+            _count_deaths(left, todo, study, deaths)
+            for key in left:
+                if study.row(key).exists():
+                    _say(todo.pop(key), study, total - len(todo), total, advance)
+            idle_rounds = 0 if before != (len(todo), sum(deaths.values())) else idle_rounds + 1
+            if idle_rounds == MOST_DEATHS:
+                raise ConnectionError("Workers die before they start a job; see their output.")
+
+
+def _count_deaths(
+    keys: Sequence[str], tasks: Mapping[str, Task], study: _Study, deaths: dict[str, int]
+) -> None:
+    """Note the jobs that were started and left no row; give up those it happened to too often."""
+    for key in keys:
+        started = study.counts(key)["started"]
+        if not study.row(key).exists() and started > deaths[key]:
+            deaths[key] = started
+            _died(tasks[key], study, started)
+
+
+def _died(task: Task, study: _Study, deaths: int) -> None:
+    row = _blank_row(task)
+    name = _name(task, row["cohort"])
+    logger.warning("A worker died during %s (attempt %d).", name, deaths)
+    write_json(study.attempts(task.key), {"started": deaths, "died": deaths})
+    if deaths >= MOST_DEATHS:
+        error = f"Its worker died in each of {deaths} attempts (killed, or out of memory)."
+        study.finish(task.key, {**row, "status": "error", "error": error})
+
+
+def _say(task: Task, study: _Study, done: int, total: int, advance: Any) -> None:
+    row = read_row(study.row(task.key))
+    if row["status"] == "done":
+        said = f"AUC {row['metrics']['AUC']['value']:.3f}, {row['seconds']:.0f} s"
+    else:
+        said = f"FAILED: {row['error']}"
+    logger.info("%d/%d %s: %s", done, total, _name(task, row["cohort"]), said)
+    advance(state=task.label)
+
+
+def _name(task: Task, cohort: str) -> str:
+    job = task.job
+    part = f"seed {job.seed}" if job.fold is None else f"fold {job.fold}"
+    return f"{task.label} on {cohort}, {part}"
+
+
+# --- costs -------------------------------------------------------------------------------------
+
+
+def costs(jobs: Sequence[Job], *, share: int = 1) -> list[float]:
+    """Estimate the seconds of each job, from a few steps on a few of its real training images.
+
+    Methods are measured once a cohort and bottleneck. Epochs of any kind are timed by a few of
+    them, a search by its first steps; a method that has no epochs is fitted whole.
+    """
+    threads, level = torch.get_num_threads(), logger.level
+    torch.set_num_threads(max(1, joblib.cpu_count() // share))
+    logger.setLevel(logging.ERROR)  # fits so short are warned about
+    measured: dict[tuple[Any, ...], _Cost] = {}
+    seconds = []
+    try:
+        for job in jobs:
+            params = job.detector_params()
+            kind = job.method, job.cohort, params.get("bottleneck")
+            if kind not in measured:
+                measured[kind] = _measured(job, params)
+            cohort = _cohort_of(job)
+            n_train = len(cohort.rows(split="train", minority=False))
+            n_scored = n_train + len(cohort.rows(split="test"))
+            cost = measured[kind]
+            epochs, steps = _amounts(params)
+            seconds.append(
+                cost.once + n_train * epochs * cost.epoch + n_scored * steps * cost.score
+            )
+    finally:
+        torch.set_num_threads(threads)
+        logger.setLevel(level)
+    return seconds
+
+
+class _Cost(NamedTuple):
+    """Seconds: of a fit besides its epochs, of an image in an epoch or in a step of scoring."""
+
+    once: float
+    epoch: float
+    score: float
+
+
+_MEASURED_IMAGES = 256
+_MEASURED_STEPS = 2
+_MEASURED_S = 0.5
+
+
+def _amounts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Sum the epochs of all stages, and the steps of scoring (1 where there are none)."""
+    epochs = sum(v for k, v in params.items() if k.endswith("epochs"))
+    return epochs, sum(v for k, v in params.items() if k.endswith("steps")) or 1
+
+
+def _measured(job: Job, params: Mapping[str, Any]) -> _Cost:
+    images = _cohort_of(job).where(split="train", minority=False).images
+    few = images[:_MEASURED_IMAGES]
+    stages = [name for name in params if name.endswith("epochs")]
+    searches = {name: _MEASURED_STEPS for name in params if name.endswith("steps")}
+
+    def timed(epochs: int) -> tuple[float, Any]:
+        changed = {**searches, **dict.fromkeys(stages, epochs), "random_state": job.seed}
+        detector = make_detector(job.method, {**job.params, **changed})
+        start = time.perf_counter()
+        detector.fit(few if stages else images)
+        return time.perf_counter() - start, detector
+
+    once, detector = timed(1)
+    epoch = 0.0
+    if stages:
+        first, n = timed(1)[0], 1  # the very first is slower than any other
+        longer = 0.0
+        while longer < _MEASURED_S and n < 64:
+            n *= 2
+            took, detector = timed(1 + n)
+            longer = max(took - first, 0.0)
+        once, epoch = first, longer / (n * len(stages) * len(few))
+    start = time.perf_counter()
+    detector.anomaly_score(few)
+    steps = _MEASURED_STEPS if searches else 1
+    score = (time.perf_counter() - start) / (len(few) * steps)
+    return _Cost(once, epoch, score)
+
+
+# --- workers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What does tasks: an executor of `concurrent.futures`, joblib's own (loky) or Dask's.
+
+    Attributes
+    ----------
+    share
+        Jobs at a time on one machine, which divide its cores.
+    executor
+        Gives the executor, and a new one where the last is broken.
+    deaths
+        What a future raises when its worker died.
+    is_empty
+        Whether there is no worker at all.
+    """
+
+    share: int
+    executor: Callable[[], Any]
+    deaths: tuple[type[BaseException], ...] = (BrokenExecutor,)
+    is_empty: Callable[[], bool] = lambda: False
+
+    def each(self, tasks: Sequence[Task]) -> Iterator[str]:
+        """Do the tasks, and yield the key of each that ends, well or by its worker's death.
+
+        Raises
+        ------
+        ConnectionError
+            If there has been no worker for `NO_WORKER_S`.
+        """
+        executor = self.executor()
+        futures: dict[Any, str] = {}
+        last_alive = time.monotonic()
+        try:
+            for task in tasks:
+                futures[executor.submit(work, task)] = task.key
+            waiting = set(futures)
+            while waiting:
+                ended, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    with suppress(*self.deaths):
+                        future.result()
+                    yield futures[future]
+                if ended or not self.is_empty():
+                    last_alive = time.monotonic()
+                elif time.monotonic() - last_alive > NO_WORKER_S:
+                    raise ConnectionError(LOST)
+        except BrokenExecutor:  # before the last task was submitted
+            yield from futures.values()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+LOST = "The Dask cluster has no worker left. Start some, and the same command again."
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[_Pool]:
+    def executor() -> Any:
+        return get_reusable_executor(
+            max_workers=workers, timeout=60, initializer=_end_with, initargs=(os.getpid(),)
+        )
+
+    try:
+        yield _Pool(workers, executor)
+    except BaseException:
+        # By a SIGTERM first, on which training saves its state.
+        mine = [p for p in multiprocessing.active_children() if p.name.startswith("LokyProcess")]
+        for process in mine:
+            process.terminate()
+        for process in mine:
+            process.join(PATIENCE_S)
+        executor().shutdown(wait=True, kill_workers=True)
+        raise
+
+
+def _end_with(driver: int) -> None:
+    """Have this worker end, by a SIGTERM that training saves its state on, when its driver does."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(_POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _dask(address: str | None) -> Iterator[_Pool]:
+    try:
+        import distributed
+    except ImportError:
+        raise ValueError(
+            "The engine 'dask' needs the package 'distributed': pip install 'conocc[dask]'."
+        ) from None
+    if not address:
+        raise ValueError("The engine 'dask' needs its scheduler's address, tcp://HOST:PORT.")
+    try:
+        connect: Any = distributed.Client  # it has no types
+        client = connect(address, set_as_default=False)
+    except OSError as error:
+        raise ConnectionError(f"No Dask scheduler answers at '{address}': {error}.") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=NO_WORKER_S)
+        except TimeoutError:
+            raise ConnectionError(LOST) from None
+        hosts = Counter(worker.rpartition(":")[0] for worker in client.nthreads())
+        yield _Pool(
+            share=max(hosts.values()),
+            executor=lambda: client.get_executor(pure=False, retries=0),
+            deaths=(distributed.KilledWorker, CancelledError),
+            is_empty=lambda: not client.nthreads(),
+        )

@@ -1,0 +1,301 @@
+"""The command line: what it prints, what it leaves behind, how it ends."""
+
+import csv
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from conocc.cli import INTERRUPTED, SOME_FAILED, app
+
+QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    logger = logging.getLogger("conocc")
+    before = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:], logger.level = before[0], before[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two class folders of 16-pixel PNG files: 20 'plain', 8 'odd'."""
+    root = tmp_path_factory.mktemp("cohort")
+    rng = np.random.default_rng(0)
+    for name, n in (("plain", 20), ("odd", 8)):
+        (root / name).mkdir()
+        for i in range(n):
+            pixels = rng.integers(0, 200, (16, 16), dtype=np.uint8)
+            pixels[4:12, 4:12] //= 1 if name == "plain" else 4
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def call(*args: object) -> tuple[int, str]:
+    """Run a command in process; its exit code and all that it said."""
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    code, said = call("fit", folder, "--majority", "plain", "--out", out, *QUICK)
+    assert code == 0, said
+    return out
+
+
+def test_fit_says_what_it_took_for_what(folder, tmp_path):
+    code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
+    assert code == 0
+    assert "plain (20 images)" in said
+    assert "odd (8 images)" in said
+    assert "Fitted conocc on 12 images" in said
+
+
+def test_fit_again_says_so_and_does_nothing(folder, run):
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    code, said = call("fit", folder, "--majority", "plain", "--out", run, *QUICK)
+    assert code == 0
+    assert "finished already" in said
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_set_reaches_any_parameter(folder, tmp_path):
+    settings = ["--set", "channels=(4, 8)", "--set", "schedule=joint", "--set", "bottleneck=8"]
+    code, said = call(
+        "fit", folder, "--majority", "plain", "--out", tmp_path / "r", *settings, *QUICK
+    )
+    assert code == 0, said
+    params = json.loads((tmp_path / "r" / "run.json").read_text())["params"]
+    assert (params["channels"], params["schedule"], params["bottleneck"]) == ([4, 8], "joint", 8)
+
+
+def test_score_writes_a_row_for_each_image(run, folder, tmp_path):
+    code, said = call("score", run, folder / "odd", "--out", tmp_path / "s.csv", "--quiet")
+    assert code == 0, said
+    rows = table(tmp_path / "s.csv")
+    assert len(rows) == 8
+    assert {row["predicted"] for row in rows} <= {"majority", "minority"}
+    assert all(float(row["anomaly_score"]) > 0 for row in rows)
+    assert not (tmp_path / "errors.csv").exists()
+
+
+def test_bad_files_are_listed_the_good_ones_scored_and_the_exit_code_says_so(run, folder, tmp_path):
+    good = folder / "odd" / "0.png"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.png").write_bytes(good.read_bytes())
+    (tmp_path / "in" / "cut.png").write_bytes(good.read_bytes()[:100])
+    (tmp_path / "in" / "empty.png").touch()
+    code, said = call("score", run, tmp_path / "in", "--out", tmp_path / "s.csv", "--quiet")
+    assert code == SOME_FAILED
+    assert "Scored 1 images" in said
+    assert "2 could not be read" in said
+    errors = {Path(r["path"]).name: r["reason"] for r in table(tmp_path / "errors.csv")}
+    assert errors.keys() == {"cut.png", "empty.png"}
+    assert "empty" in errors["empty.png"]
+    assert len(table(tmp_path / "s.csv")) == 1
+
+
+def test_evaluate_prints_a_table_and_json(run, folder):
+    code, said = call("evaluate", run, folder, "--no-cache")
+    assert code == 0, said
+    assert "AUPR-min" in said
+    assert "8 majority and 8 minority test images" in said
+    code, said = call("evaluate", run, folder, "--no-cache", "--json")
+    assert json.loads(said)["counts"]["minority"] == 8
+
+
+def test_inspect_shows_counts_and_draws_a_montage(folder, tmp_path):
+    picture = tmp_path / "m.png"
+    code, said = call(
+        "data", "inspect", folder, "--majority", "plain", "--no-cache", "--montage", picture
+    )
+    assert code == 0, said
+    assert "test" in said
+    with Image.open(picture) as image:
+        assert image.size[0] > 500
+
+
+def test_demo_ends_with_a_table_and_the_path(tmp_path):
+    code, said = call("demo", "--out", tmp_path / "demo", "--epochs", 1)
+    assert code == 0, said
+    assert "AUPR-maj" in said
+    assert "conocc" in said
+    assert (tmp_path / "demo" / "cae" / "model.safetensors").exists()
+
+
+def test_methods_are_listed_with_one_line_each():
+    from conocc.methods import METHODS
+
+    code, said = call("methods")
+    assert code == 0
+    assert all(name in said and method.source in said for name, method in METHODS.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "nowhere", "--out", "r"], "nowhere"),
+        (["fit", "{folder}", "--out", "r"], "--majority"),
+        (["fit", "{folder}", "--majority", "plane", "--out", "r"], "plane"),
+        (["fit", "{folder}", "--majority", "plain", "--size", "8", "--out", "r"], "8"),
+        (["fit", "{folder}", "--majority", "plain", "--method", "svm", "--out", "r"], "'svm'"),
+        (["fit", "{folder}", "--majority", "plain", "--set", "x=1", "--out", "r"], "'x'"),
+        (["fit", "{folder}", "--majority", "plain", "--set", "x", "--out", "r"], "NAME=VALUE"),
+        (["fit", "{folder}", "--majority", "plain", "--epochs", "0", "--out", "r"], "Got 0"),
+        (["fit", "{folder}", "--majority", "plain", "--device", "tpu9", "--out", "r"], "tpu9"),
+        (["score", "nowhere", "x.png"], "nowhere"),
+        (["evaluate", "nowhere", "{folder}"], "nowhere"),
+        (["data", "inspect", "{empty}", "--majority", "x"], "no image"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    arguments, said, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    arguments = [a.format(folder=folder, empty=tmp_path / "empty") for a in arguments]
+    cached = ["--no-cache"] if arguments[0] != "score" else []
+    code, output = call(*arguments, *cached)
+    assert code == 1, output
+    assert said in output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("Error: ")
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert left <= {"empty", "r", "r/run.json", "r/split.csv"}
+
+
+def test_a_run_interrupted_at_the_command_line_goes_on_with_the_same_command(folder, tmp_path):
+    """SIGTERM, as SLURM sends it, to a real process; then the same command again."""
+    command = [
+        sys.executable, "-m", "conocc", "fit", str(folder), "--majority", "plain", "--out", "run",
+        "--epochs", "100000", "--no-cache",
+    ]  # fmt: skip
+    start = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    with subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **start) as process:
+        assert process.stderr is not None
+        assert any("Training 0/100000" in line for line in process.stderr)
+        process.terminate()
+        assert "SIGTERM in epoch" in process.stderr.read()
+    assert (tmp_path / "run" / "checkpoint").exists()
+    with subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **start) as process:
+        assert process.stderr is not None
+        assert any("Going on from checkpoint" in line for line in process.stderr)
+        process.terminate()
+
+
+def test_an_interrupt_says_how_to_go_on(folder, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("conocc.run.fit_run", interrupted)
+    code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
+    assert code == INTERRUPTED
+    assert "same command" in said
+
+
+def test_a_full_disk_is_a_sentence(folder, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "r/model.safetensors")
+
+    monkeypatch.setattr("conocc.run.fit_run", full)
+    code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
+    assert code == 1
+    assert "No space left on device: 'r/model.safetensors'." in said
+
+
+def test_version_and_module_entry():
+    import conocc
+
+    said = subprocess.run(
+        [sys.executable, "-m", "conocc", "--version"], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == conocc.__version__
+
+
+# --- studies -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(folder, tmp_path_factory) -> Path:
+    """A study that went through all three commands."""
+    out = tmp_path_factory.mktemp("studies") / "study"
+    common = [folder, "--majority", "plain", "--out", out, "--quiet"]
+    code, said = call("benchmark", *common, "--methods", "ocsvm", "--runs", "2")
+    assert code == 0, said
+    assert "Mean of 2 runs" in said
+    assert "Tables and rows are in" in said
+    code, said = call("crossval", *common, "--methods", "ocsvm", "--folds", "2", "--group", "none")
+    assert code == 0, said
+    assert "2 folds of single images" in said
+    small = ["--epochs", "1", "--interval", "1", "--set", "channels=(2,)", "--set", "bottleneck=4"]
+    code, said = call("sweep", *common, *small, "--lr", "1e-3,1e-4", "--gamma", "1")
+    assert code == 0, said
+    return out
+
+
+def test_rows_of_several_calls_gather_in_one_study(study):
+    rows = table(study / "tables" / "rows.csv")
+    assert len({row["key"] for row in rows}) == 2 + 2 + 4
+    names = {path.stem for path in (study / "tables").glob("*.md")}
+    assert names == {"benchmark", "crossval-2-none", "sweep"}
+
+
+def test_a_sweep_has_every_combination_and_the_autoencoder_at_each_rate(study):
+    lines = table(study / "tables" / "sweep.csv")
+    assert [line["fit"] for line in lines] == [
+        "cae lr=0.0001",
+        "cae lr=0.001",
+        "conocc lr=0.0001",
+        "conocc lr=0.001",
+    ]
+
+
+def test_a_dry_run_lists_the_fits_and_makes_nothing(folder, tmp_path):
+    command = ["benchmark", folder, "--majority", "plain", "--methods", "cae", "--runs", "2"]
+    code, said = call(*command, "--epochs", "3", "--out", tmp_path / "study", "--dry-run")
+    assert code == 0, said
+    assert "2 of 2 fits are missing" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_fits_are_counted_and_the_exit_code_says_so(folder, tmp_path):
+    command = ["benchmark", folder, "--majority", "plain", "--methods", "cae", "--runs", "1"]
+    code, said = call(*command, "--device", "tpu9", "--out", tmp_path / "study", "--quiet")
+    assert code == SOME_FAILED
+    assert "1 of 1 fits failed; --retry-failed" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["benchmark", "nowhere"], "nowhere"),
+        (["benchmark", "{folder}", "--methods", "cea"], "no method 'cea'"),
+        (["benchmark", "{folder}", "--set", "x=1"], "No parameter 'x'"),
+        (["benchmark", "{folder}", "--set", "x"], "NAME=VALUE"),
+        (["benchmark", "{folder}", "--methods", "cae", "--set", "epochs=0"], "Got 0"),
+        (["crossval", "{folder}", "--folds", "three"], "'three'"),
+        (["crossval", "{folder}", "--folds", "99"], "99 folds"),
+    ],
+)
+def test_a_study_that_cannot_be_is_one_sentence(arguments, said, folder, tmp_path):
+    arguments = [a.format(folder=folder) for a in arguments]
+    code, output = call(*arguments, "--majority", "plain", "--out", tmp_path / "study")
+    assert (code, said in output) == (1, True), output
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,70 @@
+"""What the pages show runs: the README's Python, its commands, and every docstring's example."""
+
+import doctest
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_cli import call
+from test_layers import FILES, SOURCE
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
+    """On made images, in the order of the page, to the letter."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for folder in ("my-images/benign", "my-images/malignant", "new-images"):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("conocc ")]
+    names = ["data", "fit", "evaluate", "score", "benchmark", "report"]
+    assert [command[0] for command in commands] == names
+    for command in commands:
+        code, said = call(*command)
+        assert code == 0, said
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 9
+
+
+def test_the_targets_that_the_pages_name_are_there():
+    makefile = (ROOT / "Makefile").read_text()
+    pages = README + (ROOT / "CONTRIBUTING.md").read_text()
+    for target in set(re.findall(r"(?m)(?:^|`)make ([a-z]+)", pages)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_examples_in_docstrings_hold(path):
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    if parts[-1] == "__main__":
+        return  # importing it runs the program
+    module = importlib.import_module(".".join(["conocc", *parts]).removesuffix(".__init__"))
+    assert doctest.testmod(module).failed == 0

@@ -1,0 +1,96 @@
+"""Who may import whom: a room knows the rooms above it, and nothing below or beside."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import conocc
+
+ROOMS = [
+    {"_version"},
+    {"equations", "networks", "metrics", "calibration", "phantoms", "formats", "progress", "files"},
+    {"readers"},
+    {"listing", "intervals", "intake", "model_file", "pseudonyms"},
+    {"archives", "patients", "splits", "cache", "training"},
+    {"layouts", "detector"},
+    {"decoding", "methods"},
+    {"incoming"},
+    {"cohort"},
+    {"evidence"},
+    {"run", "protocol"},
+    {"tables"},
+    {"study"},
+    {"figures"},
+    {"report"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+SOURCE = Path(conocc.__file__).parent
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the rooms that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "conocc":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("conocc."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("conocc.")}
+    return found
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def test_every_room_has_its_place():
+    assert {room_of(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_only_from_above(path):
+    room = room_of(path)
+    for other in imported(path) - {room}:
+        assert LEVEL[other] < LEVEL[room], f"{room} may not import {other}"
+
+
+def test_importing_conocc_and_asking_for_help_take_no_torch():
+    program = (
+        "import sys, conocc\n"
+        "from conocc.cli import app\n"
+        "try:\n    app(['fit', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'sklearn', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_method_is_importable_from_the_package_itself():
+    from conocc.methods import METHODS
+
+    for name, method in METHODS.items():
+        kind = getattr(conocc, method.class_name)
+        assert method.class_name in conocc.__all__
+        assert kind.__module__ == f"conocc.methods.{name}"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'ConOC'"):
+        conocc.ConOC  # noqa: B018
+
+
+def test_nothing_is_printed_by_the_library():
+    """Only the command line prints; rooms log."""
+    for path in FILES:
+        calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        prints = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+        assert not prints or room_of(path) == "cli", path

@@ -1,0 +1,238 @@
+"""A killed fit ends with the numbers of an unbroken one."""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import quick
+from conocc import ConOCC, training
+from conocc.training import BLOCK, Batches, Stage, train
+
+PROGRAM = """
+import sys, numpy
+from conocc import ConOCC, training
+training.SAVE_EVERY_S = 0.0
+schedule, checkpoint, out = sys.argv[1:]
+X = numpy.random.default_rng(0).random((40, 16, 16))
+detector = ConOCC(epochs=120, interval=7, batch_size=16, schedule=schedule, random_state=3)
+detector.fit(X, checkpoint=checkpoint).save(out)
+"""
+
+
+def batches(array) -> Batches:
+    return Batches(np.asarray(array), lambda x: x, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("schedule", ["alternate", "joint"])
+def test_a_fit_killed_at_random_moments_ends_with_the_same_bytes(schedule, tmp_path):
+    """SIGKILL twice, wherever it strikes; then the model file is that of an unbroken fit."""
+    X = np.random.default_rng(0).random((40, 16, 16))
+    unbroken = ConOCC(epochs=120, interval=7, batch_size=16, schedule=schedule, random_state=3)
+    unbroken.fit(X).save(tmp_path / "unbroken")
+
+    checkpoint, out = tmp_path / "checkpoint", tmp_path / "broken"
+    command = [sys.executable, "-c", PROGRAM, schedule, str(checkpoint), str(out)]
+    seen = None
+    for _ in range(2):
+        process = subprocess.Popen(command)
+        while process.poll() is None and _written(checkpoint) == seen:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.15))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the fit ended before it could be killed"
+        seen = _written(checkpoint)
+    subprocess.run(command, check=True)
+    assert out.read_bytes() == (tmp_path / "unbroken").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} >= {"unbroken", "broken", "checkpoint"}
+
+
+def _written(path):
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+@pytest.mark.parametrize("schedule", ["alternate", "joint"])
+@pytest.mark.parametrize("step", [1, 5, 6, 7, 13])
+def test_an_interrupt_saves_and_the_same_fit_goes_on_from_there(
+    schedule, step, images, tmp_path, monkeypatch
+):
+    """Ctrl-C in the middle of an epoch, between epochs, and around an update of the center."""
+    params = {"epochs": 6, "interval": 2, "batch_size": 8, "schedule": schedule}
+    unbroken = quick("conocc", **params).fit(images)
+    steps = 0
+
+    def interrupting(optimizer, loss, batch, epoch):
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            signal.raise_signal(signal.SIGINT)
+        return original(optimizer, loss, batch, epoch)
+
+    original = training._step
+    monkeypatch.setattr(training, "_step", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
+    resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
+    assert steps == 6 * 3, "a step was done twice or left out"
+    assert resumed.history_ == unbroken.history_
+    for a, b in zip(
+        unbroken.network_.state_dict().values(),
+        resumed.network_.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_finished_stages_are_not_run_again(tmp_path, monkeypatch):
+    """Killed in the second of two stages, the first is loaded."""
+    seen: list[str] = []
+
+    def stages() -> list[Stage]:
+        torch.manual_seed(0)
+        layer = nn.Linear(2, 1)
+
+        def stage(name: str, kill_at: int | None) -> Stage:
+            def before(epoch: int) -> None:
+                seen.append(f"{name}{epoch}")
+                if epoch == kill_at and len(seen) == 5:
+                    signal.raise_signal(signal.SIGINT)
+
+            optimizer = torch.optim.Adam(layer.parameters())
+            losses = {"adam": lambda x, epoch: {"loss": layer(x).square().mean()}}
+            return Stage(name, {"layer": layer}, {"adam": optimizer}, losses, 3, before)
+
+        return [stage("a", None), stage("b", 1)]
+
+    X = batches(np.ones((4, 2)))
+    checkpoint = training.Checkpoint(tmp_path / "c", {})
+    with pytest.raises(KeyboardInterrupt):
+        train(stages(), X, batch_size=4, checkpoint=checkpoint)
+    history = train(stages(), X, batch_size=4, checkpoint=checkpoint)
+    assert seen == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert [(row["stage"], row["epoch"]) for row in history] == [
+        (s, e) for s in "ab" for e in (1, 2, 3)
+    ]
+
+
+def test_each_optimiser_takes_a_step_on_its_own_loss():
+    """Two weights, two losses, plain gradient steps: 1 − 0.1·2 = 0.8 and 1 + 0.1·3 = 1.3."""
+    a, b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    for layer in (a, b):
+        nn.init.ones_(layer.weight)
+    stage = Stage(
+        "two",
+        {"a": a, "b": b},
+        {"a": torch.optim.SGD(a.parameters(), lr=0.1), "b": torch.optim.SGD(b.parameters(), 0.1)},
+        {"a": lambda x, _: {"a": 2 * a(x).mean()}, "b": lambda x, _: {"b": -3 * b(x).mean()}},
+        epochs=1,
+    )
+    history = train([stage], batches(np.ones((2, 1))), batch_size=2)
+    assert a.weight.item() == pytest.approx(0.8)
+    assert b.weight.item() == pytest.approx(1.3)
+    assert history == [{"stage": "two", "epoch": 1, "a": 2.0, "b": -3.0}]
+
+
+def test_every_image_is_seen_once_an_epoch_in_an_order_that_changes():
+    orders: list[list[float]] = [[]]
+    layer = nn.Linear(1, 1)
+
+    def loss(x, epoch):
+        orders[-1] += x[:, 0].tolist()
+        if len(orders[-1]) == 10:
+            orders.append([])
+        return {"loss": layer(x).mean()}
+
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    stage = Stage("s", {"layer": layer}, {"sgd": optimizer}, {"sgd": loss}, epochs=2)
+    train([stage], batches(np.arange(10.0)[:, None]), batch_size=4)
+    first, second, _ = orders
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_a_loss_that_is_not_a_number_stops_the_fit_and_says_so(images):
+    with pytest.raises(ValueError, match=r"failed in epoch \d+ .*loss term '.*' is (nan|inf)"):
+        quick("conocc", epochs=60, lr=1e30).fit(images)
+
+
+def test_a_checkpoint_of_another_fit_is_refused_and_says_what_differs(images, tmp_path):
+    path = tmp_path / "checkpoint"
+    _interrupted(images, path, lr=1e-3)
+    with pytest.raises(ValueError, match=r"another fit: lr was 0\.001, is 0\.002"):
+        quick("conocc", lr=2e-3).fit(images, checkpoint=path)
+    with pytest.raises(ValueError, match="another fit: images was"):
+        quick("conocc", lr=1e-3).fit(images + 1, checkpoint=path)
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(images, tmp_path):
+    path = tmp_path / "checkpoint"
+    _interrupted(images, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="Cannot read checkpoint .* Delete it"):
+        quick("conocc").fit(images, checkpoint=path)
+
+
+def _interrupted(images, path, **params):
+    original = training._step
+
+    def interrupting(*args):
+        signal.raise_signal(signal.SIGINT)
+        return original(*args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_step", interrupting)
+        quick("conocc", **params).fit(images, checkpoint=path)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(images, tmp_path, monkeypatch):
+    """The write fails half-way: the file before it stays, and no temporary one is left."""
+    path = tmp_path / "checkpoint"
+    _interrupted(images, path)
+    whole = path.read_bytes()
+
+    def full(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+    with pytest.raises(OSError, match="No space left"):
+        quick("conocc").fit(images, checkpoint=path)
+    assert path.read_bytes() == whole
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_threads_of_a_killed_fit_are_restored(images, tmp_path):
+    """Another number of threads sums in another order and would change the last bits."""
+    before = torch.get_num_threads()
+    other = 1 if before > 1 else 2
+    torch.set_num_threads(other)
+    _interrupted(images, tmp_path / "checkpoint")
+    torch.set_num_threads(before)
+    fitted = quick("conocc").fit(images, checkpoint=tmp_path / "checkpoint")
+    assert fitted.threads_ == other
+    assert torch.get_num_threads() == before
+
+
+def test_a_fit_outside_the_main_thread_works(images):
+    """Python takes signal handlers in the main thread only."""
+    done = []
+    thread = threading.Thread(target=lambda: done.append(quick("conocc").fit(images)))
+    thread.start()
+    thread.join()
+    assert done[0].history_
+
+
+def test_blocks_have_one_height_and_no_row_is_lost():
+    X = batches(np.arange(BLOCK + 3.0)[:, None])
+    blocks = list(X.blocks())
+    assert [len(block) for block, _ in blocks] == [BLOCK, BLOCK]
+    rows = torch.cat([block[:n] for block, n in blocks])
+    assert rows[:, 0].tolist() == list(range(BLOCK + 3))
