@@ -1,0 +1,14 @@
+"""The command line: parse, call one function of a room above, print.
+
+Rooms that need torch are imported in the command that uses them, so that ``--help`` is quick.
+"""
+
+from conocc.cli import pages, runs, studies  # the commands, which the application lists
+from conocc.cli.application import INTERRUPTED, SOME_FAILED, app
+
+__all__ = ["INTERRUPTED", "SOME_FAILED", "app", "main", "pages", "runs", "studies"]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,69 @@
+"""The application: its errors are sentences, its help needs no torch."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from conocc._version import __version__
+
+logger = logging.getLogger("conocc")
+
+SOME_FAILED = 3  # exit code when some files could not be read, or some fits failed
+INTERRUPTED = 130
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Sentences(TyperGroup):
+    """Commands whose errors are one sentence on stderr, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, MemoryError) as error:
+            err.print(f"[red]Error:[/red] {escape(_sentence(error))}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            err.print("Stopped. The same command goes on from the last checkpoint.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"Out of memory: {error}".rstrip(": ") + "."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: '{error.filename}'." if error.filename else f"{error.strerror}."
+    return str(error)
+
+
+app = typer.Typer(
+    cls=Sentences,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="One-class learning on medical images: train on the majority class, score the rest.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at cohorts.")
+app.add_typer(data_app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,130 @@
+"""What several commands take, and what they do with it."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from conocc.cohort import Cohort
+
+CohortArgument = Annotated[
+    str, typer.Argument(metavar="COHORT", help="A folder, archive or manifest, or a phantom.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that 'fit' made.")]
+Size = Annotated[
+    int | None, typer.Option(help="Side in pixels that images are resized to.", show_default=False)
+]
+Colour = Annotated[str, typer.Option(help="'grey', or 'rgb' to keep colour.")]
+Fit = Annotated[str, typer.Option("--fit", help="How images become square: stretch, pad or crop.")]
+Voi = Annotated[
+    str, typer.Option("--voi", help="Window of DICOM: none, file (its own) or CENTER,WIDTH.")
+]
+Pseudonyms = Annotated[
+    bool, typer.Option("--pseudonyms", help="Hide all names of patients, files and folders.")
+]
+Majority = Annotated[
+    list[str] | None,
+    typer.Option(help="Class to learn; may be given more than once.", show_default=False),
+]
+PatientRegex = Annotated[
+    str | None,
+    typer.Option(help="Finds the patient in a path: its first group.", show_default=False),
+]
+SplitSeed = Annotated[int, typer.Option(help="Seed of the split, where the cohort has none.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder that keeps decoded images.", show_default=False)
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no decoded images.")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Threads that decode; all cores.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+
+
+def read_cohort_as(
+    run: str, where: str, cache: Path | None, no_cache: bool, jobs: int | None, quiet: bool
+) -> Cohort:
+    """Load a cohort as a run's own was read."""
+    from conocc.run import load_model, read_run
+
+    loading = read_run(Path(run))["loading"]
+    asked = {name: loading.get(name) for name in ("majority", "patient_regex")}
+    asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
+    given: dict[str, Any] = {**load_model(run).reading_, **asked}
+    return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
+
+
+def read_cohort(
+    where: str,
+    size: int | None = None,
+    colour: str = "grey",
+    majority: list[str] | None = None,
+    patient_regex: str | None = None,
+    split_seed: int = 0,
+    cache: Path | None = None,
+    no_cache: bool = False,
+    jobs: int | None = None,
+    quiet: bool = False,
+    **reading: Any,
+) -> Cohort:
+    """Load a cohort as the options say."""
+    from conocc.cohort import load_cohort
+
+    return load_cohort(
+        where,
+        size=size,
+        colour=colour,
+        majority=majority or None,
+        patient_regex=patient_regex,
+        split_seed=split_seed,
+        cache=False if no_cache else cache or True,
+        jobs=jobs,
+        verbose=0 if quiet else 1,
+        **reading,
+    )
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; the value is a Python literal, or else a word."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"--set takes NAME=VALUE; got {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def metrics_table(title: str) -> Table:
+    """Head a table with a column for each metric."""
+    from conocc.metrics import METRICS
+
+    table = Table("method", title=escape(title))
+    for name in METRICS:
+        table.add_column(name, justify="right")
+    return table
+
+
+def add_metrics(table: Table, method: str, result: dict[str, Any]) -> None:
+    """Add the row of what `evaluate_run` returned."""
+    table.add_row(method, *(_interval(metric) for metric in result["metrics"].values()))
+
+
+def _interval(metric: dict[str, Any]) -> str:
+    if metric["low"] is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})"
+
+
+def command_line() -> str:
+    """Say what was typed, as a shell would take it again."""
+    return shlex.join(["conocc", *sys.argv[1:]])

@@ -1,0 +1,269 @@
+"""One run at the command line: look, fit, score, evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from conocc.cli.application import SOME_FAILED, app, data_app, err, out
+from conocc.cli.options import (
+    Cache,
+    CohortArgument,
+    Colour,
+    Fit,
+    Jobs,
+    Majority,
+    NoCache,
+    PatientRegex,
+    Pseudonyms,
+    Quiet,
+    RunArgument,
+    Size,
+    SplitSeed,
+    Voi,
+    add_metrics,
+    command_line,
+    metrics_table,
+    read_cohort,
+    setting,
+)
+
+
+@app.command()
+def demo(
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder for what the demo makes.")
+    ] = Path("conocc-demo"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
+) -> None:
+    """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
+    from conocc.figures import montage, save_figure
+    from conocc.run import evaluate_run, fit_run
+
+    cohort = read_cohort("phantom-mri")
+    save_figure(montage(cohort), out_folder / "montage.png")
+    table = metrics_table("phantom-mri: tumour against tissue, 32x32")
+    for method in ("conocc", "cae"):
+        out.print(f"Fitting {method} to {len(cohort.where(split='train'))} majority images …")
+        interval = {"interval": max(1, epochs // 4)} if method == "conocc" else {}
+        params: dict[str, Any] = {
+            "epochs": epochs,
+            "lr": 1e-3,
+            "random_state": 0,
+            "verbose": 1,
+            **interval,
+        }
+        fit_run(cohort, method, params, out_folder / method, command=command_line())
+        result = evaluate_run(out_folder / method, cohort, command=command_line())
+        add_metrics(table, method, result)
+    out.print(table)
+    out.print(f"Models, scores and a montage are in {escape(str(out_folder))}")
+
+
+@data_app.command("inspect")
+def inspect(
+    cohort: CohortArgument,
+    size: Size = None,
+    colour: Colour = "grey",
+    fitting: Fit = "stretch",
+    voi: Voi = "none",
+    majority: Majority = None,
+    patient_regex: PatientRegex = None,
+    pseudonyms: Pseudonyms = False,
+    split_seed: SplitSeed = 0,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    jobs: Jobs = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--montage", help="Where the montage goes.", show_default="NAME-montage.png"),
+    ] = None,
+) -> None:
+    """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
+    from conocc.figures import montage, save_figure
+
+    loaded = read_cohort(
+        cohort,
+        size,
+        colour,
+        majority,
+        patient_regex,
+        split_seed,
+        cache,
+        no_cache,
+        jobs,
+        fit=fitting,
+        voi=voi,
+        pseudonyms=pseudonyms,
+    )
+    for note in loaded.notes:
+        out.print(f"• {escape(note)}")
+    table = Table("split", "class", "images", "patients")
+    for row in loaded.counts().itertuples(index=False):
+        table.add_row(*(str(value) for value in row))
+    out.print(table)
+    picture = picture or Path(f"{Path(loaded.name).name}-montage.png")
+    save_figure(montage(loaded), picture)
+    out.print(f"Montage: {escape(str(picture))}")
+
+
+@app.command()
+def fit(
+    cohort: CohortArgument,
+    run: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the run.")],
+    method: Annotated[str, typer.Option(help="Which method; see 'conocc methods'.")] = "conocc",
+    size: Size = None,
+    colour: Colour = "grey",
+    fitting: Fit = "stretch",
+    voi: Voi = "none",
+    majority: Majority = None,
+    patient_regex: PatientRegex = None,
+    pseudonyms: Pseudonyms = False,
+    split_seed: SplitSeed = 0,
+    epochs: Annotated[
+        int | None, typer.Option(show_default=False, help="Passes over them.")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(show_default=False, help="γ of Eq. 3.")] = None,
+    interval: Annotated[
+        int | None, typer.Option(show_default=False, help="T, epochs between updates of μ.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(show_default=False, help="λ, learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the method."),
+    ] = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    jobs: Jobs = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a method on the majority training images of a cohort.
+
+    Killed, and started again with the same command, it goes on where it was.
+    """
+    from conocc.run import fit_run, make_detector
+
+    given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
+    params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    params |= {"device": device, "verbose": 0 if quiet else 1, "random_state": seed}
+    params |= dict(setting(text) for text in settings or [])
+    make_detector(method, params)  # a misspelt name is said before the images are read
+    loaded = read_cohort(
+        cohort,
+        size,
+        colour,
+        majority,
+        patient_regex,
+        split_seed,
+        cache,
+        no_cache,
+        jobs,
+        quiet,
+        fit=fitting,
+        voi=voi,
+        pseudonyms=pseudonyms,
+    )
+    for note in loaded.notes:
+        out.print(f"• {escape(note)}")
+    where = escape(str(run))
+    loading: dict[str, Any] = {"where": cohort, "majority": majority}
+    loading["patient_regex"] = patient_regex
+    loading |= {"pseudonyms": True} if pseudonyms else {}
+    if fit_run(loaded, method, params, run, command=command_line(), loading=loading):
+        out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
+    else:
+        out.print(f"{where} is finished already; nothing was done.")
+
+
+@app.command()
+def score(
+    run: RunArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
+    scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
+    jobs: Jobs = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score images into a CSV table: higher is less like the majority class.
+
+    Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    """
+    from conocc.run import score_files
+
+    done = score_files(run, images, scores, jobs=jobs, verbose=0 if quiet else 1)
+    out.print(f"Scored {done.count} images: {escape(str(scores))}")
+    if done.errors:
+        listed = scores.with_name("errors.csv")
+        for path, reason in done.errors[:5]:
+            err.print(f"{escape(path)}: {escape(reason)}")
+        err.print(f"{len(done.errors)} could not be read; all are in {escape(str(listed))}")
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    cohort: CohortArgument,
+    majority: Majority = None,
+    patient_regex: PatientRegex = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    jobs: Jobs = None,
+) -> None:
+    """Compute AUC, AUPR-maj and AUPR-min on the labelled test images of a cohort.
+
+    The test images are those of the run's own split, found by content; images and patients
+    that were trained on are left out.
+    """
+    from conocc.run import evaluate_run, load_model, read_run
+
+    reading, loading = load_model(run).reading_, read_run(run)["loading"]
+    loaded = read_cohort(
+        cohort,
+        size=reading["size"],
+        colour=reading["colour"],
+        fit=reading["fit"],
+        voi=reading.get("voi", "none"),
+        pseudonyms=loading.get("pseudonyms", False),
+        majority=majority or loading.get("majority"),
+        patient_regex=patient_regex or loading.get("patient_regex"),
+        cache=cache,
+        no_cache=no_cache,
+        jobs=jobs,
+        quiet=as_json,
+    )
+    result = evaluate_run(run, loaded, command=command_line())
+    if as_json:
+        print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
+        return
+    table = metrics_table(f"{run} on {loaded.name}")
+    add_metrics(table, read_run(run)["method"], result)
+    out.print(table)
+    counts = result["counts"]
+    known = f" of {counts['patients']} patients" if counts["patients"] else ""
+    out.print(
+        f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
+        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
+    )
+    for reason, number in result["left_out"].items():
+        if number:
+            out.print(f"{number} images left out: {reason}.")
+
+
+@app.command("methods")
+def list_methods() -> None:
+    """List the methods, with one line and the source of each."""
+    from conocc.methods import METHODS, method_class
+
+    table = Table("id", "what it is", "source", box=None)
+    for name, method in METHODS.items():
+        summary = (method_class(name).__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, summary, method.source)
+    out.print(table)
