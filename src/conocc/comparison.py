@@ -11,6 +11,7 @@ and tests say what other test patients would have changed, not what other seeds 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -81,7 +82,7 @@ def compared(study: Path, rows: Rows) -> list[Table]:
         cohorts = [_tested(study, its) for its in _by(done, "cohort").values()]
         if done[0]["protocol"] == "benchmark":
             made.append(_intervals(f"{name}-intervals", cohorts))
-        if any(len(cohort.labels) > 1 for cohort in cohorts):
+        if any(len(columns_of(cohort.rows)) > 1 for cohort in cohorts):
             made.append(_comparisons(f"{name}-comparisons", cohorts))
     return made
 
@@ -230,7 +231,7 @@ def _comparisons(name: str, cohorts: Iterable[_Cohort]) -> Table:
                 f"{', '.join(cohort.missing)}."
             )
         try:
-            lines += _pairs(cohort)
+            lines += _pairs(cohort) if len(cohort.labels) > 1 else ()
         except ValueError as error:
             said.append(f"No tests on {cohort.name}: {error}")
     caption += [*dict.fromkeys(said), CORRECTED]
@@ -253,10 +254,9 @@ def _pairs(cohort: _Cohort) -> Iterator[Line]:
         yield Line(head, _cells(test, p))
 
 
-def _cells(test: Comparison, corrected: float) -> tuple[Cell | None, ...]:
-    if np.isnan(test.p):
-        return Difference(test.difference), None, None
-    difference = Difference(test.difference, low=test.low, high=test.high)
+def _cells(test: Comparison, corrected: float) -> tuple[Cell, ...]:
+    ends = (None, None) if math.isnan(test.p) else (test.low, test.high)
+    difference = Difference(test.difference, low=ends[0], high=ends[1])
     return difference, PValue(test.p), PValue(corrected)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,15 +81,17 @@ class Difference(Estimate):
 
 @dataclass(frozen=True)
 class PValue(Cell):
-    """A p-value; one too small to print is not printed as none."""
+    """A p-value, or NaN; one too small to print is not printed as none."""
 
     @property
     def figure(self) -> str:
+        if math.isnan(self.value):
+            return NOTHING
         return "< 0.001" if self.value < 0.001 else f"{self.value:.3f}"
 
     @property
     def parts(self) -> dict[str, float | int | None]:
-        return {"": self.value}
+        return {"": None if math.isnan(self.value) else self.value}
 
 
 def _signed(value: float) -> str:
@@ -189,8 +192,8 @@ def as_csv(table: Table) -> str:
     """Write the figures in full, without marks: of each column all the parts of its cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = list(zip(*(line.cells for line in table.lines), strict=True))
-    parts = [next((cell.parts for cell in cells if cell), Cell(0).parts) for cells in columns]
+    columns = ([line.cells[i] for line in table.lines] for i in range(len(table.columns)))
+    parts = [next(filter(None, cells), Cell(0)).parts for cells in columns]
     names = (name + part for name, of in zip(table.columns, parts, strict=True) for part in of)
     writer.writerow([*table.head, *names])
     for line in table.lines:
