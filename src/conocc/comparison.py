@@ -26,7 +26,7 @@ from conocc.files import write_text
 from conocc.intervals import Comparison, difference_test, holm, metric_interval
 from conocc.metrics import METRICS, Bools, Floats
 from conocc.placements import Fold, mean_auc_covariance
-from conocc.tables import columns_of, grouped, read_rows, tested_on
+from conocc.tables import columns_of, explained, grouped, read_rows, tested_on
 from conocc.typeset import FORMATS, Cell, Difference, Estimate, Line, PValue, Table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -192,6 +192,7 @@ def _intervals(name: str, cohorts: Iterable[_Cohort]) -> Table:
         for _, label in columns_of(cohort.rows):
             cells = tuple(_estimate(cohort, label, metric) for metric in METRICS)
             lines.append(Line((cohort.name, label), cells))
+    caption += explained(METRICS)
     return Table(name, tuple(caption), ("cohort", "method"), tuple(METRICS), tuple(lines))
 
 

@@ -73,7 +73,7 @@ def metric_interval(
     """Interval of a metric of `METRICS`, by the way that covers best what it is for.
 
     AUC has `auc_interval`, both AUPR have `logit_bootstrap_interval`, and any other
-    metric has `bootstrap_interval`.
+    metric has `bootstrap_interval`. All need two patients of each class.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def metric_interval(
     """
     if name == "AUC":
         return auc_interval(minority, anomaly_score, patient=patient, level=level)
-    bootstrap = logit_bootstrap_interval if name.startswith("AUPR") else bootstrap_interval
+    bootstrap = BOOTSTRAPS.get(name, bootstrap_interval)
     told, _ = _fits(minority, anomaly_score)
     patients_of_each_class(told, patient_codes(patient, told.size))
     found = bootstrap(
@@ -340,6 +340,12 @@ def logit_bootstrap_interval(
     middle, half = logit(np.clip(value, edge, 1 - edge)), student.isf(tail, groups - 1) * spread
     low, high = expit([middle - half, middle + half])
     return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+BOOTSTRAPS: dict[str, Callable[..., Interval]] = {
+    "AUPR-maj": logit_bootstrap_interval,
+    "AUPR-min": logit_bootstrap_interval,
+}
 
 
 def holm(p_values: ArrayLike) -> Floats:

@@ -40,7 +40,7 @@ from conocc.figures import (
 )
 from conocc.files import write_text
 from conocc.metrics import METRICS
-from conocc.tables import grouped, make_tables, read_rows, tested_on
+from conocc.tables import explained, grouped, make_tables, read_rows, tested_on
 from conocc.typeset import Cell, Table
 
 # More curves than this in one figure cannot be told apart; a sweep has its bars instead.
@@ -253,7 +253,7 @@ def _run_table(row: Mapping[str, Any]) -> Context:
     return {
         "title": "",
         "folded": False,
-        "caption": " ".join([INTERVALS, *tested_on([row]), *reasons]),
+        "caption": " ".join([INTERVALS, *tested_on([row]), *explained(metrics), *reasons]),
         "ranked": False,
         "head": ("metric",),
         "columns": ("value", "low", "high"),

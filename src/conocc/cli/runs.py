@@ -217,12 +217,13 @@ def evaluate(
     no_cache: NoCache = False,
     jobs: Jobs = None,
 ) -> None:
-    """Compute AUC, AUPR-maj and AUPR-min on the labelled test images of a cohort.
+    """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
     """
     from conocc.run import evaluate_run, load_model, read_run
+    from conocc.tables import SENSITIVITY
 
     reading, loading = load_model(run).reading_, read_run(run)["loading"]
     loaded = read_cohort(
@@ -252,6 +253,7 @@ def evaluate(
         f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
+    out.print(SENSITIVITY)
     for reason, number in result["left_out"].items():
         if number:
             out.print(f"{number} images left out: {reason}.")
