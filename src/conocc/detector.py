@@ -68,7 +68,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Shape of one image (c, h, w) or one vector (d,).
     offset_ : float
         `score_samples` at the threshold: below it `predict` says −1 (minority). Set so that
-        `contamination` of the training images fall below.
+        `contamination` of the training images fall below (of 256 drawn ones for AnoGAN, whose
+        score is a search).
     history_ : list of dict
         One row an epoch: stage, epoch, and each term of the loss.
     seed_ : int
@@ -95,6 +96,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         "device": [str],
         "verbose": ["verbose"],
     }
+
+    # How many training images, drawn by the seed, give `offset_`: as a rule all of them.
+    _threshold_images: ClassVar[int | None] = None
 
     # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
 
@@ -167,7 +171,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
             self._fit(batches, runs)
             self.threads_ = torch.get_num_threads()
-            scores = self._scores(batches)
+            scores = self._scores(self._batches(self._drawn(array)))
         self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
         return self
 
@@ -328,6 +332,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         checked: np.ndarray = array
         return checked
+
+    def _drawn(self, array: np.ndarray) -> np.ndarray:
+        """Give the training images whose scores set the threshold."""
+        count = self._threshold_images
+        if count is None or len(array) <= count:
+            return array
+        rows = np.random.default_rng(self.seed_).choice(len(array), count, replace=False)
+        return array[np.sort(rows)]
 
     def _batches(self, array: np.ndarray) -> Batches:
         device = self._device()

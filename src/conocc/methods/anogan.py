@@ -291,6 +291,9 @@ class AnoGAN(OneClassDetector):
         self.device = device
         self.verbose = verbose
 
+    # A search for each of all training images would take longer than the training.
+    _threshold_images = 256
+
     def _build(self) -> None:
         self.network_ = Gan(self.input_shape_, self.latent, self.channels)
 
