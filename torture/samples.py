@@ -14,6 +14,7 @@ from PIL import Image
 
 from conocc.evidence import Embedding, Gallery
 from conocc.methods.conocc import ConOCC
+from conocc.model_file import read_model
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (24, 32), dtype=np.uint8)
@@ -103,6 +104,8 @@ def _of_a_fit(scratch: Path) -> Iterator[Sample]:
     detector.fit(images, checkpoint=scratch / "checkpoint")
     detector.save(scratch / "model.safetensors")
     yield Sample("model", "model.safetensors", (scratch / "model.safetensors").read_bytes())
+    header, _ = read_model(scratch / "model.safetensors")
+    yield Sample("header", "header.json", json.dumps(header).encode())
 
 
 def _of_a_run(scratch: Path) -> Iterator[Sample]:
