@@ -12,7 +12,7 @@ import conocc
 ROOMS = [
     {"_version"},
     {"equations", "networks", "metrics", "calibration", "phantoms", "formats", "progress", "files"},
-    {"readers"},
+    {"readers", "placements", "resampling"},
     {"listing", "intervals", "intake", "model_file", "pseudonyms"},
     {"archives", "patients", "splits", "cache", "training"},
     {"layouts", "detector"},

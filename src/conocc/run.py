@@ -7,7 +7,7 @@
 ``history.csv``          one row an epoch, each term of the loss
 ``model.safetensors``    the detector
 ``scores.csv``           the score of every test image; `evaluate` writes it
-``metrics.json``         AUC, AUPR-maj, AUPR-min with intervals and counts; likewise
+``metrics.json``         the metrics with intervals, and the counts; likewise
 ``gallery.npz``          the images it erred on most, with reconstructions; likewise
 ``embedding.npz``        bottleneck features, where the method has them; likewise
 =======================  ==============================================================
@@ -22,7 +22,6 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from conocc.cohort import Cohort
 from conocc.evidence import Embedding, embedding_of, gallery_of
 from conocc.files import write_csv, write_json, write_text
 from conocc.incoming import load_images
-from conocc.intervals import auc_interval, bootstrap_interval
+from conocc.intervals import metric_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
 from conocc.readers import Reading
@@ -340,7 +339,7 @@ def measured(
 ) -> dict[str, dict[str, Any]]:
     """Give each metric with its 95 % interval, by patient where patients are known.
 
-    Where there are too few patients for an interval, the reason stands in its place.
+    Where the images cannot give an interval, the reason stands in its place.
     """
     return {name: _with_interval(name, minority, anomaly_score, patient) for name in METRICS}
 
@@ -348,14 +347,12 @@ def measured(
 def _with_interval(
     name: str, minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
 ) -> dict[str, Any]:
-    metric = METRICS[name]
-    interval = auc_interval if name == "AUC" else partial(bootstrap_interval, metric)
     try:
-        found: dict[str, Any] = interval(minority, anomaly_score, patient=patient)._asdict()
+        found = metric_interval(name, minority, anomaly_score, patient=patient)._asdict()
     except ValueError as error:
-        value = metric(minority, anomaly_score)
+        value = METRICS[name](minority, anomaly_score)
         return {"value": value, "low": None, "high": None, "reason": str(error)}
-    return found
+    return dict(found)
 
 
 def _test_rows(run: Path, detector: Any, cohort: Cohort) -> tuple[np.ndarray, dict[str, int]]:
