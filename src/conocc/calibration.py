@@ -319,7 +319,7 @@ class Calibration:
         ValueError
             If the unit is unknown, or is "patient" and patients are not known.
         """
-        kept = _known_unit(unit)
+        kept = known_unit(unit)
         scores = np.asarray(self.scores)
         if self.patient is None:
             if unit == "patient":
@@ -402,7 +402,8 @@ def _scores_of_patients(patient: NDArray[Any], scores: Floats, random_state: int
     return patient_maxima(patient, scores)[1]
 
 
-def _known_unit(unit: str) -> Callable[[NDArray[Any], Floats, int], Floats]:
+def known_unit(unit: str) -> Callable[[NDArray[Any], Floats, int], Floats]:
+    """Return what keeps one score a patient, or refuse an unknown unit."""
     if unit not in UNITS:
         raise ValueError(
             f"The 'unit' parameter must be one of {', '.join(map(repr, UNITS))}. "

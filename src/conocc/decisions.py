@@ -10,15 +10,16 @@ No rule ever sees the score of a test image before it is set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conocc.calibration import Calibration, benjamini_hochberg, patient_maxima
+from conocc.calibration import Calibration, benjamini_hochberg, known_unit, patient_maxima
 from conocc.intervals import share_interval
+from conocc.metrics import in_unit_interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -43,7 +44,7 @@ class Rule:
     Raises
     ------
     ValueError
-        If both rates are given.
+        If both rates are given, or a value is outside its range.
 
     Examples
     --------
@@ -57,6 +58,10 @@ class Rule:
     fdr: float | None = None
 
     def __post_init__(self) -> None:
+        known_unit(self.unit)
+        for name in ("false_alarms", "confidence", "fdr"):
+            if (value := getattr(self, name)) is not None:
+                in_unit_interval(name, value)
         if self.false_alarms is not None and self.fdr is not None:
             raise ValueError(
                 "A threshold has one promise: give a rate of false alarms or of false "
@@ -131,6 +136,7 @@ class Decisions:
 
         Under a rate of false discoveries the first row comes after the last block.
         """
+        self.called(np.empty(0))  # what is refused is refused before anything is scored
         if self.threshold is None and (all_blocks := list(blocks)):
             paths = [path for some, _ in all_blocks for path in some]
             blocks = [(paths, np.concatenate([scores for _, scores in all_blocks]))]
@@ -227,7 +233,17 @@ def realised(
         ``false_alarms`` (share of the majority that is called minority), ``sensitivity`` (of
         the minority), ``false_discoveries`` (share of the called that is majority; None if
         none is called): each with value, low, high of its 95 % interval, and of how many.
+
+    Raises
+    ------
+    ValueError
+        If the unit is "patient" and patients are not known.
     """
+    if unit == "patient" and patient is None:
+        raise ValueError(
+            "What a promise by patient comes to can be told only where patients are known. "
+            "Those of the test images are not: use the unit 'image'."
+        )
     person = patient if unit == "patient" else None
 
     def share(hits: Bools, among: Bools) -> dict[str, Any] | None:
@@ -244,3 +260,31 @@ def realised(
         "sensitivity": share(called, minority),
         "false_discoveries": share(~has_minority, called),
     }
+
+
+# Of whom the shares of `realised` are.
+AMONG = {
+    "false_alarms": "majority {}s",
+    "sensitivity": "minority {}s",
+    "false_discoveries": "{}s called minority",
+}
+
+
+def told(measured: Mapping[str, Any]) -> list[str]:
+    """Say what an evaluation (``metrics.json``) noted of its decisions, a sentence each.
+
+    Nothing, where an earlier version evaluated.
+    """
+    if "decision" not in measured:
+        return []
+    said = [measured["decision"]["words"]]
+    if measured["threshold"] is not None:
+        said.append(f"Threshold of the anomaly score: {measured['threshold']:.4g}.")
+    for name, found in measured["realised"].items():
+        if found is not None:
+            among = AMONG[name].format(measured["decision"]["unit"])
+            said.append(
+                f"{name.replace('_', ' ').capitalize()} on the test split: {found['value']:.3f} "
+                f"({found['low']:.3f}–{found['high']:.3f}) of {found['of']} {among}."
+            )
+    return said

@@ -36,7 +36,7 @@ from conocc.cli.options import (
     read_cohort,
     setting,
 )
-from conocc.cli.thresholds import print_calibration, print_decision
+from conocc.cli.thresholds import print_calibration
 
 
 @app.command()
@@ -250,7 +250,7 @@ def evaluate(
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
     """
-    from conocc.decisions import Rule
+    from conocc.decisions import Rule, told
     from conocc.run import evaluate_run, load_model, read_run
 
     rule = Rule(false_alarms, confidence, unit, fdr)
@@ -282,7 +282,8 @@ def evaluate(
         f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
-    print_decision(result)
+    for sentence in told(result):
+        out.print(escape(sentence))
     for reason, number in result["left_out"].items():
         if number:
             out.print(f"{number} images left out: {reason}.")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
-
 from conocc.cli.application import app, out
 from conocc.cli.options import (
     Cache,
@@ -52,21 +50,3 @@ def print_calibration(found: dict[str, Any]) -> None:
     for reason, number in found["left_out"].items():
         if number:
             out.print(f"{number} images left out: {reason}.")
-
-
-def print_decision(result: dict[str, Any]) -> None:
-    """Print the rule of an evaluation, and how it turned out."""
-    out.print(escape(result["decision"]["words"]))
-    if result["threshold"] is not None:
-        out.print(f"Threshold: {result['threshold']:.6g}")
-    things = f"{result['decision']['unit']}s"
-    for name, of in (
-        ("false_alarms", f"majority {things} are called minority"),
-        ("sensitivity", f"minority {things} are called minority"),
-        ("false_discoveries", f"{things} called minority are of the majority"),
-    ):
-        found = result["realised"][name]
-        if found is not None:
-            interval = f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
-            label = name.replace("_", " ").capitalize()
-            out.print(f"{label}: {interval} of {found['of']} {of}.")
