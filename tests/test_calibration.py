@@ -188,7 +188,7 @@ def test_by_image_the_promise_holds_for_unequal_patients():
     rate = np.empty(REPEATS)
     for repeat in range(REPEATS):
         scores, patient = patients_scores(rng, 100)
-        calibration = calibrate(scores, patient=patient, unit="image", random_state=repeat)
+        calibration = calibrate(scores, patient=patient, random_state=repeat)
         rate[repeat] = norm.sf(calibration.threshold(false_alarms=0.1, confidence=0.95))
     assert np.mean(rate <= 0.1) == pytest.approx(
         beta(5, 96).cdf(0.1), abs=errors(0.95, REPEATS)
@@ -216,8 +216,8 @@ def test_by_patient_the_promise_holds_for_unequal_patients():
     rate = np.empty(REPEATS)
     for repeat in range(REPEATS):
         scores, patient = patients_scores(rng, 100)
-        calibration = calibrate(scores, patient=patient, unit="patient")
-        t = calibration.threshold(false_alarms=0.1, confidence=0.95)
+        calibration = calibrate(scores, patient=patient)
+        t = calibration.threshold(false_alarms=0.1, confidence=0.95, unit="patient")
         rate[repeat] = 1 - np.searchsorted(new, t, side="right") / new.size
     assert np.mean(rate <= 0.1) == pytest.approx(beta(5, 96).cdf(0.1), abs=errors(0.95, REPEATS))
     assert rate.mean() == pytest.approx(5 / 101, abs=0.005)
@@ -250,31 +250,50 @@ def test_patient_maxima_are_the_largest_of_each(rows):
     assert maxima.tolist() == [max(s for q, s in rows if q == p) for p in patients]
 
 
-def test_a_calibration_without_patients_takes_every_image():
-    assert calibrate([3.0, 1.0, 2.0]).scores == (1.0, 2.0, 3.0)
-    assert calibrate([3.0, 1.0, 2.0], unit="patient").scores == (1.0, 2.0, 3.0)
+def test_a_calibration_without_patients_takes_every_image_and_says_nothing_by_patient():
+    calibration = calibrate([3.0, 1.0, 2.0])
+    assert calibration.of("image").tolist() == [1.0, 2.0, 3.0]
+    assert calibration.patients == 3
+    with pytest.raises(ValueError, match="'patient' needs .* whose patients are known"):
+        calibration.of("patient")
 
 
-def test_a_calibration_by_image_keeps_scores_that_were_drawn():
+def test_a_calibration_by_image_takes_scores_that_were_drawn():
     """One of a's two and b's only one, seeded."""
     kept = {
-        calibrate([1.0, 2.0, 5.0], patient=["a", "a", "b"], random_state=seed).scores
+        tuple(calibrate([1.0, 2.0, 5.0], patient=["a", "a", "b"], random_state=seed).of("image"))
         for seed in range(20)
     }
     assert kept == {(1.0, 5.0), (2.0, 5.0)}
 
 
-def test_a_calibration_travels_through_json_to_the_last_bit():
-    calibration = calibrate(np.random.default_rng(6).normal(size=40), unit="patient")
+def test_one_calibration_serves_both_units():
+    """b's largest score is 9, a's 2; a threshold by patient is one of these."""
+    calibration = calibrate([1.0, 9.0, 2.0, 5.0], patient=["a", "b", "a", "b"])
+    assert calibration.of("patient").tolist() == [2.0, 9.0]
+    assert set(calibration.of("image")) <= {1.0, 2.0, 5.0, 9.0}
+    assert calibration.patients == 2
+    asked = {"false_alarms": 0.5, "confidence": 0.75}  # the larger of two, see above
+    assert calibration.threshold(**asked, unit="patient") == 9.0
+    assert calibration.threshold(**asked) == calibration.of("image")[1]
+    # None, one and both of the two maxima are at least so high.
+    assert calibration.p_values([10.0, 3.0, 2.0], unit="patient").tolist() == [1 / 3, 2 / 3, 1.0]
+
+
+@pytest.mark.parametrize("patient", [None, np.repeat(["Erika", "Max"], 20)])
+def test_a_calibration_travels_through_json_to_the_last_bit(patient):
+    """As numbers for patients, without their names."""
+    scores = np.random.default_rng(6).normal(size=40)
+    calibration = calibrate(scores, patient=patient, random_state=3)
     text = json.dumps(calibration.as_json())
     assert Calibration.from_json(json.loads(text)) == calibration
-    assert json.loads(text)["n"] == calibration.n == 40
-    assert json.loads(text)["unit"] == "patient"
+    assert calibration.scores == tuple(scores)
+    assert "Erika" not in text
 
 
 def test_a_calibration_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        calibrate([1.0]).unit = "patient"
+        calibrate([1.0]).seed = 1
 
 
 def test_a_calibration_gives_what_its_scores_give():
@@ -341,9 +360,9 @@ def test_benjamini_hochberg_holds_the_false_discovery_rate():
         (lambda: threshold([1.0], false_alarms=5), r"'false_alarms'.*\(0, 1\). Got 5"),
         (lambda: threshold([1.0], false_alarms=0.1, confidence=1.0), r"'confidence'.*Got 1.0"),
         (lambda: needed(0.0, 0.95), r"'false_alarms'.*Got 0.0"),
-        (lambda: calibrate([1.0], unit="slice"), "'unit'.*'image', 'patient'. Got 'slice'"),
-        (lambda: Calibration(scores=(), unit="image"), "at least one score"),
-        (lambda: Calibration(scores=(1.0,), unit="x"), "'unit'.*Got 'x'"),
+        (lambda: calibrate([1.0]).of("slice"), "'unit'.*'image', 'patient'. Got 'slice'"),
+        (lambda: Calibration(scores=()), "at least one score"),
+        (lambda: Calibration((1.0,), (0, 0)), r"'patient'.*shape \(2,\) for 1 images"),
         (lambda: calibrate([1.0, 2.0], patient=["a"]), r"'patient'.*shape \(1,\) for 2 images"),
         (lambda: calibrate([1.0, 2.0], patient=["a", None]), "'patient'.*Got None for image 1"),
         (lambda: one_image_a_patient([1.0, np.nan]), "'patient'.*for image 1"),

@@ -15,7 +15,7 @@ ROOMS = [
     {"readers", "placements", "resampling"},
     {"listing", "intervals", "intake", "model_file", "pseudonyms"},
     {"archives", "patients", "splits", "cache", "training"},
-    {"layouts", "detector"},
+    {"layouts", "detector", "decisions"},
     {"decoding", "methods"},
     {"incoming"},
     {"cohort"},

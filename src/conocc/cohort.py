@@ -24,7 +24,7 @@ from conocc.patients import find_patients
 from conocc.phantoms import PHANTOMS
 from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import SMALLEST_SIZE, Reading
-from conocc.splits import split_by_patient
+from conocc.splits import kept_for_calibration, split_by_patient
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -306,6 +306,7 @@ def load_cohort(
     patient_regex: str | None = None,
     split_seed: int = 0,
     test_size: float = 0.4,
+    calibration_size: float | None = None,
     pseudonyms: bool = False,
     cache: bool | str | os.PathLike[str] = True,
     jobs: int | None = None,
@@ -338,6 +339,9 @@ def load_cohort(
     split_seed, test_size
         Of the split by patient that is made where the layout gives none
         (`conocc.splits.split_by_patient` has the rule).
+    calibration_size : float in (0, 1), optional
+        Share of the training patients that are kept out of training, for a threshold; drawn
+        with `split_seed` (`conocc.splits.kept_for_calibration` has the rule).
     pseudonyms : bool, default=False
         Whether pseudonyms stand for all patients and for all names of files and folders, and not
         only for those that DICOM tells (`conocc.pseudonyms`). Classes keep their names.
@@ -391,6 +395,14 @@ def load_cohort(
     else:
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         split_note = "The split is the cohort's own."
+    if calibration_size is not None:
+        split = kept_for_calibration(
+            split, patients.names, digest, seed=split_seed, share=calibration_size
+        )
+        split_note += (
+            f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
+            f"split_seed={split_seed}."
+        )
 
     # Sides and classes lie one after the other, so that each is a view of the memory map.
     rank = np.array([SPLITS.index(side) for side in split.tolist()])

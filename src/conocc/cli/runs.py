@@ -15,6 +15,9 @@ from conocc.cli.options import (
     Cache,
     CohortArgument,
     Colour,
+    Confidence,
+    FalseAlarms,
+    Fdr,
     Fit,
     Jobs,
     Majority,
@@ -25,6 +28,7 @@ from conocc.cli.options import (
     RunArgument,
     Size,
     SplitSeed,
+    Unit,
     Voi,
     add_metrics,
     command_line,
@@ -32,6 +36,7 @@ from conocc.cli.options import (
     read_cohort,
     setting,
 )
+from conocc.cli.thresholds import print_calibration
 
 
 @app.command()
@@ -125,6 +130,14 @@ def fit(
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
     split_seed: SplitSeed = 0,
+    calibrate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the training patients to keep for a threshold.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(show_default=False, help="Passes over them.")
     ] = None,
@@ -148,7 +161,7 @@ def fit(
 
     Killed, and started again with the same command, it goes on where it was.
     """
-    from conocc.run import fit_run, make_detector
+    from conocc.run import fit_run, make_detector, read_run
 
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -169,6 +182,7 @@ def fit(
         fit=fitting,
         voi=voi,
         pseudonyms=pseudonyms,
+        calibration_size=calibrate,
     )
     for note in loaded.notes:
         out.print(f"• {escape(note)}")
@@ -176,8 +190,11 @@ def fit(
     loading: dict[str, Any] = {"where": cohort, "majority": majority}
     loading["patient_regex"] = patient_regex
     loading |= {"pseudonyms": True} if pseudonyms else {}
+    loading |= {"calibration_size": calibrate} if calibrate else {}
     if fit_run(loaded, method, params, run, command=command_line(), loading=loading):
         out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
+        if calibrate:
+            print_calibration(read_run(run)["calibration"])
     else:
         out.print(f"{where} is finished already; nothing was done.")
 
@@ -187,6 +204,10 @@ def score(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
+    false_alarms: FalseAlarms = None,
+    confidence: Confidence = 0.95,
+    unit: Unit = "image",
+    fdr: Fdr = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:
@@ -194,10 +215,13 @@ def score(
 
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
     """
+    from conocc.decisions import Rule
     from conocc.run import score_files
 
-    done = score_files(run, images, scores, jobs=jobs, verbose=0 if quiet else 1)
+    rule = Rule(false_alarms, confidence, unit, fdr)
+    done = score_files(run, images, scores, jobs=jobs, rule=rule, verbose=0 if quiet else 1)
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
+    out.print(escape(done.words))
     if done.errors:
         listed = scores.with_name("errors.csv")
         for path, reason in done.errors[:5]:
@@ -213,6 +237,10 @@ def evaluate(
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+    false_alarms: FalseAlarms = None,
+    confidence: Confidence = 0.95,
+    unit: Unit = "image",
+    fdr: Fdr = None,
     cache: Cache = None,
     no_cache: NoCache = False,
     jobs: Jobs = None,
@@ -222,8 +250,10 @@ def evaluate(
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
     """
+    from conocc.decisions import Rule, told
     from conocc.run import evaluate_run, load_model, read_run
 
+    rule = Rule(false_alarms, confidence, unit, fdr)
     reading, loading = load_model(run).reading_, read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
@@ -239,7 +269,7 @@ def evaluate(
         jobs=jobs,
         quiet=as_json,
     )
-    result = evaluate_run(run, loaded, command=command_line())
+    result = evaluate_run(run, loaded, command=command_line(), rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return
@@ -252,6 +282,8 @@ def evaluate(
         f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
+    for sentence in told(result):
+        out.print(escape(sentence))
     for reason, number in result["left_out"].items():
         if number:
             out.print(f"{number} images left out: {reason}.")
