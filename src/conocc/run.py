@@ -20,8 +20,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,9 @@ from conocc._version import __version__
 from conocc.cohort import Cohort
 from conocc.evidence import Embedding, embedding_of, gallery_of
 from conocc.files import write_csv, write_json, write_text
-from conocc.incoming import load_images
 from conocc.intervals import auc_interval, bootstrap_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
-from conocc.readers import Reading
 
 logger = logging.getLogger("conocc")
 
@@ -182,65 +179,22 @@ def read_run(out: Path) -> dict[str, Any]:
     return about
 
 
-# --- scoring -----------------------------------------------------------------------------------
+# --- a fitted model ----------------------------------------------------------------------------
+
+
+def model_path(run: str | Path) -> Path:
+    """Find the model of a finished run's folder; a model's own file is taken as it is."""
+    run = Path(run)
+    if not run.is_dir():
+        return run
+    if not read_run(run)["finished"]:
+        raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
+    return run / "model.safetensors"
 
 
 def load_model(run: str | Path) -> Any:
     """Load the detector of a run's folder, or of a model file."""
-    run = Path(run)
-    if run.is_dir():
-        if not read_run(run)["finished"]:
-            raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
-        run = run / "model.safetensors"
-    return load(run)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How many files `score_files` scored, and which it could not read: (path, reason)."""
-
-    count: int
-    errors: tuple[tuple[str, str], ...]
-
-
-def score_files(
-    run: str | Path,
-    where: Sequence[str | Path],
-    out: str | Path,
-    *,
-    jobs: int | None = None,
-    verbose: int = 0,
-) -> Scored:
-    """Score files, folders or cohorts into a CSV table, read as the training images were.
-
-    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each.
-    """
-    out = Path(out)
-    detector = load_model(run)
-    if detector.reading_ is None:
-        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-    reading = Reading.from_dict(detector.reading_)
-    errors: list[tuple[str, str]] = []
-    count = 0
-
-    def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal count
-        for block in load_images(where, reading, jobs=jobs, verbose=verbose):
-            errors.extend(block.errors)
-            if block.path:
-                scores = detector.anomaly_score(block.images)
-                count += len(scores)
-                yield from zip(
-                    block.path, scores.tolist(), predicted(detector, scores), strict=True
-                )
-
-    write_csv(out, ("path", "anomaly_score", "predicted"), rows())
-    listed = out.with_name("errors.csv")
-    if errors:
-        write_csv(listed, ("path", "reason"), errors)
-    else:
-        listed.unlink(missing_ok=True)  # of an earlier call
-    return Scored(count, tuple(errors))
+    return load(model_path(run))
 
 
 def predicted(detector: Any, anomaly_score: np.ndarray) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,11 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
+    Address,
     Cache,
     CohortArgument,
     Colour,
+    Engine,
     Fit,
     Jobs,
     Majority,
@@ -23,9 +26,11 @@ from conocc.cli.options import (
     Pseudonyms,
     Quiet,
     RunArgument,
+    Scaled,
     Size,
     SplitSeed,
     Voi,
+    Workers,
     add_metrics,
     command_line,
     metrics_table,
@@ -72,6 +77,7 @@ def inspect(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -99,6 +105,7 @@ def inspect(
         jobs,
         fit=fitting,
         voi=voi,
+        scaled=scaled,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -121,6 +128,7 @@ def fit(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -168,6 +176,7 @@ def fit(
         quiet,
         fit=fitting,
         voi=voi,
+        scaled=scaled,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -187,22 +196,33 @@ def score(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
-    jobs: Jobs = None,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    address: Address = None,
     quiet: Quiet = False,
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
 
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Killed, and started again with the same command, it does what is missing.
     """
-    from conocc.run import score_files
+    from conocc.scoring import score_files
 
-    done = score_files(run, images, scores, jobs=jobs, verbose=0 if quiet else 1)
+    done = score_files(
+        run,
+        images,
+        scores,
+        engine=engine,
+        workers=workers,
+        address=address,
+        verbose=0 if quiet else 1,
+    )
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
-    if done.errors:
+    if done.failed:
         listed = scores.with_name("errors.csv")
-        for path, reason in done.errors[:5]:
+        for path, reason in done.errors:
             err.print(f"{escape(path)}: {escape(reason)}")
-        err.print(f"{len(done.errors)} could not be read; all are in {escape(str(listed))}")
+        err.print(f"{done.failed} could not be read; all are in {escape(str(listed))}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -222,15 +242,14 @@ def evaluate(
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
     """
+    from conocc.readers import Reading
     from conocc.run import evaluate_run, load_model, read_run
 
-    reading, loading = load_model(run).reading_, read_run(run)["loading"]
+    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
+    loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        size=reading["size"],
-        colour=reading["colour"],
-        fit=reading["fit"],
-        voi=reading.get("voi", "none"),
+        **asdict(reading),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
