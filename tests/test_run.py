@@ -12,7 +12,8 @@ from conftest import QUICK
 from conocc import Cohort, evidence, load, load_cohort, metrics, training
 from conocc.evidence import Embedding, Gallery
 from conocc.readers import Reading
-from conocc.run import embed_run, evaluate_run, fit_run, make_detector, score_files
+from conocc.run import embed_run, evaluate_run, fit_run, make_detector
+from conocc.scoring import score_files
 
 PARAMS = {"epochs": 2, "interval": 1, "random_state": 0}
 

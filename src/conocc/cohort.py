@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from conocc.cache import cache_folder, cache_key, find, in_memory, keep
 from conocc.decoding import Surveyed, decode_all, pixels, survey_all, threads, told_path
-from conocc.incoming import Block, load_images
 from conocc.layouts import list_cohort
 from conocc.listing import Entry, Listing, count, shown
 from conocc.patients import find_patients
@@ -34,7 +33,7 @@ Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
 
-__all__ = ["SPLITS", "Block", "Cohort", "Leaks", "load_cohort", "load_images"]
+__all__ = ["SPLITS", "Cohort", "Leaks", "load_cohort"]
 
 # The sides of the split, in the order in which a cohort's images lie.
 SPLITS = ("train", "calibration", "test", "unused")
@@ -302,6 +301,7 @@ def load_cohort(
     colour: str = "grey",
     fit: str = "stretch",
     voi: str = "none",
+    scaled: bool = True,
     majority: str | int | Sequence[str | int] | None = None,
     patient_regex: str | None = None,
     split_seed: int = 0,
@@ -331,6 +331,8 @@ def load_cohort(
     fit : {"stretch", "pad", "crop"}
     voi : {"none", "file", "CENTER,WIDTH"}
         How images become square, and the window of DICOM; see `conocc.readers.Reading`.
+    scaled : bool, default=True
+        Whether JPEG files several times as large as `size` are decoded at a fraction of theirs.
     majority : str or sequence of str, optional
         The class or classes to learn, where the layout does not know it by name.
         It is never guessed from counts.
@@ -362,7 +364,7 @@ def load_cohort(
     OSError
         If the cache cannot be written.
     """
-    reading = Reading(size=size, colour=colour, fit=fit, voi=voi)
+    reading = Reading(size=size, colour=colour, fit=fit, voi=voi, scaled=scaled)
     listing = list_cohort(os.fspath(where), size)
     wanted = majority_classes(listing, majority)
     rows = [i for i, entry in enumerate(listing.entries) if not _is_left_out(entry, wanted)]

@@ -69,6 +69,10 @@ class Rule:
             )
 
 
+# What nobody asked for: the detector's own threshold.
+RULE = Rule()
+
+
 @dataclass(frozen=True)
 class Decisions:
     """A rule as it holds for one detector; `decisions` makes it.

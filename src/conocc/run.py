@@ -22,8 +22,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +33,16 @@ import torch
 
 from conocc._version import __version__
 from conocc.cohort import Cohort
-from conocc.decisions import Rule, decisions, realised
+from conocc.decisions import RULE, Rule, decisions, realised
 from conocc.evidence import Embedding, embedding_of, gallery_of
 from conocc.files import write_csv, write_json, write_text
-from conocc.incoming import load_images
 from conocc.intervals import metric_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
-from conocc.readers import Reading
 
 logger = logging.getLogger("conocc")
 
 RUN_FORMAT = 1
-# What nobody asked for: the detector's own threshold.
-RULE = Rule()
 # What may change between two calls of the same fit.
 FREE_PARAMETERS = {"device", "verbose"}
 COHORT_COLUMNS = ("path", "digest", "label", "minority", "patient")
@@ -263,70 +258,22 @@ def _calibrate(
     }
 
 
-# --- scoring -----------------------------------------------------------------------------------
+# --- a fitted model ----------------------------------------------------------------------------
+
+
+def model_path(run: str | Path) -> Path:
+    """Find the model of a finished run's folder; a model's own file is taken as it is."""
+    run = Path(run)
+    if not run.is_dir():
+        return run
+    if not read_run(run)["finished"]:
+        raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
+    return run / "model.safetensors"
 
 
 def load_model(run: str | Path) -> Any:
     """Load the detector of a run's folder, or of a model file."""
-    run = Path(run)
-    if run.is_dir():
-        if not read_run(run)["finished"]:
-            raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
-        run = run / "model.safetensors"
-    return load(run)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How many files `score_files` scored, and which it could not read: (path, reason).
-
-    `words` say which rule made the predictions, and what it promises.
-    """
-
-    count: int
-    words: str
-    errors: tuple[tuple[str, str], ...]
-
-
-def score_files(
-    run: str | Path,
-    where: Sequence[str | Path],
-    out: str | Path,
-    *,
-    jobs: int | None = None,
-    rule: Rule = RULE,
-    verbose: int = 0,
-) -> Scored:
-    """Score files, folders or cohorts into a CSV table, read as the training images were.
-
-    `rule` says when an image is ``predicted`` to be of the minority.
-    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each.
-    """
-    out = Path(out)
-    detector = load_model(run)
-    if detector.reading_ is None:
-        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-    reading = Reading.from_dict(detector.reading_)
-    decided = decisions(detector, rule)
-    errors: list[tuple[str, str]] = []
-    count = 0
-
-    def scored() -> Iterator[tuple[Sequence[str], np.ndarray]]:
-        nonlocal count
-        for block in load_images(where, reading, jobs=jobs, verbose=verbose):
-            errors.extend(block.errors)
-            if block.path:
-                scores = detector.anomaly_score(block.images)
-                count += len(scores)
-                yield block.path, scores
-
-    write_csv(out, ("path", *SCORE_COLUMNS), decided.rows(scored()))
-    listed = out.with_name("errors.csv")
-    if errors:
-        write_csv(listed, ("path", "reason"), errors)
-    else:
-        listed.unlink(missing_ok=True)  # of an earlier call
-    return Scored(count, decided.words(), tuple(errors))
+    return load(model_path(run))
 
 
 # --- evaluating --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,12 @@ Fit = Annotated[str, typer.Option("--fit", help="How images become square: stret
 Voi = Annotated[
     str, typer.Option("--voi", help="Window of DICOM: none, file (its own) or CENTER,WIDTH.")
 ]
+Scaled = Annotated[
+    bool,
+    typer.Option(
+        "--scaled/--full", help="Decode JPEGs several times as large as needed at a fraction."
+    ),
+]
 Pseudonyms = Annotated[
     bool, typer.Option("--pseudonyms", help="Hide all names of patients, files and folders.")
 ]
@@ -45,6 +52,13 @@ Cache = Annotated[
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no decoded images.")]
 Jobs = Annotated[
     int | None, typer.Option(help="Threads that decode; all cores.", show_default=False)
+]
+Workers = Annotated[
+    int, typer.Option("--jobs", help="Processes at a time on this machine; they divide its cores.")
+]
+Engine = Annotated[str, typer.Option(help="'processes' of this machine, or 'dask'.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of Dask's scheduler, tcp://HOST:PORT.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 FalseAlarms = Annotated[
@@ -85,15 +99,17 @@ def read_cohort_as(
     patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
+    from conocc.readers import Reading
     from conocc.run import load_model, read_run
 
+    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
     loading = read_run(Path(run))["loading"]
     asked: dict[str, Any] = {
         "majority": majority or loading.get("majority"),
         "patient_regex": patient_regex or loading.get("patient_regex"),
     }
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**load_model(run).reading_, **asked}
+    given: dict[str, Any] = {**asdict(reading), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,12 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
+    Address,
     Cache,
     CohortArgument,
     Colour,
     Confidence,
+    Engine,
     FalseAlarms,
     Fdr,
     Fit,
@@ -26,10 +29,12 @@ from conocc.cli.options import (
     Pseudonyms,
     Quiet,
     RunArgument,
+    Scaled,
     Size,
     SplitSeed,
     Unit,
     Voi,
+    Workers,
     add_metrics,
     command_line,
     metrics_table,
@@ -77,6 +82,7 @@ def inspect(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -104,6 +110,7 @@ def inspect(
         jobs,
         fit=fitting,
         voi=voi,
+        scaled=scaled,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -126,6 +133,7 @@ def fit(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -181,6 +189,7 @@ def fit(
         quiet,
         fit=fitting,
         voi=voi,
+        scaled=scaled,
         pseudonyms=pseudonyms,
         calibration_size=calibrate,
     )
@@ -208,25 +217,36 @@ def score(
     confidence: Confidence = 0.95,
     unit: Unit = "image",
     fdr: Fdr = None,
-    jobs: Jobs = None,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    address: Address = None,
     quiet: Quiet = False,
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
 
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Killed, and started again with the same command, it does what is missing.
     """
     from conocc.decisions import Rule
-    from conocc.run import score_files
+    from conocc.scoring import score_files
 
-    rule = Rule(false_alarms, confidence, unit, fdr)
-    done = score_files(run, images, scores, jobs=jobs, rule=rule, verbose=0 if quiet else 1)
+    done = score_files(
+        run,
+        images,
+        scores,
+        rule=Rule(false_alarms, confidence, unit, fdr),
+        engine=engine,
+        workers=workers,
+        address=address,
+        verbose=0 if quiet else 1,
+    )
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
     out.print(escape(done.words))
-    if done.errors:
+    if done.failed:
         listed = scores.with_name("errors.csv")
-        for path, reason in done.errors[:5]:
+        for path, reason in done.errors:
             err.print(f"{escape(path)}: {escape(reason)}")
-        err.print(f"{len(done.errors)} could not be read; all are in {escape(str(listed))}")
+        err.print(f"{done.failed} could not be read; all are in {escape(str(listed))}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -251,16 +271,15 @@ def evaluate(
     that were trained on are left out.
     """
     from conocc.decisions import Rule, told
+    from conocc.readers import Reading
     from conocc.run import evaluate_run, load_model, read_run
 
     rule = Rule(false_alarms, confidence, unit, fdr)
-    reading, loading = load_model(run).reading_, read_run(run)["loading"]
+    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
+    loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        size=reading["size"],
-        colour=reading["colour"],
-        fit=reading["fit"],
-        voi=reading.get("voi", "none"),
+        **asdict(reading),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
