@@ -379,10 +379,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
             self._validate_params()
             with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
+                with torch.device("meta"):  # a header must not ask for more memory than its file
+                    self._build()
+                self._check_shapes(tensors)
                 self._build()
             self._fill(tensors)
-        except (TypeError, KeyError, RuntimeError) as error:
-            raise ValueError(f"Cannot read model '{path}': {error}.") from error
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot read model '{path}': {reason}.") from error
         return self
 
     def _learned(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -403,6 +407,17 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             else:
                 values[name] = value
         return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, values
+
+    def _check_shapes(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in vars(self).items():
+            if isinstance(module, nn.Module):
+                for key, value in module.state_dict().items():
+                    has = tensors[f"{name}.{key}"].shape
+                    if has != value.shape:
+                        raise ValueError(
+                            f"its parameters make {key!r} {tuple(value.shape)}, its file holds "
+                            f"{tuple(has)}"
+                        )
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         modules = {k: v for k, v in vars(self).items() if isinstance(v, nn.Module)}

@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+PATIENCE_S = 5.0
+
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
@@ -25,13 +27,14 @@ def held(folder: Path) -> Iterator[None]:
     Raises
     ------
     BlockingIOError
-        If another process holds the folder.
+        If another process holds the folder, and goes on doing so for `PATIENCE_S`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     lock = FileLock(path, mode=0o666 & ~_umask())
     try:
-        lock.acquire(blocking=False)
+        # A worker whose driver was killed takes a moment to save its state and end.
+        lock.acquire(timeout=PATIENCE_S)
     except Timeout:
         said = "Another process is at work here; wait for it, or choose another folder"
         raise BlockingIOError(errno.EAGAIN, said, str(folder)) from None

@@ -22,9 +22,10 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,12 +36,15 @@ from conocc._version import __version__
 from conocc.cohort import Cohort
 from conocc.decisions import RULE, Rule, decisions, realised
 from conocc.evidence import Embedding, embedding_of, gallery_of
-from conocc.files import write_csv, write_json, write_text
+from conocc.files import held, write_csv, write_json, write_text
 from conocc.intervals import metric_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
 
 logger = logging.getLogger("conocc")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 RUN_FORMAT = 1
 # What may change between two calls of the same fit.
@@ -87,41 +91,44 @@ def fit_run(
     ------
     ValueError
         If `out` holds a run of other settings, or the cohort has too few training images.
+    BlockingIOError
+        If another process is at work in `out`.
     """
     out = Path(out)
     detector = make_detector(method, params)
     identity = _identity(cohort, method, detector)
-    if _is_finished(out, identity):
-        return False
-    training = cohort.where(split="train", minority=False)
-    if not len(training):
-        raise ValueError(f"Cohort '{cohort.name}' has no majority image to train on.")
+    with held(out):
+        if _is_finished(out, identity):
+            return False
+        training = cohort.where(split="train", minority=False)
+        if not len(training):
+            raise ValueError(f"Cohort '{cohort.name}' has no majority image to train on.")
 
-    about = {
-        **identity,
-        "command": command,
-        "loading": dict(loading or {}),
-        "notes": list(cohort.notes),
-        "versions": versions(),
-    }
-    write_json(out / "run.json", {**about, "finished": False})
-    write_text(out / "split.csv", cohort.table().to_csv(index=False, lineterminator="\n"))
-    checkpoint = out / "checkpoint"
-    start = time.perf_counter()
-    patients = training.patient if cohort.patients_known else None
-    detector.fit(training.images, groups=patients, checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    # A method without epochs has a history too, an empty one.
-    history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
-    write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
-    calibrating = cohort.where(split="calibration")
-    if len(calibrating):
-        about["calibration"] = _calibrate(detector, calibrating, out, command)
-    detector.save(out / "model.safetensors", reading=cohort.reading.to_dict())
-    done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
-    write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
-    checkpoint.unlink(missing_ok=True)
-    return True
+        about = {
+            **identity,
+            "command": command,
+            "loading": dict(loading or {}),
+            "notes": list(cohort.notes),
+            "versions": versions(),
+        }
+        write_json(out / "run.json", {**about, "finished": False})
+        write_text(out / "split.csv", cohort.table().to_csv(index=False, lineterminator="\n"))
+        checkpoint = out / "checkpoint"
+        start = time.perf_counter()
+        patients = training.patient if cohort.patients_known else None
+        detector.fit(training.images, groups=patients, checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        # A method without epochs has a history too, an empty one.
+        history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
+        write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
+        calibrating = cohort.where(split="calibration")
+        if len(calibrating):
+            about["calibration"] = _calibrate(detector, calibrating, out, command)
+        detector.save(out / "model.safetensors", reading=cohort.reading.to_dict())
+        done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
+        write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
+        checkpoint.unlink(missing_ok=True)
+        return True
 
 
 def versions() -> dict[str, str]:
@@ -188,6 +195,21 @@ def read_run(out: Path) -> dict[str, Any]:
 # --- calibrating -------------------------------------------------------------------------------
 
 
+def _alone(
+    function: Callable[Concatenate[str | Path, P], R],
+) -> Callable[Concatenate[str | Path, P], R]:
+    """Keep other processes out of the run's folder meanwhile; it must be there already."""
+
+    @wraps(function)
+    def alone(run: str | Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        read_run(Path(run))
+        with held(Path(run)):
+            return function(run, *args, **kwargs)
+
+    return alone
+
+
+@_alone
 def calibrate_run(run: str | Path, cohort: Cohort, *, command: str) -> dict[str, Any]:
     """Calibrate a finished run on the majority images of a cohort, in place of a former time.
 
@@ -279,6 +301,7 @@ def load_model(run: str | Path) -> Any:
 # --- evaluating --------------------------------------------------------------------------------
 
 
+@_alone
 def evaluate_run(
     run: str | Path, cohort: Cohort, *, command: str, rule: Rule = RULE
 ) -> dict[str, Any]:
@@ -349,6 +372,7 @@ def evaluate_run(
     return result
 
 
+@_alone
 def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
     """Write ``embedding.npz`` alone, of the same images as `evaluate_run`, and return it.
 

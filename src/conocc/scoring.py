@@ -34,7 +34,7 @@ from conocc._version import __version__
 from conocc.decisions import RULE, Decisions, Rule, decisions
 from conocc.decoding import ahead
 from conocc.engines import Task, check_engine, do_all, threads_of
-from conocc.files import write_csv, write_json
+from conocc.files import held, write_csv, write_json
 from conocc.incoming import Item, Part, list_images, read_block, shards, told_paths
 from conocc.listing import shown
 from conocc.methods import load
@@ -110,6 +110,8 @@ def score_files(
     ------
     ValueError
         If the model cannot be used, or another command's scoring into `out` is unfinished.
+    BlockingIOError
+        If another process is at work on `out`.
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
@@ -125,30 +127,31 @@ def score_files(
     folder = out.with_name(f"{out.name}.shards")
     parts = list_images(where, reading)
     images = [shown(Path(one).absolute()) for one in where]
-    _claim(folder, {"model": shown(model), "images": images})
-    about = [SHARD_FORMAT, __version__, checksum]
-    work = [
-        Shard(some, model, checksum, folder / f"{_key(about, some)}.json")
-        for some in shards(parts, SHARD)
-    ]
-    # Files that are given twice may make one shard twice.
-    missing = {shard.result: shard for shard in work if not shard.result.exists()}
-    todo = list(missing.values())
-    if engine == "processes" and workers == 1:
-        _here(todo, verbose)
-    elif todo:
-        do_all(
-            [_task(shard, f"shard {work.index(shard) + 1} of {len(work)}") for shard in todo],
-            engine=engine,
-            workers=workers,
-            address=address,
-            give_up=_give_up,
-            ended=lambda task, done: "",
-            called="Shards",
-            total=len(work),
-            verbose=verbose,
-        )
-    return _join([shard.result for shard in work], decided, out, folder)
+    with held(folder):
+        _claim(folder, {"model": shown(model), "images": images})
+        about = [SHARD_FORMAT, __version__, checksum]
+        work = [
+            Shard(some, model, checksum, folder / f"{_key(about, some)}.json")
+            for some in shards(parts, SHARD)
+        ]
+        # Files that are given twice may make one shard twice.
+        missing = {shard.result: shard for shard in work if not shard.result.exists()}
+        todo = list(missing.values())
+        if engine == "processes" and workers == 1:
+            _here(todo, verbose)
+        elif todo:
+            do_all(
+                [_task(shard, f"shard {work.index(shard) + 1} of {len(work)}") for shard in todo],
+                engine=engine,
+                workers=workers,
+                address=address,
+                give_up=_give_up,
+                ended=lambda task, done: "",
+                called="Shards",
+                total=len(work),
+                verbose=verbose,
+            )
+        return _join([shard.result for shard in work], decided, out, folder)
 
 
 def _sha256(data: bytes) -> str:
