@@ -117,6 +117,7 @@ def test_evaluate_prints_a_table_and_json(run, folder):
     assert code == 0, said
     assert "AUPR-min" in said
     assert "8 majority and 8 minority test images" in said
+    assert "not of a threshold set beforehand" in " ".join(said.split())
     code, said = call("evaluate", run, folder, "--no-cache", "--json")
     assert json.loads(said)["counts"]["minority"] == 8
 

@@ -211,6 +211,30 @@ def test_a_sweep_has_its_bars_and_calls_no_cell_best(tmp_path):
     assert "too many fits" in page.text
 
 
+def test_a_study_shows_intervals_and_the_tests_between_methods(study):
+    """One of ConOCC's fits has lost its folder, so that there is nothing to compare."""
+    assert "Benchmark, intervals" in study.text
+    assert "0.625(0.400–0.800)" in study.text  # the AUPR-maj of the one CAE, from its row
+    assert "Benchmark, comparisons" in study.text
+    assert "scores are missing or not of the same images: conocc." in study.text
+
+
+def test_many_comparisons_are_folded(tmp_path):
+    """Five methods have ten pairs, six have fifteen."""
+    methods = ("ocsvm", "dagmm", "dsvdd", "sae", "cae", "conocc")
+    for method in methods[:5]:
+        write_run(write_row(tmp_path, method, method, auc=0.6), method)
+    assert "All 10 comparisons" not in Page(write_report(tmp_path)).text
+    write_run(write_row(tmp_path, "conocc", "conocc", auc=0.6), "conocc")
+    page = Page(write_report(tmp_path))
+    assert "All 15 comparisons" in page.text
+    assert page.text.count("+0.000") == 15 * 3
+
+
+def test_a_run_says_how_many_images_its_metrics_are_of(run):
+    assert "8 majority and 6 minority images of 14 patients" in run.text
+
+
 def test_protocols_of_one_study_stand_apart(tmp_path):
     write_row(tmp_path, "k0", "cae", auc=0.6)
     write_row(tmp_path, "k1", "cae", auc=0.7, protocol="crossval", rule="paper", fold=1)

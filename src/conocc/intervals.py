@@ -36,6 +36,8 @@ from conocc.resampling import resampled
 
 # What is left below this when structural components cancel, or resamples agree, is rounding.
 NO_VARIANCE = 1e-15
+# Resamples of a bootstrap.
+REPEATS = 2000
 
 
 class Interval(NamedTuple):
@@ -65,12 +67,13 @@ def metric_interval(
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
+    repeats: int = REPEATS,
     level: float = 0.95,
 ) -> Interval:
     """Interval of a metric of `METRICS`, by the way that covers best what it is for.
 
     AUC has `auc_interval`, both AUPR have `logit_bootstrap_interval`, and any other
-    metric has `bootstrap_interval`.
+    metric has `bootstrap_interval`. All need two patients of each class.
 
     Raises
     ------
@@ -88,10 +91,12 @@ def metric_interval(
     """
     if name == "AUC":
         return auc_interval(minority, anomaly_score, patient=patient, level=level)
-    bootstrap = logit_bootstrap_interval if name.startswith("AUPR") else bootstrap_interval
+    bootstrap = BOOTSTRAPS.get(name, bootstrap_interval)
     told, _ = _fits(minority, anomaly_score)
     patients_of_each_class(told, patient_codes(patient, told.size))
-    found = bootstrap(METRICS[name], minority, anomaly_score, patient=patient, level=level)
+    found = bootstrap(
+        METRICS[name], minority, anomaly_score, patient=patient, repeats=repeats, level=level
+    )
     if found.high - found.low < NO_VARIANCE:
         raise ValueError(
             f"Every resample of patients gives the same {name}, {found.value:.3g}: the bootstrap "
@@ -237,7 +242,7 @@ def bootstrap_interval(
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    repeats: int = 2000,
+    repeats: int = REPEATS,
     level: float = 0.95,
     random_state: int = 0,
 ) -> Interval:
@@ -293,7 +298,7 @@ def logit_bootstrap_interval(
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    repeats: int = 2000,
+    repeats: int = REPEATS,
     level: float = 0.95,
     random_state: int = 0,
 ) -> Interval:
@@ -335,6 +340,12 @@ def logit_bootstrap_interval(
     middle, half = logit(np.clip(value, edge, 1 - edge)), student.isf(tail, groups - 1) * spread
     low, high = expit([middle - half, middle + half])
     return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+BOOTSTRAPS: dict[str, Callable[..., Interval]] = {
+    "AUPR-maj": logit_bootstrap_interval,
+    "AUPR-min": logit_bootstrap_interval,
+}
 
 
 def share_interval(

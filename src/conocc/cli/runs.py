@@ -265,7 +265,7 @@ def evaluate(
     no_cache: NoCache = False,
     jobs: Jobs = None,
 ) -> None:
-    """Compute AUC, AUPR-maj and AUPR-min on the labelled test images of a cohort.
+    """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
@@ -273,6 +273,7 @@ def evaluate(
     from conocc.decisions import Rule, told
     from conocc.readers import Reading
     from conocc.run import evaluate_run, load_model, read_run
+    from conocc.tables import SENSITIVITY
 
     rule = Rule(false_alarms, confidence, unit, fdr)
     reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
@@ -301,6 +302,7 @@ def evaluate(
         f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
+    out.print(SENSITIVITY)
     for sentence in told(result):
         out.print(escape(sentence))
     for reason, number in result["left_out"].items():
