@@ -151,6 +151,22 @@ def test_an_evaluation_is_told_in_sentences():
     ]
 
 
+@pytest.mark.parametrize(("of", "broken"), [(40, False), (400, True)])
+def test_a_broken_promise_is_said(of, broken):
+    """A tenth are false alarms where a twentieth was promised: of 40 by chance, of 400 not."""
+    minority, called = np.arange(of + 1) == of, np.arange(of + 1) % 10 == 0
+    measured = {
+        "threshold": 1.0,
+        "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
+        "realised": realised(minority, called, patient=None, unit="image"),
+    }
+    assert (
+        any("more false alarms than the 0.05" in sentence for sentence in told(measured)) == broken
+    )
+    measured["decision"] = decisions(detector(), Rule()).as_json()
+    assert not any("promised" in sentence for sentence in told(measured))
+
+
 # --- how it turned out -------------------------------------------------------------------------
 
 MINORITY = np.array([False, False, False, False, True, True, True])

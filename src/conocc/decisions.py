@@ -136,7 +136,7 @@ class Decisions:
 
         Under a rate of false discoveries the first row comes after the last block.
         """
-        self.called(np.empty(0))  # what is refused is refused before anything is scored
+        self.columns(np.empty(0))  # what is refused is refused before anything is scored
         if self.threshold is None and (all_blocks := list(blocks)):
             paths = [path for some, _ in all_blocks for path in some]
             blocks = [(paths, np.concatenate([scores for _, scores in all_blocks]))]
@@ -169,17 +169,17 @@ class Decisions:
         if self.calibration.patient is None:
             return (
                 f"calibrated on {n} images never trained on. Whose they are is not known: each "
-                "counts as a patient of its own."
+                "counts as a patient of its own. It holds for new images like these."
             )
         if self.rule.unit == "patient":
             return (
                 f"calibrated on the largest score of each of {n} patients never trained on; a "
-                "patient is called minority if any image is. It holds for patients with as many "
-                "images as these."
+                "patient is called minority if any image is. It holds for new patients like "
+                "these, with as many images."
             )
         return (
             f"calibrated on one image, drawn by a seed, of each of {n} patients never trained on. "
-            "It holds for an image drawn likewise from a new patient."
+            "It holds for an image drawn likewise from a new patient like these."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -287,4 +287,10 @@ def told(measured: Mapping[str, Any]) -> list[str]:
                 f"{name.replace('_', ' ').capitalize()} on the test split: {found['value']:.3f} "
                 f"({found['low']:.3f}–{found['high']:.3f}) of {found['of']} {among}."
             )
+    promised, found = measured["decision"]["false_alarms"], measured["realised"]["false_alarms"]
+    if promised is not None and found["low"] > promised:
+        said.append(
+            f"That is more false alarms than the {promised:.4g} promised: the majority images of "
+            "the test split are not like those of the calibration."
+        )
     return said
