@@ -132,8 +132,12 @@ def _measured(command: str, cohort: str) -> dict[str, Any]:
         "format": 1,
         "cohort": cohort,
         "metrics": METRICS,
-        "threshold": 1.0,
-        "decision": {"unit": "patient", "words": "Of new patients, at most 0.05."},
+        "decision": {
+            "false_alarms": 0.05,
+            "unit": "patient",
+            "threshold": 1.0,
+            "words": "Of new patients, at most 0.05.",
+        },
         "realised": {
             "false_alarms": {"value": 0.125, "low": 0.003, "high": 0.527, "of": 8},
             "sensitivity": {"value": 1.0, "low": 0.541, "high": 1.0, "of": 6},

@@ -14,7 +14,7 @@ ROOMS = [
     {"equations", "networks", "metrics", "calibration", "phantoms", "formats", "progress", "files"},
     {"readers", "placements", "resampling"},
     {"engines", "listing", "intervals", "intake", "model_file", "pseudonyms", "typeset"},
-    {"archives", "patients", "splits", "cache", "training"},
+    {"archives", "patients", "splits", "cache", "training", "shares"},
     {"layouts", "detector", "decisions"},
     {"decoding", "methods"},
     {"incoming"},

@@ -167,6 +167,7 @@ def test_a_run_evaluated_by_an_earlier_version_has_a_report(tmp_path):
     folder = write_run(tmp_path / "run")
     measured = json.loads((folder / "metrics.json").read_text())
     del measured["decision"], measured["realised"]
+    measured["threshold"] = 1.0
     (folder / "metrics.json").write_text(json.dumps(measured))
     (folder / "calibration.csv").unlink()
     assert "at most 0.05" not in Page(write_report(folder)).text

@@ -98,13 +98,13 @@ def test_a_threshold_keeps_to_its_calibration_whatever_is_tested(calibrated):
     rule = Rule(false_alarms=0.8, confidence=0.9)  # 1 - 0.2^2 = 0.96 of two patients
     first = evaluate_run(calibrated, cohort, command="", rule=rule)
     scores = load(calibrated / "model.safetensors").calibration_
-    assert first["threshold"] == scores.threshold(false_alarms=0.8, confidence=0.9)
+    assert first["decision"]["threshold"] == scores.threshold(false_alarms=0.8, confidence=0.9)
     brighter = cohort.images.copy()
     brighter[12:] *= np.linspace(1, 9, 16)
     second = evaluate_run(calibrated, replace(cohort, images=brighter), command="", rule=rule)
-    assert second["threshold"] == first["threshold"]
+    assert second["decision"]["threshold"] == first["decision"]["threshold"]
     table = pd.read_csv(calibrated / "scores.csv")
-    above = table["anomaly_score"] > first["threshold"]
+    above = table["anomaly_score"] > first["decision"]["threshold"]
     assert ((table["predicted"] == "minority") == above).all()
     assert second["realised"]["sensitivity"]["value"] == above[table["minority"]].mean()
     assert second["realised"]["false_alarms"]["value"] == above[~table["minority"]].mean()

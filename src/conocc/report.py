@@ -117,7 +117,7 @@ class Fit:
             self.label,
             table["minority"].to_numpy(bool),
             score,
-            self.measured.get("threshold"),
+            self.measured.get("decision", self.measured).get("threshold"),
             None if calibration is None else calibration["anomaly_score"].to_numpy(float),
         )
 

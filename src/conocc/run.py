@@ -316,10 +316,9 @@ def evaluate_run(
     Returns
     -------
     dict
-        ``metrics`` (name to value, low, high), ``threshold`` (of the anomaly score),
-        ``decision`` (its rule, with what it promises in ``words``), ``realised`` (how that
-        turned out, see `conocc.decisions.realised`), ``counts``, ``prevalence``, ``left_out``,
-        and what made it.
+        ``metrics`` (name to value, low, high), ``decision`` (the rule, its ``threshold`` of the
+        anomaly score, and what it promises in ``words``), ``realised`` (how that turned out, see
+        `conocc.decisions.realised`), ``counts``, ``prevalence``, ``left_out``, and what made it.
 
     Raises
     ------
@@ -344,18 +343,18 @@ def evaluate_run(
             f"{counts['minority']} minority test images; both classes are needed.{why}"
         )
     scores = detector.anomaly_score(test.images)
-    called = decided.called(scores, patient)
+    decided = decided.settled(scores, patient)
+    called = decided.called(scores)
     table = zip(
         *(getattr(test, name).tolist() for name in COHORT_COLUMNS),
         scores.tolist(),
-        *decided.columns(scores, patient),
+        *decided.columns(scores),
         strict=True,
     )
     result = {
         "format": RUN_FORMAT,
         "cohort": cohort.name,
         "metrics": measured(test.minority, scores, patient),
-        "threshold": decided.threshold,
         "decision": decided.as_json(),
         "realised": realised(test.minority, called, patient=patient, unit=rule.unit),
         "counts": counts,
