@@ -224,6 +224,8 @@ def score(
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
 
+    An image is 'predicted' minority above the threshold: the model's own, which promises nothing,
+    or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
     Killed, and started again with the same command, it does what is missing.
     """
@@ -268,7 +270,8 @@ def evaluate(
     """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
     The test images are those of the run's own split, found by content; images and patients
-    that were trained on are left out.
+    that were trained or calibrated on are left out. False alarms and sensitivity are those at
+    the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
     """
     from conocc.decisions import Rule, told
     from conocc.readers import Reading
