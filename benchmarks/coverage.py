@@ -54,7 +54,6 @@ class Clustered(NamedTuple):
 
 DESIGNS = (
     Independent(20, 180),
-    Independent(50, 150),
     Independent(100, 100),
     Independent(200, 800),
     Clustered(60, 1 / 3, 1 / 3),
@@ -140,7 +139,7 @@ def lines(cohorts: int, repeats: int, jobs: int) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage")
-    parser.add_argument("--cohorts", type=int, default=1000, help="drawn for each line")
+    parser.add_argument("--cohorts", type=int, default=500, help="drawn for each line")
     parser.add_argument("--repeats", type=int, default=500, help="resamples of each bootstrap")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     given = parser.parse_args()

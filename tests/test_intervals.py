@@ -295,15 +295,18 @@ def test_the_logit_interval_by_hand():
 
 
 def test_a_resample_at_the_end_is_moved_to_where_the_logit_is_finite():
-    """Two and five images: 1 becomes 1 - 1/20, whose logit is log 19; so does the figure."""
-    figures = iter([1.0, 0.5, 1.0])
+    """Resampled 1 and 0.8: 1 becomes 0.9, half as far inside, whose logit is log 9; so does 1.
+
+    The logit of 0.8 is log 4, the deviation log(9 / 4) / sqrt 2, the factor sqrt 2.
+    """
+    figures = iter([1.0, 0.8, 1.0])
     minority = np.repeat([False, True], [5, 2])
     interval = logit_bootstrap_interval(
         lambda told, score: next(figures), minority, np.arange(7.0), repeats=2
     )
-    half = 12.7062 * 2**0.5 * np.log(19) / 2**0.5
+    half = 12.7062 * np.log(9 / 4)
     assert interval.high == interval.value == 1.0
-    assert interval.low == pytest.approx(1 / (1 + np.exp(half - np.log(19))), rel=1e-4)
+    assert interval.low == pytest.approx(1 / (1 + np.exp(half - np.log(9))), rel=1e-4)
 
 
 @pytest.mark.parametrize("clusters", [False, True])

@@ -311,8 +311,8 @@ def logit_bootstrap_interval(
     patients with images of the rarer class. The percentiles of an AUPR lie too high and too close
     together, since a resample repeats images, which are then found together; and with few
     patients any bootstrap's spread is too small, by the factor above on average, and itself
-    unsure, which is what Student's quantile is for. Figures closer to 0 or 1 than
-    1 / 2MN, of M minority and N majority images, are moved there, where the logit is finite.
+    unsure, which is what Student's quantile is for. Figures of 0 or 1 are moved half as far
+    inside as the nearest other one, where the logit is finite.
 
     K. Boyd, K. H. Eng and C. D. Page, *Area under the precision-recall curve: point estimates
     and confidence intervals*, ECML PKDD 2013, 451-466, found the logit scale to serve AUPR best.
@@ -335,11 +335,18 @@ def logit_bootstrap_interval(
         return Interval(value, value, value)
     told = np.asarray(minority, dtype=bool)
     groups = min(patients_of_each_class(told, patient_codes(patient, told.size)))
-    edge = 1 / (2 * told.sum() * (~told).sum())
-    spread = unbiased(groups) ** 0.5 * logit(np.clip(values, edge, 1 - edge)).std(ddof=1)
-    middle, half = logit(np.clip(value, edge, 1 - edge)), student.isf(tail, groups - 1) * spread
+    middle, *logits = _logits(np.append(value, values))
+    half = student.isf(tail, groups - 1) * unbiased(groups) ** 0.5 * np.std(logits, ddof=1)
     low, high = expit([middle - half, middle + half])
     return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def _logits(figures: Floats) -> Floats:
+    """Take logits; 0 and 1 are moved half as far inside as the nearest figure that is neither."""
+    inside = np.minimum(figures, 1 - figures)
+    edge = inside[inside > 0].min(initial=1) / 2
+    logits: Floats = logit(np.clip(figures, edge, 1 - edge))
+    return logits
 
 
 BOOTSTRAPS: dict[str, Callable[..., Interval]] = {
