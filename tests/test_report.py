@@ -150,6 +150,29 @@ def test_nothing_from_names_or_errors_becomes_markup(page, request):
     assert "&lt;script&gt;alert" in page.source
 
 
+def test_the_threshold_stands_with_its_promise_and_how_it_turned_out(run):
+    for said in (
+        "Of new patients, at most 0.05.",
+        "Threshold of the anomaly score: 1.",
+        "False alarms on the test split: 0.125 (0.003–0.527) of 8 majority patients.",
+        "Sensitivity on the test split: 1.000 (0.541–1.000) of 6 minority patients.",
+        "No threshold was set on the score of a test image.",
+    ):
+        assert said in run.text
+    assert "False discoveries" not in run.text
+
+
+def test_a_run_evaluated_by_an_earlier_version_has_a_report(tmp_path):
+    """Its metrics.json has a threshold without a promise; there is no calibration.csv."""
+    folder = write_run(tmp_path / "run")
+    measured = json.loads((folder / "metrics.json").read_text())
+    del measured["decision"], measured["realised"]
+    measured["threshold"] = 1.0
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    (folder / "calibration.csv").unlink()
+    assert "at most 0.05" not in Page(write_report(folder)).text
+
+
 def test_names_of_all_kinds_are_escaped(tmp_path):
     """Files, classes, cohort, notes, commands, methods, parameters, folder."""
     study = tmp_path / "a&b<i>"

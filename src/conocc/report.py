@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from conocc._version import __version__
 from conocc.comparison import compared
+from conocc.decisions import told
 from conocc.evidence import EMBEDDED, Embedding, Gallery
 from conocc.figures import (
     Scored,
@@ -52,7 +53,7 @@ MOST_LINES = 12
 # Figures wider than this, in inches, scroll sideways on a phone.
 WIDE = 5
 # What the evaluation counts as left out, and a reader need not be told.
-EXPECTED = {"trained on"}
+EXPECTED = {"trained on", "calibrated on"}
 INTERVALS = "With 95 % intervals, by patient where patients are known."
 
 T = TypeVar("T")
@@ -106,13 +107,24 @@ class Fit:
 
     @cached_property
     def scored(self) -> Scored | None:
-        """The test images' scores, with the threshold."""
+        """The test images' scores, with the threshold and the scores that it was set on."""
         table = self._read("scores.csv", _read_csv)
         if table is None:
             return None
         score = table["anomaly_score"].to_numpy(float)
-        threshold = (self._read("metrics.json", _read_json) or {}).get("threshold")
-        return Scored(self.label, table["minority"].to_numpy(bool), score, threshold)
+        calibration = self._read("calibration.csv", _read_csv)
+        return Scored(
+            self.label,
+            table["minority"].to_numpy(bool),
+            score,
+            self.measured.get("decision", self.measured).get("threshold"),
+            None if calibration is None else calibration["anomaly_score"].to_numpy(float),
+        )
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """What the evaluation found; nothing, if there was none."""
+        return self._read("metrics.json", _read_json) or {}
 
     @property
     def history(self) -> pd.DataFrame | None:
@@ -424,7 +436,8 @@ def _swept(params: Sequence[Mapping[str, Any]]) -> list[str]:
 def _histograms(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
         if fit.scored is not None:
-            yield _drawn(score_histogram(fit.scored), f"Scores of both classes by {fit.label}")
+            alt = f"Scores of both classes by {fit.label}"
+            yield _drawn(score_histogram(fit.scored), alt, " ".join(told(fit.measured)))
 
 
 def _training(fits: Sequence[Fit]) -> Iterator[Context]:

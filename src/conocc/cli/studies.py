@@ -12,15 +12,18 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, err, out
 from conocc.cli.options import (
+    Address,
     Cache,
     CohortArgument,
     Colour,
     Device,
+    Engine,
     Majority,
     PatientRegex,
     Quiet,
     Size,
     SplitSeed,
+    Workers,
     command_line,
     setting,
 )
@@ -45,11 +48,6 @@ Settings = Annotated[
         metavar="[METHOD.]NAME=VALUE",
         help="A parameter of the methods that have it, or of one; V1,V2 makes a fit of each.",
     ),
-]
-Workers = Annotated[int, typer.Option("--jobs", help="Fits at a time on this machine.")]
-Engine = Annotated[str, typer.Option(help="'processes' of this machine, or 'dask'.")]
-Address = Annotated[
-    str | None, typer.Option(help="Of Dask's scheduler, tcp://HOST:PORT.", show_default=False)
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the fits and their cost only.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed fits again.")]
