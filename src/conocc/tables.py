@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 RESULT_FORMAT = 1
 # Which cohorts are the paper's own, by their name here and in its tables.
 PAPER_COHORTS = {"chest_xray": "ChestX"}
-# The order of the columns: the floor, then the paper's.
-ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc")
+# The order of the columns: the floor, the paper's, the successor.
+ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc", "lrt")
 NOTHING = "–"
 
 Row = Mapping[str, Any]
