@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from conocc.methods.conocc import ConOCC
     from conocc.methods.dagmm import DAGMM
     from conocc.methods.dsvdd import DeepSVDD
+    from conocc.methods.lrt import LRT
     from conocc.methods.ocsvm import OCSVM
     from conocc.methods.profile import Profile
     from conocc.methods.sae import SAE
@@ -31,6 +32,7 @@ _WHERE = {
     "CAE": "conocc.methods.cae",
     "COCSVM": "conocc.methods.cocsvm",
     "DAGMM": "conocc.methods.dagmm",
+    "LRT": "conocc.methods.lrt",
     "OCSVM": "conocc.methods.ocsvm",
     "SAE": "conocc.methods.sae",
     "AnoGAN": "conocc.methods.anogan",
@@ -46,6 +48,7 @@ __all__ = [
     "CAE",
     "COCSVM",
     "DAGMM",
+    "LRT",
     "OCSVM",
     "SAE",
     "AnoGAN",

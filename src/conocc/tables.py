@@ -22,8 +22,8 @@ from conocc.typeset import FORMATS, Cell, Line, Table
 RESULT_FORMAT = 1
 # Which cohorts are the paper's own, by their name here and in its tables.
 PAPER_COHORTS = {"chest_xray": "ChestX"}
-# The order of the columns: the floor, then the paper's.
-ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc")
+# The order of the columns: the floor, the paper's, the successor.
+ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc", "lrt")
 
 SENSITIVITY = (
     "sens@5%: sensitivity where at most 5 % of these majority images alarm, a point of their ROC "

@@ -53,27 +53,36 @@ def gabor_pairs() -> Tensor:
     return pairs / pairs.square().sum((2, 3), keepdim=True).sqrt()
 
 
-def log_energy(x: Tensor, pairs: Tensor) -> Tensor:
-    """Log of the energy (even² + odd²) in each direction; (n, 1, h, w) -> (n, 4, h, w).
+def energies(x: Tensor, pairs: Tensor) -> Tensor:
+    """Energy (even² + odd²) in each direction; (n, 1, h, w) -> (n, 4, h, w).
 
     Beyond its border an image goes on as it ends there, so that the border is no edge.
     """
     x = F.pad(x, (SIDE // 2,) * 4, mode="replicate")
     answers = F.conv2d(x, pairs.flatten(0, 1)[:, None])
-    energy = answers[:, ::2].square() + answers[:, 1::2].square()
-    return (energy + SMALLEST_ENERGY).log()
+    return answers[:, ::2].square() + answers[:, 1::2].square()
 
 
-def cell_means(x: Tensor, grid: int = GRID) -> Tensor:
-    """Average over the cells of a grid, near enough equal; (n, c, h, w) -> (n, c, grid, grid).
+def log_energy(x: Tensor, pairs: Tensor) -> Tensor:
+    """Log of `energies`, with a floor; (n, 1, h, w) -> (n, 4, h, w)."""
+    return (energies(x, pairs) + SMALLEST_ENERGY).log()
+
+
+def cell_means(x: Tensor, rows: int = GRID, columns: int | None = None) -> Tensor:
+    """Average over the cells of a grid, near enough equal; (n, c, h, w) -> (n, c, rows, columns).
 
     As ``adaptive_avg_pool2d``, but as two matrix products, which exist in every exported format.
+    The grid is square where `columns` are not given.
 
     >>> cell_means(torch.arange(16.0).reshape(1, 1, 4, 4), 2).flatten().tolist()
     [2.5, 4.5, 10.5, 12.5]
     """
-    rows, columns = (F.adaptive_avg_pool1d(torch.eye(side), grid).to(x) for side in x.shape[2:])
-    return rows.T @ x @ columns
+    grid = (rows, columns or rows)
+    down, across = (
+        F.adaptive_avg_pool1d(torch.eye(side), cells).to(x)
+        for side, cells in zip(x.shape[2:], grid, strict=True)
+    )
+    return down.T @ x @ across
 
 
 def levels_of(h: int, w: int) -> int:
@@ -125,9 +134,13 @@ class Gaussian(nn.Module):
         self.whitening.copy_(torch.from_numpy(whitening))
         return self
 
+    def whitened(self, z: Tensor) -> Tensor:
+        """Turn (n, d) into vectors of the standard Gaussian; -> (n, d) float64."""
+        return (z.double() - self.mean) @ self.whitening
+
     def forward(self, z: Tensor) -> Tensor:
         r"""Give :math:`(z - \mu)^T \Sigma^{-1} (z - \mu)`; (n, d) -> (n,) float64."""
-        return ((z.double() - self.mean) @ self.whitening).square().sum(1)
+        return self.whitened(z).square().sum(1)
 
 
 # --- method ------------------------------------------------------------------------------------
