@@ -288,12 +288,6 @@ def test_a_damaged_run_json_is_one_sentence(run, cohort, text):
         fit_run(cohort, "conocc", PARAMS, run, command="")
 
 
-def test_a_model_of_arrays_cannot_read_files(tmp_path, images):
-    make_detector("cae", {"epochs": 1}).fit(images).save(tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="fitted to arrays"):
-        score_files(tmp_path / "model.safetensors", [tmp_path], tmp_path / "scores.csv")
-
-
 @pytest.mark.parametrize("name", ["phantom-mri", "phantom-ffdm", "phantom-chestx"])
 def test_a_trained_autoencoder_tells_a_phantoms_classes_apart(name, tmp_path):
     """AUC of 0.75 or more, and better than untrained, in three paired seeds."""

@@ -125,13 +125,12 @@ def score_files(
         for some in shards(parts, SHARD)
     ]
     # Files that are given twice may make one shard twice.
-    missing = {shard.result: shard for shard in work if not shard.result.exists()}
-    todo = list(missing.values())
+    todo = {shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()}
     if engine == "processes" and workers == 1:
-        _here(todo, verbose)
+        _here([shard for _, shard in todo.values()], verbose)
     elif todo:
         do_all(
-            [_task(shard, f"shard {work.index(shard) + 1} of {len(work)}") for shard in todo],
+            [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
             engine=engine,
             workers=workers,
             address=address,
