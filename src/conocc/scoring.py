@@ -62,9 +62,9 @@ class Scored:
     """
 
     count: int
-    words: str
     failed: int
     errors: tuple[tuple[str, str], ...]
+    words: str
 
 
 class Shard(NamedTuple):
@@ -135,13 +135,14 @@ def score_files(
             for some in shards(parts, SHARD)
         ]
         # Files that are given twice may make one shard twice.
-        missing = {shard.result: shard for shard in work if not shard.result.exists()}
-        todo = list(missing.values())
+        todo = {
+            shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()
+        }
         if engine == "processes" and workers == 1:
-            _here(todo, verbose)
+            _here([shard for _, shard in todo.values()], verbose)
         elif todo:
             do_all(
-                [_task(shard, f"shard {work.index(shard) + 1} of {len(work)}") for shard in todo],
+                [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
                 engine=engine,
                 workers=workers,
                 address=address,
@@ -303,4 +304,4 @@ def _join(results: Sequence[Path], decided: Decisions, out: Path, folder: Path) 
     else:
         listed.unlink(missing_ok=True)  # of an earlier call
     shutil.rmtree(folder)
-    return Scored(count, decided.words(), len(errors), tuple(errors[:SHOWN_ERRORS]))
+    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words())
