@@ -17,6 +17,7 @@ ROOMS = [
     {"archives", "patients", "splits", "cache", "training"},
     {"layouts", "detector"},
     {"decoding", "methods"},
+    {"volumes"},
     {"incoming"},
     {"cohort"},
     {"evidence"},

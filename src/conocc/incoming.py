@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ import numpy.typing as npt
 from conocc.archives import is_archive
 from conocc.decoding import Decoded, Unreadable, ahead, decode_one, pixels, threads
 from conocc.layouts import is_manifest, list_cohort
-from conocc.listing import Fetch, read_file, shown, walk
+from conocc.listing import Entry, Fetch, of_files, shown, walk
 from conocc.phantoms import PHANTOMS
 from conocc.progress import bar
 from conocc.readers import Reading
+from conocc.volumes import with_slices
+
+logger = logging.getLogger("conocc")
 
 BLOCK = 256
 
@@ -66,7 +70,8 @@ def load_images(
     ----------
     where : sequence of path
         Image files, and folders, which are searched to the ground; also archives, manifests and
-        names of phantoms, whose classes and splits are then of no concern.
+        names of phantoms, whose classes and splits are then of no concern. Volumes are cut into
+        slices (`conocc.volumes`).
     reading : Reading
         How to read them: as the images were read that the detector learned from.
     shape : (c, h, w), optional
@@ -83,7 +88,7 @@ def load_images(
         paths. There is one at least, if `where` is not empty.
     """
     workers = threads(jobs)
-    sources = [_source(os.fspath(one), reading) for one in where]
+    sources = [_source(os.fspath(one), reading, workers, verbose) for one in where]
     paths = [path for source in sources for path in source.paths]
     fetches = chain.from_iterable(source.fetches for source in sources)
     errors = [error for source in sources for error in source.errors]
@@ -110,28 +115,26 @@ def load_images(
         yield _block(good, errors, reading)
 
 
-def _source(where: str, reading: Reading) -> _Source:
+def _source(where: str, reading: Reading, jobs: int, verbose: int) -> _Source:
     path = Path(where)
     if where in PHANTOMS or is_archive(path):
         listing = list_cohort(where, reading.size)
         names = [f"{where}/{entry.path}" for entry in listing.entries]
         return _Source(names, listing.fetch(range(len(names))))
     if is_manifest(path):
-        inside = [entry.path for entry in list_cohort(where).entries]
-        return _files(path.parent, inside)
-    if not path.is_dir():
-        return _Source([path.as_posix()], [partial(read_file, Path(), where)])
-    inside = list(walk(path).images)
-    if not inside:
-        return _Source(errors=((shown(where), f"'{shown(where)}' holds no images."),))
-    return _files(path, inside)
-
-
-def _files(folder: Path, inside: Sequence[str]) -> _Source:
-    return _Source(
-        [(folder / path).as_posix() for path in inside],
-        (partial(read_file, folder, path) for path in inside),
-    )
+        folder, inside = path.parent, [entry.path for entry in list_cohort(where).entries]
+    elif not path.is_dir():
+        folder, inside = Path(), [where]
+    else:
+        folder, inside = path, list(walk(path).images)
+        if not inside:
+            return _Source(errors=((shown(where), f"'{shown(where)}' holds no images."),))
+    files = of_files("files", folder, [Entry(one, label="") for one in inside])
+    listing = with_slices(files, reading.axis, jobs=jobs, verbose=verbose)
+    for note in listing.notes:
+        logger.info(note)
+    names = [(folder / entry.path).as_posix() for entry in listing.entries]
+    return _Source(names, listing.fetch(range(len(names))))
 
 
 def _shape(decoded: Decoded) -> tuple[int, int, int]:

@@ -35,11 +35,13 @@ from conocc._version import __version__
 from conocc.cohort import Cohort
 from conocc.evidence import Embedding, embedding_of, gallery_of
 from conocc.files import write_csv, write_json, write_text
+from conocc.formats.nifti import is_slice_name
 from conocc.incoming import load_images
 from conocc.intervals import auc_interval, bootstrap_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
 from conocc.readers import Reading
+from conocc.volumes import VOLUME_COLUMNS, by_volume
 
 logger = logging.getLogger("conocc")
 
@@ -208,12 +210,15 @@ def score_files(
     where: Sequence[str | Path],
     out: str | Path,
     *,
+    top: int = 3,
     jobs: int | None = None,
     verbose: int = 0,
 ) -> Scored:
     """Score files, folders or cohorts into a CSV table, read as the training images were.
 
     Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each.
+    Where there are volumes, ``volumes.csv`` beside `out` has, of each, the highest score of its
+    slices and the mean of the `top` highest.
     """
     out = Path(out)
     detector = load_model(run)
@@ -221,6 +226,7 @@ def score_files(
         raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
     reading = Reading.from_dict(detector.reading_)
     errors: list[tuple[str, str]] = []
+    slices: dict[str, float] = {}
     count = 0
 
     def rows() -> Iterator[tuple[Any, ...]]:
@@ -230,17 +236,25 @@ def score_files(
             if block.path:
                 scores = detector.anomaly_score(block.images)
                 count += len(scores)
+                pairs = zip(block.path, scores.tolist(), strict=True)
+                slices.update((path, score) for path, score in pairs if is_slice_name(path))
                 yield from zip(
                     block.path, scores.tolist(), predicted(detector, scores), strict=True
                 )
 
     write_csv(out, ("path", "anomaly_score", "predicted"), rows())
-    listed = out.with_name("errors.csv")
-    if errors:
-        write_csv(listed, ("path", "reason"), errors)
-    else:
-        listed.unlink(missing_ok=True)  # of an earlier call
+    _write_or_remove(out.with_name("errors.csv"), ("path", "reason"), errors)
+    volumes = by_volume(slices.keys(), slices.values(), top=top)
+    _write_or_remove(out.with_name("volumes.csv"), VOLUME_COLUMNS, volumes)
     return Scored(count, tuple(errors))
+
+
+def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table, or where it would be empty remove that of an earlier call."""
+    if rows:
+        write_csv(path, header, rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def predicted(detector: Any, anomaly_score: np.ndarray) -> list[str]:

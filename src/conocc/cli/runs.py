@@ -12,6 +12,7 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
+    Axis,
     Cache,
     CohortArgument,
     Colour,
@@ -72,6 +73,7 @@ def inspect(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -99,6 +101,7 @@ def inspect(
         jobs,
         fit=fitting,
         voi=voi,
+        axis=axis,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -121,6 +124,7 @@ def fit(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -168,6 +172,7 @@ def fit(
         quiet,
         fit=fitting,
         voi=voi,
+        axis=axis,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -187,16 +192,19 @@ def score(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
+    top: Annotated[int, typer.Option(help="Slices of a volume whose scores are averaged.")] = 3,
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
 
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
+    its --top highest.
     """
     from conocc.run import score_files
 
-    done = score_files(run, images, scores, jobs=jobs, verbose=0 if quiet else 1)
+    done = score_files(run, images, scores, top=top, jobs=jobs, verbose=0 if quiet else 1)
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
     if done.errors:
         listed = scores.with_name("errors.csv")
@@ -231,6 +239,7 @@ def evaluate(
         colour=reading["colour"],
         fit=reading["fit"],
         voi=reading.get("voi", "none"),
+        axis=reading.get("axis", "axial"),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
