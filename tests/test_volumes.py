@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conocc.volumes
@@ -25,6 +25,7 @@ from made_nifti import nifti, write_volume
 from test_cli import QUICK, call
 
 READING = Reading(size=16)
+UNHURRIED = settings(deadline=None)  # other work shares the cores
 
 
 @pytest.fixture
@@ -235,6 +236,7 @@ def test_images_are_loaded_from_files_and_folders_of_volumes(folder):
 # Scores
 
 
+@UNHURRIED
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-9, 9))), st.integers(1, 4))
 def test_scores_of_a_volume_are_those_of_a_slow_reading(scored, top):
     """Whatever the order in which slices of several volumes come."""

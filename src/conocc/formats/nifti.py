@@ -50,6 +50,7 @@ MOST_BYTES = 2**31
 # Extensions, such as protocols, may stand between the header and the voxels.
 _LATEST_START = 2**26
 _CHUNK = 2**24
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 # The intents (NIFTI_INTENT_…) that images have: none, an estimate, a number without a unit, time.
 _IMAGES = {0, 1001, 1011, 2001}
@@ -272,11 +273,14 @@ def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
     if infinite := int(np.isinf(voxels).sum()):
         raise ValueError(f"{infinite} of {voxels.size} voxels are infinite")
     missing = np.isnan(voxels)
-    if not (nan := int(missing.sum())):
-        return voxels, 0
+    nan = int(missing.sum())
     if nan == voxels.size:
         raise ValueError(f"all of its {nan} voxels are NaN")
-    return np.where(missing, np.nanmin(voxels), voxels), nan
+    if nan:
+        voxels = np.where(missing, np.nanmin(voxels), voxels)
+    if (highest := max(-float(voxels.min()), float(voxels.max()))) > _MAX_FLOAT32:
+        raise ValueError(f"its values reach {highest:g}, beyond 32-bit floats")
+    return voxels, nan
 
 
 def _turned(voxels: Pixels, affine: NDArray[np.float64]) -> Pixels:
