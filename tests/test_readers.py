@@ -432,7 +432,7 @@ def test_a_square_image_is_the_same_however_it_is_fitted():
         ({"size": "64"}, r"Got '64' instead."),
         ({"size": 64, "colour": "gray"}, r"'colour' .* 'grey', 'rgb'. Got 'gray' instead."),
         ({"size": 64, "fit": ["pad"]}, r"'fit' .* 'crop'. Got \['pad'\] instead."),
-        ({"size": 64, "window": 1}, r"'colour', 'fit', 'voi', 'axis'. Got 'window' too."),
+        ({"size": 64, "window": 1}, r"'colour', 'fit', 'voi', 'axis', 'scaled'. Got 'window' too."),
         ({"size": 64, "voi": "files"}, r"'voi' .* such as '40,400'. Got 'files' instead."),
         ({"size": 64, "voi": "40,0.5"}, r"of a width of at least 1"),
         ({"size": 64, "voi": "nan,4"}, r"Got 'nan,4' instead."),

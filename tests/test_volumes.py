@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conocc.volumes
-from conocc.cohort import load_cohort, load_images
+from conocc.cohort import load_cohort
 from conocc.decoding import decode_one, digest_of
 from conocc.formats.nifti import cut
+from conocc.incoming import list_images, read_block, shards
 from conocc.layouts import list_cohort
 from conocc.pseudonyms import pseudonym
 from conocc.readers import Reading
@@ -69,9 +70,9 @@ def test_each_volume_is_read_once_whatever_its_slices(folder, monkeypatch):
     listing = sliced(folder)
     read = []
 
-    def counted(folder, path):
+    def counted(folder, path, told):
         read.append(path)
-        return read_volume(folder, path)
+        return read_volume(folder, path, told)
 
     monkeypatch.setattr(conocc.volumes, "read_volume", counted)
     fetched(listing, [*range(6), 19])
@@ -154,7 +155,7 @@ def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
         with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
 
 
-def test_what_will_not_be_used_is_not_opened(tmp_path, monkeypatch):
+def test_what_will_not_be_used_is_not_opened(tmp_path):
     """Minority volumes of a given training split."""
     names = ("train/good/a.nii", "train/bad/b.nii", "test/good/c.nii", "test/bad/d.nii")
     for seed, name in enumerate(names):
@@ -189,7 +190,7 @@ def test_a_cohort_of_volumes_is_split_by_volume(folder):
     np.testing.assert_array_equal(cohort.images[i], decoded.image)
 
 
-def test_a_cohort_of_volumes_is_kept_in_the_cache(folder, tmp_path_factory, monkeypatch):
+def test_a_cohort_of_volumes_is_kept_in_the_cache(folder, tmp_path_factory):
     """Of one axis only."""
     cache = tmp_path_factory.mktemp("kept")
     first = load_cohort(folder, size=16, majority="plain", cache=cache)
@@ -197,7 +198,7 @@ def test_a_cohort_of_volumes_is_kept_in_the_cache(folder, tmp_path_factory, monk
     np.testing.assert_array_equal(first.images, again.images)
     assert len([*cache.rglob("*.npy")]) == 1
     other = load_cohort(folder, size=16, majority="plain", axis="coronal", cache=cache)
-    assert other.reading == Reading(size=16, axis="coronal")
+    assert other.reading.axis == "coronal"
     assert len([*cache.rglob("*.npy")]) == 2
 
 
@@ -222,15 +223,42 @@ def test_pseudonyms_hide_the_name_of_a_volume_and_not_the_number_of_a_slice(fold
 def test_images_are_loaded_from_files_and_folders_of_volumes(folder):
     bad = folder / "plain/a.nii"
     bad.write_bytes(bad.read_bytes()[:400])
-    where = [folder / "plain", folder / "odd/d.nii.gz"]
-    (block,) = load_images(where, READING, jobs=2)
+    parts = list_images([folder / "plain", folder / "odd/d.nii.gz"], READING)
+    items = [item for part in parts for item in part.items(None)]
+    block = read_block(READING, (1, 16, 16), items)
     base = folder.as_posix()
     assert block.path[:2] == (f"{base}/plain/b.nii.gz[1]", f"{base}/plain/b.nii.gz[2]")
     assert block.path[-1] == f"{base}/odd/d.nii.gz[4]"
     assert len(block.path) == 12
     ((name, reason),) = block.errors
     assert name == bad.as_posix()
-    assert reason.startswith("Cannot read 'a.nii': header says")
+    assert reason.startswith(f"Cannot read '{name}': header says")
+
+
+def test_a_volume_may_lie_across_two_shards(folder):
+    """Its slices then come from both, and its time and size decide on each."""
+    parts = list_images([folder / "odd"], Reading(size=16, axis="coronal"))
+    pieces = [*shards(parts, 25)]
+    paths = [path for shard in pieces for part in shard for path in part.paths()]
+    assert len(paths) == 40
+    assert paths[20:] == [f"{folder.as_posix()}/odd/d.nii.gz[{k}]" for k in range(20)]
+    (part,) = pieces[1]
+    assert len(set(part.stamps())) == 1
+    assert part.stamps()[0][0] == (folder / "odd/d.nii.gz").stat().st_size
+    (_, fetch), *_ = part.items(None)
+    voxels = read_volume(folder, "odd/d.nii.gz").voxels
+    np.testing.assert_array_equal(fetch(), cut(voxels, "coronal", 5))
+
+
+def test_a_volume_that_is_mended_after_it_was_listed_is_named(folder):
+    """It was one image without slices then."""
+    file = folder / "odd/b.nii"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:400])
+    listing = sliced(folder)
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match="'odd/b.nii' changed while it was being read"):
+        fetched(listing, [0])
 
 
 # Scores
@@ -280,5 +308,8 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
     assert (volume["slices"], volume["top"]) == ("20", "2")
     assert float(volume["maximum"]) == max(own)
     assert float(volume["mean_of_top"]) == pytest.approx(sum(sorted(own)[-2:]) / 2)
+    code, said = call("score", run, folder / "new", "--out", out, "--top", "0")
+    assert code == 1
+    assert "'top' parameter must be at least 1" in said
     call("score", run, folder / "new/flat.png", "--out", out, "--quiet")
     assert not (out.parent / "volumes.csv").exists()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from conocc.methods.dagmm import DAGMM
     from conocc.methods.dsvdd import DeepSVDD
     from conocc.methods.ocsvm import OCSVM
+    from conocc.methods.profile import Profile
     from conocc.methods.sae import SAE
 
 _WHERE = {
@@ -36,6 +37,7 @@ _WHERE = {
     "Cohort": "conocc.cohort",
     "ConOCC": "conocc.methods.conocc",
     "DeepSVDD": "conocc.methods.dsvdd",
+    "Profile": "conocc.methods.profile",
     "load": "conocc.methods",
     "load_cohort": "conocc.cohort",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "Cohort",
     "ConOCC",
     "DeepSVDD",
+    "Profile",
     "__version__",
     "load",
     "load_cohort",

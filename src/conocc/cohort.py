@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from conocc.cache import cache_folder, cache_key, find, in_memory, keep
 from conocc.decoding import Surveyed, decode_all, pixels, survey_all, threads, told_path
-from conocc.incoming import Block, load_images
 from conocc.layouts import list_cohort
 from conocc.listing import Entry, Listing, count, shown
 from conocc.patients import find_patients
 from conocc.phantoms import PHANTOMS
 from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import SMALLEST_SIZE, Reading
-from conocc.splits import split_by_patient
+from conocc.splits import kept_for_calibration, split_by_patient
 from conocc.volumes import with_slices
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
 
-__all__ = ["SPLITS", "Block", "Cohort", "Leaks", "load_cohort", "load_images"]
+__all__ = ["SPLITS", "Cohort", "Leaks", "load_cohort"]
 
 # The sides of the split, in the order in which a cohort's images lie.
 SPLITS = ("train", "calibration", "test", "unused")
@@ -304,10 +303,12 @@ def load_cohort(
     fit: str = "stretch",
     voi: str = "none",
     axis: str = "axial",
+    scaled: bool = True,
     majority: str | int | Sequence[str | int] | None = None,
     patient_regex: str | None = None,
     split_seed: int = 0,
     test_size: float = 0.4,
+    calibration_size: float | None = None,
     pseudonyms: bool = False,
     cache: bool | str | os.PathLike[str] = True,
     jobs: int | None = None,
@@ -334,6 +335,8 @@ def load_cohort(
     axis : {"axial", "coronal", "sagittal"}
         How images become square, the window of DICOM, and how volumes are cut into images; see
         `conocc.readers.Reading`.
+    scaled : bool, default=True
+        Whether JPEG files several times as large as `size` are decoded at a fraction of theirs.
     majority : str or sequence of str, optional
         The class or classes to learn, where the layout does not know it by name.
         It is never guessed from counts.
@@ -342,6 +345,9 @@ def load_cohort(
     split_seed, test_size
         Of the split by patient that is made where the layout gives none
         (`conocc.splits.split_by_patient` has the rule).
+    calibration_size : float in (0, 1), optional
+        Share of the training patients that are kept out of training, for a threshold; drawn
+        with `split_seed` (`conocc.splits.kept_for_calibration` has the rule).
     pseudonyms : bool, default=False
         Whether pseudonyms stand for all patients and for all names of files and folders, and not
         only for those that DICOM tells (`conocc.pseudonyms`). Classes keep their names.
@@ -362,7 +368,7 @@ def load_cohort(
     OSError
         If the cache cannot be written.
     """
-    reading = Reading(size=size, colour=colour, fit=fit, voi=voi, axis=axis)
+    reading = Reading(size=size, colour=colour, fit=fit, voi=voi, axis=axis, scaled=scaled)
     listing = list_cohort(os.fspath(where), size)
     wanted = majority_classes(listing, majority)
     workers = threads(jobs)
@@ -402,6 +408,14 @@ def load_cohort(
     else:
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         split_note = "The split is the cohort's own."
+    if calibration_size is not None:
+        split = kept_for_calibration(
+            split, patients.names, digest, seed=split_seed, share=calibration_size
+        )
+        split_note += (
+            f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
+            f"split_seed={split_seed}."
+        )
 
     # Sides and classes lie one after the other, so that each is a view of the memory map.
     rank = np.array([SPLITS.index(side) for side in split.tolist()])

@@ -27,19 +27,18 @@ from conocc.formats.nifti import (
     slices_with_content,
     volume_and_slice,
 )
-from conocc.listing import Blob, Entry, Fetch, Listing, count, read_file, shown
+from conocc.listing import Blob, Entry, Fetch, Listing, content, count, read_file, shown
 from conocc.progress import bar
 
 VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top")
 
 
-def read_volume(folder: Path, path: str) -> Volume:
-    """Read a NIfTI file, or say in one sentence why it cannot be read."""
-    data = read_file(folder, path)
+def read_volume(folder: Path, path: str, told: str = "") -> Volume:
+    """Read a NIfTI file, or say in one sentence, which calls it `told` + `path`, why not."""
     try:
-        return read_nifti(data)
+        return read_nifti(content(folder, path))
     except ValueError as error:
-        raise ValueError(f"Cannot read '{shown(path)}': {error}.") from error
+        raise ValueError(f"Cannot read '{shown(told + path)}': {error}.") from error
 
 
 # From volumes to slices
@@ -85,28 +84,26 @@ def with_slices(
             cuts[path] = one
             advance()
     entries: list[Entry] = []
-    rows: list[int] = []
-    for row, entry in enumerate(listing.entries):
+    for entry in listing.entries:
         found = cuts.get(entry.path)
         names = [entry.path]
         if found is not None and not found.reason:
             names = [slice_name(entry.path, k) for k in found.slices]
         entries += [replace(entry, path=name) for name in names]
-        rows += [row] * len(names)
     (name, times), *_ = Counter(entry.path for entry in entries).most_common(1)
     if times > 1:
         raise ValueError(f"'{shown(name)}' is listed with its volume, and by itself too.")
     return replace(
         listing,
         entries=tuple(entries),
-        fetch=partial(_fetch, listing, tuple(entries), tuple(rows), cuts, axis),
+        fetch=partial(_fetch, folder, tuple(entries), axis),
         notes=(*listing.notes, *_notes(list(cuts.values()), axis)),
     )
 
 
-def _cut(folder: Path, axis: str, path: str) -> _Cut:
+def _cut(folder: Path, axis: str, path: str, told: str = "") -> _Cut:
     try:
-        volume = read_volume(folder, path)
+        volume = read_volume(folder, path, told)
     except ValueError as error:
         return _Cut(reason=str(error))
     number = volume.voxels.shape[AXES[axis]]
@@ -114,7 +111,7 @@ def _cut(folder: Path, axis: str, path: str) -> _Cut:
     if not slices:
         rule = f"less than {LEAST_FOREGROUND:.0%} of each is above the background"
         reason = f"all of its {count(number, f'{axis} slice')} are empty: {rule}"
-        return _Cut(reason=f"Cannot read '{shown(path)}': {reason}.")
+        return _Cut(reason=f"Cannot read '{shown(told + path)}': {reason}.")
     return _Cut(tuple(slices), number - len(slices), volume.series, volume.nan)
 
 
@@ -146,28 +143,34 @@ def _notes(cuts: Sequence[_Cut], axis: str) -> list[str]:
 
 
 def _fetch(
-    listing: Listing,
-    entries: Sequence[Entry],
-    rows: Sequence[int],
-    cuts: dict[str, _Cut],
-    axis: str,
-    chosen: Sequence[int],
+    folder: Path, entries: Sequence[Entry], axis: str, rows: Sequence[int]
 ) -> Iterator[Fetch]:
-    """Fetch `chosen`, ascending positions in `entries`; of each file once, whatever its slices."""
-    folder = listing.folder
-    assert folder is not None  # without one, nothing was cut
-    for volume, group in groupby(chosen, key=lambda i: volume_and_slice(entries[i].path)[0]):
-        positions = list(group)
-        numbers = [volume_and_slice(entries[i].path)[1] for i in positions]
-        if numbers[0] is not None:
-            held = _Held(partial(read_volume, folder, volume), len(positions))
-            for k in numbers:
-                assert k is not None
-                yield partial(_slice, held, volume, axis, k)
-        elif volume in cuts:
-            yield partial(_refused, cuts[volume].reason)
-        else:
-            yield from listing.fetch([rows[i] for i in positions])
+    names = [entries[row].path for row in rows]
+    return fetch_images(folder, names, axis, lambda name: partial(read_file, folder, name))
+
+
+def fetch_images(
+    folder: Path,
+    names: Sequence[str],
+    axis: str,
+    fetch_file: Callable[[str], Fetch],
+    told: str = "",
+) -> Iterator[Fetch]:
+    """Fetch slices, in a run of one volume reading it once, and by `fetch_file` other files.
+
+    A volume without the number of a slice is one that could not be cut; fetching it says why.
+    `told` stands before a name where an error names it.
+    """
+    for volume, group in groupby(names, key=lambda name: volume_and_slice(name)[0]):
+        numbers = [volume_and_slice(name)[1] for name in group]
+        held = _Held(partial(read_volume, folder, volume, told), len(numbers))
+        for k in numbers:
+            if k is not None:
+                yield partial(_slice, held, told + volume, axis, k)
+            elif is_volume_name(volume):
+                yield partial(_refused, folder, axis, volume, told)
+            else:
+                yield fetch_file(volume)
 
 
 class _Held:
@@ -206,11 +209,18 @@ def _slice(held: _Held, path: str, axis: str, k: int) -> Blob:
     return cut(voxels, axis, k)
 
 
-def _refused(reason: str) -> Blob:
-    raise ValueError(reason)
+def _refused(folder: Path, axis: str, path: str, told: str) -> Blob:
+    reason = _cut(folder, axis, path, told=told).reason
+    raise ValueError(reason or f"'{shown(told + path)}' changed while it was being read.")
 
 
 # Scores
+
+
+def check_top(top: int) -> None:
+    """Refuse to average no score, before any is made."""
+    if top < 1:
+        raise ValueError(f"The 'top' parameter must be at least 1. Got {top} instead.")
 
 
 def by_volume(
@@ -241,8 +251,7 @@ def by_volume(
     >>> by_volume(["a.nii[0]", "a.nii[1]", "a.nii[2]", "b.png"], [1.0, 4.0, 2.0, 9.0], top=2)
     [('a.nii', 3, 4.0, 3.0, 2)]
     """
-    if top < 1:
-        raise ValueError(f"The 'top' parameter must be at least 1. Got {top} instead.")
+    check_top(top)
     scores: dict[str, list[float]] = {}
     for name, score in zip(path, anomaly_score, strict=True):
         volume, k = volume_and_slice(name)

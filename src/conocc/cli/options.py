@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,12 @@ Voi = Annotated[
 Axis = Annotated[
     str, typer.Option("--axis", help="Slices of NIfTI volumes: axial, coronal or sagittal.")
 ]
+Scaled = Annotated[
+    bool,
+    typer.Option(
+        "--scaled/--full", help="Decode JPEGs several times as large as needed at a fraction."
+    ),
+]
 Pseudonyms = Annotated[
     bool, typer.Option("--pseudonyms", help="Hide all names of patients, files and folders.")
 ]
@@ -49,20 +56,63 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no decoded image
 Jobs = Annotated[
     int | None, typer.Option(help="Threads that decode; all cores.", show_default=False)
 ]
+Workers = Annotated[
+    int, typer.Option("--jobs", help="Processes at a time on this machine; they divide its cores.")
+]
+Engine = Annotated[str, typer.Option(help="'processes' of this machine, or 'dask'.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of Dask's scheduler, tcp://HOST:PORT.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+FalseAlarms = Annotated[
+    float | None,
+    typer.Option(
+        "--false-alarms",
+        metavar="RATE",
+        help="Rate of new majority images to be called minority at most; needs calibration.",
+        show_default=False,
+    ),
+]
+Confidence = Annotated[
+    float, typer.Option("--confidence", help="Certainty with which --false-alarms is kept.")
+]
+Unit = Annotated[
+    str, typer.Option("--unit", help="Of promise and p-values: 'image', or 'patient'.")
+]
+Fdr = Annotated[
+    float | None,
+    typer.Option(
+        "--fdr",
+        metavar="RATE",
+        help="Instead: rate of majority images among those of this batch called minority.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 
 
 def read_cohort_as(
-    run: str, where: str, cache: Path | None, no_cache: bool, jobs: int | None, quiet: bool
+    run: str,
+    where: str,
+    cache: Path | None,
+    no_cache: bool,
+    jobs: int | None,
+    quiet: bool,
+    majority: list[str] | None = None,
+    patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
+    from conocc.readers import Reading
     from conocc.run import load_model, read_run
 
+    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
     loading = read_run(Path(run))["loading"]
-    asked = {name: loading.get(name) for name in ("majority", "patient_regex")}
+    asked: dict[str, Any] = {
+        "majority": majority or loading.get("majority"),
+        "patient_regex": patient_regex or loading.get("patient_regex"),
+    }
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**load_model(run).reading_, **asked}
+    given: dict[str, Any] = {**asdict(reading), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,15 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
+    Address,
     Axis,
     Cache,
     CohortArgument,
     Colour,
+    Confidence,
+    Engine,
+    FalseAlarms,
+    Fdr,
     Fit,
     Jobs,
     Majority,
@@ -24,15 +30,19 @@ from conocc.cli.options import (
     Pseudonyms,
     Quiet,
     RunArgument,
+    Scaled,
     Size,
     SplitSeed,
+    Unit,
     Voi,
+    Workers,
     add_metrics,
     command_line,
     metrics_table,
     read_cohort,
     setting,
 )
+from conocc.cli.thresholds import print_calibration
 
 
 @app.command()
@@ -74,6 +84,7 @@ def inspect(
     fitting: Fit = "stretch",
     voi: Voi = "none",
     axis: Axis = "axial",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -102,6 +113,7 @@ def inspect(
         fit=fitting,
         voi=voi,
         axis=axis,
+        scaled=scaled,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -125,10 +137,19 @@ def fit(
     fitting: Fit = "stretch",
     voi: Voi = "none",
     axis: Axis = "axial",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
     split_seed: SplitSeed = 0,
+    calibrate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the training patients to keep for a threshold.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(show_default=False, help="Passes over them.")
     ] = None,
@@ -152,7 +173,7 @@ def fit(
 
     Killed, and started again with the same command, it goes on where it was.
     """
-    from conocc.run import fit_run, make_detector
+    from conocc.run import fit_run, make_detector, read_run
 
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -173,7 +194,9 @@ def fit(
         fit=fitting,
         voi=voi,
         axis=axis,
+        scaled=scaled,
         pseudonyms=pseudonyms,
+        calibration_size=calibrate,
     )
     for note in loaded.notes:
         out.print(f"• {escape(note)}")
@@ -181,8 +204,11 @@ def fit(
     loading: dict[str, Any] = {"where": cohort, "majority": majority}
     loading["patient_regex"] = patient_regex
     loading |= {"pseudonyms": True} if pseudonyms else {}
+    loading |= {"calibration_size": calibrate} if calibrate else {}
     if fit_run(loaded, method, params, run, command=command_line(), loading=loading):
         out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
+        if calibrate:
+            print_calibration(read_run(run)["calibration"])
     else:
         out.print(f"{where} is finished already; nothing was done.")
 
@@ -193,7 +219,13 @@ def score(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
     top: Annotated[int, typer.Option(help="Slices of a volume whose scores are averaged.")] = 3,
-    jobs: Jobs = None,
+    false_alarms: FalseAlarms = None,
+    confidence: Confidence = 0.95,
+    unit: Unit = "image",
+    fdr: Fdr = None,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    address: Address = None,
     quiet: Quiet = False,
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
@@ -201,16 +233,29 @@ def score(
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
     Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
     its --top highest.
+    Killed, and started again with the same command, it does what is missing.
     """
-    from conocc.run import score_files
+    from conocc.decisions import Rule
+    from conocc.scoring import score_files
 
-    done = score_files(run, images, scores, top=top, jobs=jobs, verbose=0 if quiet else 1)
+    done = score_files(
+        run,
+        images,
+        scores,
+        rule=Rule(false_alarms, confidence, unit, fdr),
+        top=top,
+        engine=engine,
+        workers=workers,
+        address=address,
+        verbose=0 if quiet else 1,
+    )
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
-    if done.errors:
+    out.print(escape(done.words))
+    if done.failed:
         listed = scores.with_name("errors.csv")
-        for path, reason in done.errors[:5]:
+        for path, reason in done.errors:
             err.print(f"{escape(path)}: {escape(reason)}")
-        err.print(f"{len(done.errors)} could not be read; all are in {escape(str(listed))}")
+        err.print(f"{done.failed} could not be read; all are in {escape(str(listed))}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -221,25 +266,30 @@ def evaluate(
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+    false_alarms: FalseAlarms = None,
+    confidence: Confidence = 0.95,
+    unit: Unit = "image",
+    fdr: Fdr = None,
     cache: Cache = None,
     no_cache: NoCache = False,
     jobs: Jobs = None,
 ) -> None:
-    """Compute AUC, AUPR-maj and AUPR-min on the labelled test images of a cohort.
+    """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
     """
+    from conocc.decisions import Rule, told
+    from conocc.readers import Reading
     from conocc.run import evaluate_run, load_model, read_run
+    from conocc.tables import SENSITIVITY
 
-    reading, loading = load_model(run).reading_, read_run(run)["loading"]
+    rule = Rule(false_alarms, confidence, unit, fdr)
+    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
+    loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        size=reading["size"],
-        colour=reading["colour"],
-        fit=reading["fit"],
-        voi=reading.get("voi", "none"),
-        axis=reading.get("axis", "axial"),
+        **asdict(reading),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
@@ -248,7 +298,7 @@ def evaluate(
         jobs=jobs,
         quiet=as_json,
     )
-    result = evaluate_run(run, loaded, command=command_line())
+    result = evaluate_run(run, loaded, command=command_line(), rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return
@@ -261,6 +311,9 @@ def evaluate(
         f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
+    out.print(SENSITIVITY)
+    for sentence in told(result):
+        out.print(escape(sentence))
     for reason, number in result["left_out"].items():
         if number:
             out.print(f"{number} images left out: {reason}.")
