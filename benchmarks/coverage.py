@@ -55,10 +55,9 @@ class Clustered(NamedTuple):
 DESIGNS = (
     Independent(20, 180),
     Independent(100, 100),
-    Independent(200, 800),
+    Independent(100, 400),
     Clustered(60, 1 / 3, 1 / 3),
     Clustered(150, 0.8, 0.1),
-    Clustered(400, 0.4, 0.3),
 )
 
 
