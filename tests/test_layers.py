@@ -11,7 +11,17 @@ import conocc
 
 ROOMS = [
     {"_version"},
-    {"equations", "networks", "metrics", "calibration", "phantoms", "formats", "progress", "files"},
+    {
+        "equations",
+        "networks",
+        "metrics",
+        "calibration",
+        "phantoms",
+        "formats",
+        "progress",
+        "files",
+        "residuals",
+    },
     {"readers"},
     {"listing", "intervals", "intake", "model_file", "pseudonyms"},
     {"archives", "patients", "splits", "cache", "training"},
@@ -24,7 +34,7 @@ ROOMS = [
     {"tables"},
     {"study"},
     {"figures"},
-    {"report"},
+    {"report", "explain", "export"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -113,7 +113,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        x = F.relu_(self.into(z)).reshape(len(z), *self.start)
+        x = F.relu_(self.into(z)).reshape(z.shape[0], *self.start)
         x = x.contiguous(memory_format=torch.channels_last)
         *hidden, last = self.convs
         for conv in hidden:
