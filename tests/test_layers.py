@@ -11,7 +11,17 @@ import conocc
 
 ROOMS = [
     {"_version"},
-    {"equations", "networks", "metrics", "calibration", "phantoms", "formats", "progress", "files"},
+    {
+        "equations",
+        "networks",
+        "metrics",
+        "calibration",
+        "phantoms",
+        "formats",
+        "progress",
+        "files",
+        "residuals",
+    },
     {"readers", "placements", "resampling"},
     {"engines", "listing", "squares", "intervals", "intake", "model_file", "pseudonyms", "typeset"},
     {"archives", "patients", "splits", "cache", "training", "shares"},
@@ -26,7 +36,7 @@ ROOMS = [
     {"comparison"},
     {"study"},
     {"figures"},
-    {"report"},
+    {"report", "explain", "export"},
     {"cli"},
     {"__init__", "__main__"},
 ]
