@@ -210,7 +210,7 @@ def test_official_split_as_it_is_loaded(kaggle):
     expected = pixels((kaggle / loaded.path[4]).as_posix())
     assert np.array_equal(loaded.images[4, 0], expected)
     assert loaded.name == "chest"
-    assert loaded.reading == Reading(size=16)
+    assert loaded.reading == Reading(size=16, scaled=True)
     assert loaded.patients_known
 
 
@@ -375,7 +375,7 @@ def test_shapes_and_sizes(tmp_path):
         load(folder, majority="a")
     loaded = load(folder, majority="a", size=24)
     assert loaded.images.shape == (3, 1, 24, 24)
-    assert loaded.reading == Reading(size=24)
+    assert loaded.reading == Reading(size=24, scaled=True)
     small = tmp_path / "small"
     write_image(small / "a/1.png", side=8)
     with pytest.raises(ValueError, match=r"Images have 8x8 pixels, where at least 16"):

@@ -14,7 +14,6 @@ from conocc.evidence import Embedding, Gallery
 from conocc.files import held
 from conocc.readers import Reading
 from conocc.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
-from conocc.scoring import score_files
 
 PARAMS = {"epochs": 2, "interval": 1, "random_state": 0}
 
@@ -288,12 +287,6 @@ def test_a_damaged_run_json_is_one_sentence(run, cohort, text):
     (run / "run.json").write_text(text)
     with pytest.raises(ValueError, match="Cannot read .*run.json"):
         fit_run(cohort, "conocc", PARAMS, run, command="")
-
-
-def test_a_model_of_arrays_cannot_read_files(tmp_path, images):
-    make_detector("cae", {"epochs": 1}).fit(images).save(tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="fitted to arrays"):
-        score_files(tmp_path / "model.safetensors", [tmp_path], tmp_path / "scores.csv")
 
 
 @pytest.mark.parametrize("name", ["phantom-mri", "phantom-ffdm", "phantom-chestx"])

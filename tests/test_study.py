@@ -76,7 +76,7 @@ def deadly(tmp_path_factory):
     (folder / "sitecustomize.py").write_text(REGISTER.format(folder=str(folder)))
     stop_workers()  # of other tests, which know nothing of it
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.setitem(conocc.methods.METHODS, "deadly", conocc.methods.Method("Deadly", "a test"))
         patch.setattr(conocc.methods, "__path__", [*conocc.methods.__path__, str(folder)])
         yield

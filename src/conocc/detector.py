@@ -42,6 +42,7 @@ from conocc.intake import (
 )
 from conocc.model_file import read_model, write_model
 from conocc.progress import bar
+from conocc.residuals import ResidualScale, scale_of
 from conocc.training import Batches, Checkpoint, Train, apply, reproducible, train
 
 logger = logging.getLogger("conocc")
@@ -52,7 +53,10 @@ NEUTRAL = {"device": "auto", "verbose": 0}
 FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "input_shape_": tuple,
     "calibration_": lambda values: values and Calibration.from_json(values),
+    "residual_scale_": lambda values: values and ResidualScale.from_json(values),
 }
+# Images whose residuals set a scale, at most: for AnoGAN each is another search.
+ENOUGH = 256
 
 
 def _has(name: str) -> Callable[[Any], bool]:
@@ -95,6 +99,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Scores of majority images that were never trained on, once `calibrate` has seen some.
     calibration_digests_, calibration_patients_ : ndarray of shape (n, 16) and (p, 16), uint8
         Hashes of these images and of their patients.
+    residual_scale_ : ResidualScale or None
+        How large residuals of majority images are: of calibration images, and until `calibrate`
+        has seen some, of training images. None without a reconstruction, and for vectors.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -114,6 +121,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     _threshold_images: ClassVar[int | None] = None
 
     # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
+
+    # A sentence that says why the score is no graph of tensor operations, where it is none.
+    _no_graph: ClassVar[str] = ""
 
     def _build(self) -> None:
         """Make the modules for `input_shape_`, under names that end in an underscore."""
@@ -185,7 +195,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
             self._fit(batches, runs)
             self.threads_ = torch.get_num_threads()
-            scores = self._scores(self._batches(self._drawn(array)))
+            drawn = self._drawn(array)
+            scores = self._scores(self._batches(drawn))
+            self.residual_scale_ = self._residual_scale(drawn, source="training")
         self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
         return self
 
@@ -198,8 +210,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     ) -> Self:
         """Keep the scores of majority images that were never trained on.
 
-        They give `p_value` and `threshold`. What was learned, `offset_` and `predict` stay as
-        they are. A second call replaces the first.
+        They give `p_value` and `threshold`, and `residual_scale_`. What was learned, `offset_` and
+        `predict` stay as they are. A second call replaces the first.
 
         Parameters
         ----------
@@ -240,6 +252,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         names = None if groups is None else [str(group) for group in groups]
         self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
         self.calibration_digests_, self.calibration_patients_ = images, patients
+        self.residual_scale_ = self._residual_scale(array, source="calibration")
         return self
 
     # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.
@@ -374,7 +387,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
         try:
             self = cls(**_params_from_json(header["params"]))
-            self._forget_calibration()  # a model of an earlier version has none
+            # A model of an earlier version has neither.
+            self._forget_calibration()
+            self.residual_scale_ = None
             for name, value in header["values"].items():
                 setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
             self._validate_params()
@@ -402,7 +417,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 tensors[name] = torch.from_numpy(value.copy())
             elif isinstance(value, np.ndarray):
                 values[name] = value.tolist()  # names of columns
-            elif isinstance(value, Calibration):
+            elif isinstance(value, Calibration | ResidualScale):
                 values[name] = value.as_json()
             else:
                 values[name] = value
@@ -470,16 +485,29 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _batches(self, array: np.ndarray) -> Batches:
         device = self._device()
         self._to(device)
+        return Batches(array, self._normalization(device), device)
+
+    def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         if len(self.input_shape_) == 3:
-            return Batches(array, NORMALIZE[self.normalize], device)
+            return NORMALIZE[self.normalize]
         offset, scale = (
             torch.from_numpy(a).to(device) for a in (self.feature_offset_, self.feature_scale_)
         )
-        return Batches(array, lambda x: (x - offset) / scale, device)
+        return lambda x: (x - offset) / scale
 
     def _scores(self, batches: Batches) -> np.ndarray:
         blocks = self._blocks(self._score, batches)
         return np.concatenate(list(blocks)).astype(np.float64)
+
+    def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
+        if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
+            return None
+        some = array[:: -(-len(array) // ENOUGH)]
+        return scale_of(self._blocks(self._residual, self._batches(some)), source=source)
+
+    def _residual(self, x: Tensor) -> Tensor:
+        residual: Tensor = x - self._reconstruct(x)
+        return residual
 
     def _applied(self, X: Any, name: str) -> np.ndarray:
         check_is_fitted(self)

@@ -22,7 +22,11 @@ from torch.nn import functional as F
 
 CHANNELS = (16, 32, 64)
 FEW = 4  # channels up to which the last layer is computed another way than those before
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+# The product is no public name of torch's: where a version lacks it, the plain layer serves.
+ONEDNN: bool = (
+    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
 
 
 def halved(side: int, times: int) -> list[int]:
@@ -202,7 +206,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        x = F.relu_(self.into(z)).reshape(len(z), *self.start)
+        x = F.relu_(self.into(z)).reshape(z.shape[0], *self.start)
         x = channels_last(x)
         *hidden, last = self.convs
         for conv in hidden:

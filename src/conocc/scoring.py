@@ -35,6 +35,7 @@ from conocc.decisions import RULE, Decisions, Rule, decisions
 from conocc.decoding import ahead
 from conocc.engines import Task, check_engine, do_all, threads_of
 from conocc.files import held, write_csv, write_json
+from conocc.formats.nifti import is_slice_name
 from conocc.incoming import Item, Part, list_images, read_block, shards, told_paths
 from conocc.listing import shown
 from conocc.methods import load
@@ -42,6 +43,7 @@ from conocc.progress import bar
 from conocc.readers import Reading
 from conocc.run import SCORE_COLUMNS, model_path
 from conocc.training import BLOCK
+from conocc.volumes import VOLUME_COLUMNS, by_volume, check_top
 
 SHARD_FORMAT = 1
 # Files in a shard: what is done again at most after a kill, and given up with one file that
@@ -62,9 +64,9 @@ class Scored:
     """
 
     count: int
-    words: str
     failed: int
     errors: tuple[tuple[str, str], ...]
+    words: str
 
 
 class Shard(NamedTuple):
@@ -82,6 +84,7 @@ def score_files(
     out: str | Path,
     *,
     rule: Rule = RULE,
+    top: int = 3,
     engine: str = "processes",
     workers: int = 1,
     address: str | None = None,
@@ -89,7 +92,9 @@ def score_files(
 ) -> Scored:
     """Score files, folders or cohorts into a CSV table, read as the training images were.
 
-    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each.
+    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each. Where
+    there are volumes, ``volumes.csv`` has the highest score of each and the mean of the `top`
+    highest of its slices.
     Called again after it was killed, it does what is missing, with the same result.
 
     Parameters
@@ -102,6 +107,8 @@ def score_files(
         The table; under Dask, on a disk that all workers see, as are the files.
     rule
         When an image is ``predicted`` to be of the minority.
+    top
+        At least 1.
     engine : {"processes", "dask"}
         `workers` processes of this machine, which divide its cores (one works in this process,
         on all of them), or all workers of the Dask cluster at `address`.
@@ -116,6 +123,7 @@ def score_files(
         If the workers are gone. What is done stays; the same call goes on.
     """
     check_engine(engine, workers)
+    check_top(top)
     model = model_path(run).absolute()
     checksum = _sha256(model.read_bytes())
     detector = _model(model, checksum)
@@ -135,13 +143,14 @@ def score_files(
             for some in shards(parts, SHARD)
         ]
         # Files that are given twice may make one shard twice.
-        missing = {shard.result: shard for shard in work if not shard.result.exists()}
-        todo = list(missing.values())
+        todo = {
+            shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()
+        }
         if engine == "processes" and workers == 1:
-            _here(todo, verbose)
+            _here([shard for _, shard in todo.values()], verbose)
         elif todo:
             do_all(
-                [_task(shard, f"shard {work.index(shard) + 1} of {len(work)}") for shard in todo],
+                [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
                 engine=engine,
                 workers=workers,
                 address=address,
@@ -151,7 +160,7 @@ def score_files(
                 total=len(work),
                 verbose=verbose,
             )
-        return _join([shard.result for shard in work], decided, out, folder)
+        return _join([shard.result for shard in work], decided, top, out, folder)
 
 
 def _sha256(data: bytes) -> str:
@@ -281,9 +290,9 @@ def _write_shard(path: Path, rows: Sequence[Row], errors: Sequence[Row]) -> None
     write_json(path, {"rows": list(rows), "errors": list(errors)})
 
 
-def _join(results: Sequence[Path], decided: Decisions, out: Path, folder: Path) -> Scored:
+def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path, folder: Path) -> Scored:
     """Make the tables of all shards, in their order, one shard in memory at a time."""
-    listed = out.with_name("errors.csv")
+    slices: dict[str, float] = {}
     count = 0
     errors: list[tuple[str, str]] = []
 
@@ -295,12 +304,21 @@ def _join(results: Sequence[Path], decided: Decisions, out: Path, folder: Path) 
             if shard["rows"]:
                 paths, scores = zip(*shard["rows"], strict=True)
                 count += len(paths)
+                pairs = zip(paths, scores, strict=True)
+                slices.update((path, score) for path, score in pairs if is_slice_name(path))
                 yield paths, np.array(scores)
 
     write_csv(out, ("path", *SCORE_COLUMNS), decided.rows(scored()))
-    if errors:
-        write_csv(listed, ERROR_COLUMNS, errors)
-    else:
-        listed.unlink(missing_ok=True)  # of an earlier call
+    volumes = by_volume(slices.keys(), slices.values(), top=top)
+    _write_or_remove(out.with_name("errors.csv"), ERROR_COLUMNS, errors)
+    _write_or_remove(out.with_name("volumes.csv"), VOLUME_COLUMNS, volumes)
     shutil.rmtree(folder)
-    return Scored(count, decided.words(), len(errors), tuple(errors[:SHOWN_ERRORS]))
+    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words())
+
+
+def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write a table, or where it would be empty remove that of an earlier call."""
+    if rows:
+        write_csv(path, header, rows)
+    else:
+        path.unlink(missing_ok=True)

@@ -30,6 +30,9 @@ Fit = Annotated[str, typer.Option("--fit", help="How images become square: stret
 Voi = Annotated[
     str, typer.Option("--voi", help="Window of DICOM: none, file (its own) or CENTER,WIDTH.")
 ]
+Axis = Annotated[
+    str, typer.Option("--axis", help="Slices of NIfTI volumes: axial, coronal or sagittal.")
+]
 Scaled = Annotated[
     bool,
     typer.Option(

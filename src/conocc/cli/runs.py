@@ -14,6 +14,7 @@ from rich.table import Table
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
     Address,
+    Axis,
     Cache,
     CohortArgument,
     Colour,
@@ -84,6 +85,7 @@ def inspect(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
     scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
@@ -112,6 +114,7 @@ def inspect(
         jobs,
         fit=fitting,
         voi=voi,
+        axis=axis,
         scaled=scaled,
         pseudonyms=pseudonyms,
     )
@@ -135,6 +138,7 @@ def fit(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
     scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
@@ -191,6 +195,7 @@ def fit(
         quiet,
         fit=fitting,
         voi=voi,
+        axis=axis,
         scaled=scaled,
         pseudonyms=pseudonyms,
         calibration_size=calibrate,
@@ -215,6 +220,7 @@ def score(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
+    top: Annotated[int, typer.Option(help="Slices of a volume whose scores are averaged.")] = 3,
     false_alarms: FalseAlarms = None,
     confidence: Confidence = 0.95,
     unit: Unit = "image",
@@ -229,6 +235,8 @@ def score(
     An image is 'predicted' minority above the threshold: the model's own, which promises nothing,
     or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
+    its --top highest.
     Killed, and started again with the same command, it does what is missing.
     """
     from conocc.decisions import Rule
@@ -239,6 +247,7 @@ def score(
         images,
         scores,
         rule=Rule(false_alarms, confidence, unit, fdr),
+        top=top,
         engine=engine,
         workers=workers,
         address=address,

@@ -57,7 +57,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        x: Tensor = self.into(z).reshape(len(z), *self.start)
+        x: Tensor = self.into(z).reshape(z.shape[0], *self.start)
         x = x.contiguous(memory_format=torch.channels_last)
         for norm, conv, (h, w) in zip(self.norms, self.convs, self.sizes, strict=True):
             x = conv(F.relu(norm(x)))[..., :h, :w]
@@ -259,6 +259,11 @@ class AnoGAN(OneClassDetector):
         "search_lr": [Interval(Real, 0, None, closed="neither")],
         "augment": ["boolean"],
     }
+
+    _no_graph = (
+        "each image is searched for by steps down a gradient, which ONNX cannot take. "
+        "Score with 'conocc score', or in Python."
+    )
 
     def __init__(
         self,

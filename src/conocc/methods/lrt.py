@@ -116,9 +116,14 @@ Change = Callable[[Tensor], Tensor]
 LESIONS: tuple[Change, ...] = (shaded, detailed, replaced, grained)
 
 
-def with_lesion(x: Tensor, change: Change) -> Tensor:
+def with_lesion(x: Tensor, lesion: Change) -> Tensor:
     """Change each image within soft ellipses of its own; (n, c, h, w) -> the same."""
-    return x + lesion_masks(len(x), *x.shape[2:]) * change(x)
+    return x + lesion_masks(len(x), *x.shape[2:]) * lesion(x)
+
+
+def mirrored(x: Tensor) -> Tensor:
+    """Turn left to right; (n, c, h, w) -> the same."""
+    return x.flip(-1)
 
 
 # --- description -------------------------------------------------------------------------------
@@ -307,7 +312,8 @@ class LRT(OneClassDetector):
     majority image: its `Profile`, the energy on a finer grid, quantiles of its intensities,
     correlations of its texture maps, where it falls in the bottleneck of a linear autoencoder, and
     the profile of the residual over place, scale and direction. The residuals of training images
-    are of autoencoders that have not seen them; new images have the mean over all folds.
+    are of autoencoders that have not seen them; new images have the mean over all folds. Training
+    images count as they are and mirrored left to right.
 
     Descriptive: up to 500 training images are given four kinds of lesions (shading, blurring or
     sharpening, a piece of another image, grain), and a direction of the Gaussian counts by how far
@@ -378,26 +384,30 @@ class LRT(OneClassDetector):
     def _describe(self, X: Batches, fold: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Describe training images unseen, and what each kind of lesion adds to some of them.
 
-        The arrays are (n, d) and, for each kind, (m, d).
+        The arrays are (2n, d), as they are and mirrored left to right, and (m, d) for each kind.
         """
-        with_lesions = torch.randperm(len(X)).numpy()[:LESIONED]
-        z = np.empty((len(X), len(self.gaussian_.mean)))
+        n = len(X)
+        with_lesions = torch.randperm(n).numpy()[:LESIONED]
+        z = np.empty((2 * n, len(self.gaussian_.mean)))
         moved: list[list[np.ndarray]] = [[] for _ in LESIONS]
         for k in np.unique(fold):
+            unseen = partial(self.description_, folds=[k])
+            changed = partial(self._changed, X.normalize, k)
             mine = np.flatnonzero(fold == k)
-            z[mine] = rows_of(X, mine, partial(self.description_, folds=[k]))
+            z[mine] = rows_of(X, mine, unseen)
+            z[n + mine] = rows_of(X, mine, partial(changed, mirrored))
             mine = np.intersect1d(mine, with_lesions)
-            for kind, change in zip(moved, LESIONS, strict=True):
-
-                def lesioned(x: Tensor, k: int = k, change: Change = change) -> Tensor:
-                    # Drawn on the CPU, so that a seed draws the same lesions everywhere.
-                    changed = with_lesion(x.cpu(), change).to(x.device)
-                    described: Tensor = self.description_(X.normalize(changed).float(), [k])
-                    return described
-
+            for kind, lesion in zip(moved, LESIONS, strict=True):
                 if len(mine):
+                    lesioned = partial(changed, partial(with_lesion, lesion=lesion))
                     kind.append(rows_of(X, mine, lesioned) - z[mine])
         return z, [np.concatenate(kind) for kind in moved]
+
+    def _changed(self, normalize: Change, k: int, change: Change, x: Tensor) -> Tensor:
+        # Drawn on the CPU, so that a seed draws the same lesions everywhere.
+        changed = change(x.cpu()).to(x.device)
+        described: Tensor = self.description_(normalize(changed).float(), [k])
+        return described
 
     def _score(self, x: Tensor) -> Tensor:
         score: Tensor = self.gaussian_(self.description_(x) if x.ndim == 4 else x)
