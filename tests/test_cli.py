@@ -351,7 +351,7 @@ def test_rows_of_several_calls_gather_in_one_study(study):
     rows = table(study / "tables" / "rows.csv")
     assert len({row["key"] for row in rows}) == 2 + 2 + 4
     names = {path.stem for path in (study / "tables").glob("*.md")}
-    assert names == {"benchmark", "crossval-2-none", "sweep"}
+    assert names == {"benchmark", "benchmark-intervals", "crossval-2-none", "sweep"}
 
 
 def test_a_sweep_has_every_combination_and_the_autoencoder_at_each_rate(study):
