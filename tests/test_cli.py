@@ -137,6 +137,7 @@ def test_demo_ends_with_a_table_and_the_path(tmp_path):
     code, said = call("demo", "--out", tmp_path / "demo", "--epochs", 1)
     assert code == 0, said
     assert "AUPR-maj" in said
+    assert "946 majority and 926 minority test images" in said
     assert "conocc" in said
     assert (tmp_path / "demo" / "cae" / "model.safetensors").exists()
 

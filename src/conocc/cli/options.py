@@ -13,6 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from conocc.cli.application import out
+
 if TYPE_CHECKING:
     from conocc.cohort import Cohort
 
@@ -170,6 +172,19 @@ def metrics_table(title: str) -> Table:
 def add_metrics(table: Table, method: str, result: dict[str, Any]) -> None:
     """Add the row of what `evaluate_run` returned."""
     table.add_row(method, *(_interval(metric) for metric in result["metrics"].values()))
+
+
+def print_tested(result: dict[str, Any]) -> None:
+    """Say of what images the metrics are, and what the name of one of them leaves out."""
+    from conocc.tables import SENSITIVITY
+
+    counts = result["counts"]
+    known = f" of {counts['patients']} patients" if counts["patients"] else ""
+    out.print(
+        f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
+        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
+    )
+    out.print(SENSITIVITY)
 
 
 def _interval(metric: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ from conocc.cli.options import (
     add_metrics,
     command_line,
     metrics_table,
+    print_tested,
     read_cohort,
     setting,
 )
@@ -73,6 +74,7 @@ def demo(
         result = evaluate_run(out_folder / method, cohort, command=command_line())
         add_metrics(table, method, result)
     out.print(table)
+    print_tested(result)
     out.print(f"Models, scores and a montage are in {escape(str(out_folder))}")
 
 
@@ -285,7 +287,6 @@ def evaluate(
     from conocc.decisions import Rule, told
     from conocc.readers import Reading
     from conocc.run import evaluate_run, load_model, read_run
-    from conocc.tables import SENSITIVITY
 
     rule = Rule(false_alarms, confidence, unit, fdr)
     reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
@@ -308,13 +309,7 @@ def evaluate(
     table = metrics_table(f"{run} on {loaded.name}")
     add_metrics(table, read_run(run)["method"], result)
     out.print(table)
-    counts = result["counts"]
-    known = f" of {counts['patients']} patients" if counts["patients"] else ""
-    out.print(
-        f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
-        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
-    )
-    out.print(SENSITIVITY)
+    print_tested(result)
     for sentence in told(result):
         out.print(escape(sentence))
     for reason, number in result["left_out"].items():
