@@ -3,10 +3,21 @@
 Rooms that need torch are imported in the command that uses them, so that ``--help`` is quick.
 """
 
-from conocc.cli import pages, runs, studies, thresholds  # the commands, which the application lists
+# The commands, which the application lists.
+from conocc.cli import pages, pictures, runs, studies, thresholds
 from conocc.cli.application import INTERRUPTED, SOME_FAILED, app
 
-__all__ = ["INTERRUPTED", "SOME_FAILED", "app", "main", "pages", "runs", "studies", "thresholds"]
+__all__ = [
+    "INTERRUPTED",
+    "SOME_FAILED",
+    "app",
+    "main",
+    "pages",
+    "pictures",
+    "runs",
+    "studies",
+    "thresholds",
+]
 
 
 def main() -> None:
