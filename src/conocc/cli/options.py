@@ -68,15 +68,21 @@ def read_cohort_as(
     run: str, where: str, cache: Path | None, no_cache: bool, jobs: int | None, quiet: bool
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
-    from conocc.readers import Reading
-    from conocc.run import load_model, read_run
+    from conocc.run import read_run
 
-    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
     loading = read_run(Path(run))["loading"]
     asked = {name: loading.get(name) for name in ("majority", "patient_regex")}
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**asdict(reading), **asked}
+    given: dict[str, Any] = {**reading_of(run), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
+
+
+def reading_of(run: str | Path) -> dict[str, Any]:
+    """Say how the images of a run were read, also where its model is older than some setting."""
+    from conocc.readers import Reading
+    from conocc.run import load_model
+
+    return asdict(Reading.from_dict(load_model(run).reading_))
 
 
 def read_cohort(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +34,7 @@ from conocc.cli.options import (
     command_line,
     metrics_table,
     read_cohort,
+    reading_of,
     setting,
 )
 
@@ -242,14 +242,12 @@ def evaluate(
     The test images are those of the run's own split, found by content; images and patients
     that were trained on are left out.
     """
-    from conocc.readers import Reading
-    from conocc.run import evaluate_run, load_model, read_run
+    from conocc.run import evaluate_run, read_run
 
-    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
     loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        **asdict(reading),
+        **reading_of(run),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
