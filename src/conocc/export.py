@@ -162,7 +162,7 @@ def export_run(
         if detector.reading_ is None:
             raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
         reading = Reading.from_dict(detector.reading_)
-        block = next(load_images(where, reading, shape=detector.input_shape_, jobs=jobs))
+        block = next(load_images(where, reading, detector.input_shape_, jobs=jobs))
         for _, reason in block.errors:
             raise ValueError(reason)
         images = block.images
