@@ -21,6 +21,7 @@ ROOMS = [
         "progress",
         "files",
         "residuals",
+        "markup",
     },
     {"readers"},
     {"listing", "intervals", "intake", "model_file", "pseudonyms"},
