@@ -51,6 +51,8 @@ def test_the_graph_gives_score_and_residual_of_raw_images(name, raw, tmp_path, c
     assert not recwarn.list
     assert b".py" not in path.read_bytes()
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    weights = sum(tensor.nbytes for tensor in fitted._learned()[0].values())
+    assert path.stat().st_size < 1.5 * weights + 100_000  # each is there once
 
     session = session_of(path)
     for n in (1, 5):
