@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test check format
+.PHONY: demo test check bench format
 
 demo: $(VENV)/installed          ## the main job on a built-in cohort
 	$(BIN)/conocc demo --out conocc-demo
@@ -15,6 +15,10 @@ check: $(VENV)/installed         ## lint, format, types, and who may import whom
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/performance.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix

@@ -132,10 +132,10 @@ def _measured(command: str, cohort: str) -> dict[str, Any]:
         "format": 1,
         "cohort": cohort,
         "metrics": METRICS,
-        "threshold": 1.0,
         "decision": {
             "false_alarms": 0.05,
             "unit": "patient",
+            "threshold": 1.0,
             "words": "Of new patients, at most 0.05.",
         },
         "realised": {

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED, app
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
@@ -96,6 +97,46 @@ def test_score_writes_a_row_for_each_image(run, folder, tmp_path):
     assert not (tmp_path / "errors.csv").exists()
 
 
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory) -> Path:
+    """JPEG files of 128 pixels, eight times what they are fitted at."""
+    root = tmp_path_factory.mktemp("radiographs")
+    rng = np.random.default_rng(0)
+    for name, n in (("plain", 12), ("odd", 4)):
+        (root / name).mkdir()
+        for i in range(n):
+            pixels = rng.integers(0, 255, (128, 128), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.jpg")
+    return root
+
+
+@pytest.mark.parametrize("option", ["--scaled", "--full"])
+def test_jpegs_are_read_as_the_run_read_them_by_every_command(radiographs, tmp_path, option):
+    """Scores of `score`, `evaluate` and Python are those of one reading."""
+    run = tmp_path / "run"
+    fitting = ["--majority", "plain", "--size", "16", option, "--out", run]
+    code, said = call("fit", radiographs, *fitting, *QUICK)
+    assert code == 0, said
+    code, said = call("score", run, radiographs, "--out", tmp_path / "s.csv", "--quiet")
+    assert code == 0, said
+    code, said = call("evaluate", run, radiographs, "--no-cache")
+    assert code == 0, said
+    cohort = load_cohort(
+        radiographs, size=16, majority="plain", scaled=option == "--scaled", cache=False
+    )
+    scores = load(run / "model.safetensors").anomaly_score(cohort.images)
+    expected = dict(zip(cohort.path.tolist(), scores.tolist(), strict=True))
+    scored = {row["path"]: row for row in table(tmp_path / "s.csv")}
+    evaluated = {row["path"]: row for row in table(run / "scores.csv")}
+    assert len(evaluated) == 8  # 4 and, of 12, the 4 that were not trained on
+    for path, score in expected.items():
+        assert float(scored[f"{radiographs.as_posix()}/{path}"]["anomaly_score"]) == score
+        assert float(evaluated.get(path, {"anomaly_score": score})["anomaly_score"]) == score
+    assert ("scaled" in json.loads((run / "run.json").read_text())["reading"]) == (
+        option == "--scaled"
+    )
+
+
 def test_bad_files_are_listed_the_good_ones_scored_and_the_exit_code_says_so(run, folder, tmp_path):
     good = folder / "odd" / "0.png"
     (tmp_path / "in").mkdir()
@@ -117,6 +158,7 @@ def test_evaluate_prints_a_table_and_json(run, folder):
     assert code == 0, said
     assert "AUPR-min" in said
     assert "8 majority and 8 minority test images" in said
+    assert "not of a threshold set beforehand" in " ".join(said.split())
     code, said = call("evaluate", run, folder, "--no-cache", "--json")
     assert json.loads(said)["counts"]["minority"] == 8
 
@@ -136,6 +178,7 @@ def test_demo_ends_with_a_table_and_the_path(tmp_path):
     code, said = call("demo", "--out", tmp_path / "demo", "--epochs", 1)
     assert code == 0, said
     assert "AUPR-maj" in said
+    assert "946 majority and 926 minority test images" in said
     assert "conocc" in said
     assert (tmp_path / "demo" / "cae" / "model.safetensors").exists()
 

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conocc.cohort import SPLITS, Cohort, load_cohort
 from conocc.readers import Reading
@@ -210,7 +211,7 @@ def test_official_split_as_it_is_loaded(kaggle):
     expected = pixels((kaggle / loaded.path[4]).as_posix())
     assert np.array_equal(loaded.images[4, 0], expected)
     assert loaded.name == "chest"
-    assert loaded.reading == Reading(size=16)
+    assert loaded.reading == Reading(size=16, scaled=True)
     assert loaded.patients_known
 
 
@@ -367,6 +368,21 @@ def test_phantoms_have_the_counts_of_table_1(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_large_jpegs_are_scaled_unless_told_otherwise_and_the_cache_knows_which(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg"):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (128, 128), np.uint8)).save(path)
+    for cache in (tmp_path / "cache", False):
+        scaled, whole = (
+            load_cohort(tmp_path / "set", size=16, majority="a", cache=cache, **options)
+            for options in ({}, {"scaled": False})
+        )
+        assert (scaled.reading.scaled, whole.reading.scaled) == (True, False)
+        assert not np.array_equal(scaled.images, whole.images)
+
+
 def test_shapes_and_sizes(tmp_path):
     """Differing shapes need a size; the size found is written into the reading."""
     folder = make_folder(tmp_path, "a/1.png", "a/2.png")
@@ -375,7 +391,7 @@ def test_shapes_and_sizes(tmp_path):
         load(folder, majority="a")
     loaded = load(folder, majority="a", size=24)
     assert loaded.images.shape == (3, 1, 24, 24)
-    assert loaded.reading == Reading(size=24)
+    assert loaded.reading == Reading(size=24, scaled=True)
     small = tmp_path / "small"
     write_image(small / "a/1.png", side=8)
     with pytest.raises(ValueError, match=r"Images have 8x8 pixels, where at least 16"):

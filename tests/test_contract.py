@@ -12,6 +12,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import conocc
 from conftest import quick
+from conocc.model_file import read_model, write_model
 from interrupting import interrupt_at, same
 
 VECTORS = np.random.default_rng(1).normal(size=(30, 6))
@@ -201,8 +202,6 @@ def test_a_calibration_travels_with_the_model_without_names(fitted, images, unse
 
 
 def test_a_model_saved_before_there_were_calibrations_has_none(fitted, images, tmp_path):
-    from conocc.model_file import read_model, write_model
-
     fitted.save(tmp_path / "model")
     header, tensors = read_model(tmp_path / "model")
     del header["values"]["calibration_"]
@@ -317,6 +316,17 @@ def test_a_model_of_a_newer_format_is_named(fitted, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="its format is 99"):
         conocc.load(tmp_path / "model")
+
+
+def test_a_header_cannot_ask_for_more_memory_than_its_file_fills(images, tmp_path):
+    """A bottleneck of 10^12 features would take 16 TB; nothing of it is made."""
+    path = tmp_path / "model"
+    conocc.CAE(epochs=1, bottleneck=2, channels=(2,)).fit(images).save(path)
+    header, tensors = read_model(path)
+    header["params"]["bottleneck"] = 10**12
+    write_model(path, header, tensors)
+    with pytest.raises(ValueError, match=r"'encoder.out.weight' \(1000000000000, .*holds \(2, "):
+        conocc.load(path)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from conocc.calibration import calibrate
+from conocc.calibration import benjamini_hochberg, calibrate, p_values
 from conocc.decisions import Rule, decisions, realised, told
-from conocc.intervals import share_interval
+from conocc.shares import share_interval
 
 # Sixty patients with two images: 1 to 60, and each less a half.
 SCORES = np.arange(0.5, 60.5, 0.5)
@@ -66,12 +68,26 @@ def test_a_batch_is_called_by_benjamini_and_hochberg():
     assert p == [1 / 61, 40 / 61, 61 / 61, 1 / 61]
     assert called == ["minority", "majority", "majority", "minority"]
     assert not decided.called(np.array([0.0, 30.0])).any()
+    assert decided.settled(scores).threshold == 60.0  # the largest of the calibration
+    assert decided.settled(np.array([0.0, 30.0])).threshold == np.inf
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=20),
+    st.lists(st.integers(-1, 21), max_size=12),
+    st.sampled_from([0.05, 0.2, 0.5, 0.95]),
+)
+def test_a_batch_has_a_threshold_that_calls_what_its_p_values_call(kept, batch, rate):
+    """Ties, small calibrations and all."""
+    decided = decisions(detector(patient=None, scores=kept), Rule(fdr=rate))
+    called = benjamini_hochberg(p_values(kept, batch), rate=rate)
+    assert decided.called(np.array(batch, dtype=float)).tolist() == called.tolist()
 
 
 def test_a_batch_by_patient_counts_patients():
     """At 4 %: of two patients, one p of 1/61 <= 0.04 / 2 is enough; of three images it is not.
 
-    An image of the patient that is as usual as any is not called.
+    Another image of that patient, which is as usual as any, is not called.
     """
     scores, patient = np.array([70.0, 3.0, 2.0]), np.array(["a", "a", "b"])
     by_patient = decisions(detector(), Rule(fdr=0.04, unit="patient"))
@@ -90,16 +106,6 @@ def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
     expected = list(zip(paths, scores.tolist(), *decided.columns(scores), strict=True))
     assert list(decided.rows(iter(blocks))) == expected
     assert list(decided.rows(iter([]))) == []
-
-
-def test_what_cannot_be_decided_is_refused_before_anything_is_scored():
-    def blocks():
-        pytest.fail("an image was scored")
-        yield
-
-    decided = decisions(detector(), Rule(fdr=0.1, unit="patient"))
-    with pytest.raises(ValueError, match="needs to know whose images"):
-        next(decided.rows(blocks()))
 
 
 # --- words -------------------------------------------------------------------------------------
@@ -133,19 +139,20 @@ def test_an_evaluation_is_told_in_sentences():
     minority = np.array([False, False, False, False, True, True])
     called = np.array([True, False, False, False, True, True])
     measured = {
-        "threshold": 1.25,
         "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
         "realised": realised(minority, called, patient=None, unit="image"),
     }
     said = told(measured)
     assert said[0] == measured["decision"]["words"]
-    assert said[1] == "Threshold of the anomaly score: 1.25."
+    assert said[1].startswith("Threshold of the anomaly score: ")
     assert said[2].startswith("False alarms on the test split: 0.250 (0.006–0.806) of 4 majority")
     assert "Sensitivity on the test split: 1.000 " in said[3]
     assert said[4].endswith("of 3 images called minority.")
     assert told({"threshold": 1.0}) == []  # of an earlier version
     none_called = realised(minority, called & False, patient=None, unit="image")
-    said = told({**measured, "threshold": None, "realised": none_called})
+    nothing = decisions(detector(), Rule(fdr=0.1)).settled(np.array([1.0]))
+    said = told({**measured, "decision": nothing.as_json(), "realised": none_called})
+    assert "Nothing is called minority." in said
     assert not [
         sentence for sentence in said if "Threshold of" in sentence or "coveries" in sentence
     ]
@@ -156,7 +163,6 @@ def test_a_broken_promise_is_said(of, broken):
     """A tenth are false alarms where a twentieth was promised: of 40 by chance, of 400 not."""
     minority, called = np.arange(of + 1) == of, np.arange(of + 1) % 10 == 0
     measured = {
-        "threshold": 1.0,
         "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
         "realised": realised(minority, called, patient=None, unit="image"),
     }

@@ -9,11 +9,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conocc.decoding import ahead, decode_all, digest_of, survey_all, threads
 from conocc.decoding import pixels as said
 from conocc.listing import read_file
-from conocc.readers import Reading
+from conocc.readers import Reading, decode, prepare
 from made_cohorts import make_folder, pixels, write_image
 
 READING = Reading(size=16)
@@ -42,21 +43,36 @@ def test_ahead_keeps_the_order(jobs, n):
     assert list(ahead(slow_if_even, range(n), jobs=jobs)) == [i * i for i in range(n)]
 
 
-def test_ahead_stays_within_bounds():
-    """A caller who takes one result has not set off the whole work; lookahead lets more run."""
-    for lookahead, bound in ((0, 20), (200, 220)):
-        taken = []
+@pytest.mark.parametrize(("handful", "bound"), [(1, 8), (10, 80)])
+def test_ahead_stays_within_bounds(handful, bound):
+    """A caller who takes one result has not set off the whole work."""
+    taken = []
 
-        def count(i, taken=taken):
-            taken.append(i)
-            return i
+    def count(i):
+        taken.append(i)
+        return i
 
-        results = ahead(count, iter(range(1000)), jobs=2, lookahead=lookahead)
-        next(results)
-        time.sleep(0.05)
-        assert len(taken) <= bound
-        assert len(taken) >= min(lookahead, bound)
-        results.close()
+    results = ahead(count, iter(range(1000)), jobs=2, handful=handful)
+    next(results)
+    time.sleep(0.05)
+    assert handful <= len(taken) <= bound
+    results.close()
+
+
+@pytest.mark.parametrize("size", [16, 32, 60])
+def test_a_large_jpeg_is_scaled_if_the_reading_says_so(tmp_path, size):
+    """256 pixels: an eighth is twice 16, a quarter twice 32, and a half twice 60 with 8 more."""
+    grey = np.add.outer(np.arange(256), np.arange(256))
+    smooth = (127 + 100 * np.sin(grey / 40)).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    data = (tmp_path / "a.jpg").read_bytes()
+    scaled, whole = Reading(size=size, scaled=True), Reading(size=size)
+    (got,) = decoded(tmp_path, ["a.jpg"], scaled)
+    np.testing.assert_array_equal(got.image, prepare(decode(data, "a", side=2 * size), scaled))
+    (full,) = decoded(tmp_path, ["a.jpg"], whole)
+    np.testing.assert_array_equal(full.image, prepare(decode(data, "a"), whole))
+    difference = np.abs(got.image - full.image)
+    assert 0 < difference.mean() < 1
 
 
 def test_ahead_works_while_the_caller_does_other_things():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conocc.cohort import load_cohort
-from conocc.incoming import load_images
+from conocc.incoming import Block, list_images, read_block, told_paths
 from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import Reading
 from made_cohorts import make_folder
@@ -185,7 +185,7 @@ def test_paths_to_be_scored_are_hidden_too_and_errors(tmp_path):
     write(folder / "rt.dcm", about("Q-17"), sop=STORAGE + "481.2")
     whole = (folder / "fine.dcm").read_bytes()
     (folder / "short.dcm").write_bytes(whole[:-400])
-    (block,) = load_images([folder], Reading(size=16))
+    block = to_be_scored(folder, Reading(size=16))
     hidden = hide("Smith John", None)
     assert [path.split("/")[-2:] for path in block.path] == [[hidden, "fine.dcm"]]
     assert len(block.errors) == 2
@@ -193,6 +193,14 @@ def test_paths_to_be_scored_are_hidden_too_and_errors(tmp_path):
         assert "Smith" not in path + reason
         assert hidden in path
         assert hidden in reason
+    for path in told_paths(list_images([folder], Reading(size=16)), 16):
+        assert "Smith" not in path
+        assert hidden in path
+
+
+def to_be_scored(folder, reading: Reading) -> Block:
+    (part,) = list_images([folder], reading)
+    return read_block(reading, (1, 16, 16), part.items(16))
 
 
 # The marker
@@ -251,8 +259,8 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
         for i, cut in enumerate(range(said_who, len(whole) - 10, len(whole) // 20)):
             (source / "bad" / f"{MARKER}00100010-c{i}.dcm").write_bytes(whole[:cut])
         for voi in ("none", "file"):
-            for block in load_images([source], Reading(size=16, voi=voi)):
-                said += [*block.path, json.dumps(block.errors)]
+            block = to_be_scored(source, Reading(size=16, voi=voi))
+            said += [*block.path, json.dumps(block.errors)]
         assert len(block.errors) >= 10 + len(bad)
         with pytest.raises(ValueError, match="Cannot read") as caught:
             load_cohort(source, size=16, majority="lung", cache=cache, voi="file")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
+from conocc import engines
 from conocc import study as studies
 from conocc.methods import METHODS
 from conocc.study import (
@@ -75,7 +76,7 @@ def deadly(tmp_path_factory):
     (folder / "sitecustomize.py").write_text(REGISTER.format(folder=str(folder)))
     stop_workers()  # of other tests, which know nothing of it
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.setitem(conocc.methods.METHODS, "deadly", conocc.methods.Method("Deadly", "a test"))
         patch.setattr(conocc.methods, "__path__", [*conocc.methods.__path__, str(folder)])
         yield
@@ -415,7 +416,7 @@ def test_dask_workers_that_are_killed_end_nothing(cluster, cohort, tmp_path):
 def test_a_dask_cluster_without_workers_is_a_sentence(cohort, tmp_path, monkeypatch):
     """The last worker, whom nobody starts again, is killed by its job."""
     distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
-    monkeypatch.setattr(studies, "NO_WORKER_S", 60)
+    monkeypatch.setattr(engines, "NO_WORKER_S", 60)
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard"]
     with distributed.LocalCluster(
         n_workers=0, dashboard_address="127.0.0.1:0", processes=True
@@ -426,7 +427,7 @@ def test_a_dask_cluster_without_workers_is_a_sentence(cohort, tmp_path, monkeypa
             job = dying(cohort, tmp_path / "diary", deaths=99)
             with distributed.Client(made, set_as_default=False) as client:
                 client.wait_for_workers(1, timeout=60)
-            monkeypatch.setattr(studies, "NO_WORKER_S", 1)
+            monkeypatch.setattr(engines, "NO_WORKER_S", 1)
             with pytest.raises(ConnectionError, match="no worker left"):
                 do([job], tmp_path / "study", engine="dask", address=made.scheduler_address)
             assert process.wait() == -signal.SIGKILL

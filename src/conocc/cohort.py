@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from conocc.cache import cache_folder, cache_key, find, in_memory, keep
 from conocc.decoding import Surveyed, decode_all, pixels, survey_all, threads, told_path
-from conocc.incoming import Block, load_images
 from conocc.layouts import list_cohort
 from conocc.listing import Entry, Listing, count, shown
 from conocc.patients import find_patients
@@ -25,6 +24,7 @@ from conocc.phantoms import PHANTOMS
 from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import SMALLEST_SIZE, Reading
 from conocc.splits import kept_for_calibration, split_by_patient
+from conocc.volumes import with_slices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
 
-__all__ = ["SPLITS", "Block", "Cohort", "Leaks", "load_cohort", "load_images"]
+__all__ = ["SPLITS", "Cohort", "Leaks", "load_cohort"]
 
 # The sides of the split, in the order in which a cohort's images lie.
 SPLITS = ("train", "calibration", "test", "unused")
@@ -302,6 +302,8 @@ def load_cohort(
     colour: str = "grey",
     fit: str = "stretch",
     voi: str = "none",
+    axis: str = "axial",
+    scaled: bool = True,
     majority: str | int | Sequence[str | int] | None = None,
     patient_regex: str | None = None,
     split_seed: int = 0,
@@ -330,7 +332,11 @@ def load_cohort(
     colour : {"grey", "rgb"}
     fit : {"stretch", "pad", "crop"}
     voi : {"none", "file", "CENTER,WIDTH"}
-        How images become square, and the window of DICOM; see `conocc.readers.Reading`.
+    axis : {"axial", "coronal", "sagittal"}
+        How images become square, the window of DICOM, and how volumes are cut into images; see
+        `conocc.readers.Reading`.
+    scaled : bool, default=True
+        Whether JPEG files several times as large as `size` are decoded at a fraction of theirs.
     majority : str or sequence of str, optional
         The class or classes to learn, where the layout does not know it by name.
         It is never guessed from counts.
@@ -362,14 +368,21 @@ def load_cohort(
     OSError
         If the cache cannot be written.
     """
-    reading = Reading(size=size, colour=colour, fit=fit, voi=voi)
+    reading = Reading(size=size, colour=colour, fit=fit, voi=voi, axis=axis, scaled=scaled)
     listing = list_cohort(os.fspath(where), size)
     wanted = majority_classes(listing, majority)
+    workers = threads(jobs)
+    listing = with_slices(
+        listing,
+        axis,
+        jobs=workers,
+        verbose=verbose,
+        leave=lambda entry: _is_left_out(entry, wanted),
+    )
     rows = [i for i, entry in enumerate(listing.entries) if not _is_left_out(entry, wanted)]
     if not rows:
         raise ValueError(f"'{shown(where)}' holds no image to train on or to test.")
     entries = [listing.entries[row] for row in rows]
-    workers = threads(jobs)
     surveyed = survey_all(listing.fetch(rows), len(rows), jobs=workers, verbose=verbose)
     digest = [one.digest for one in surveyed]
     paths = _told_paths(entries, surveyed, all_hidden=pseudonyms)

@@ -11,15 +11,21 @@ No rule ever sees the score of a test image before it is set.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conocc.calibration import Calibration, benjamini_hochberg, known_unit, patient_maxima
-from conocc.intervals import share_interval
+from conocc.calibration import (
+    Calibration,
+    benjamini_hochberg,
+    known_unit,
+    p_values,
+    patient_maxima,
+)
 from conocc.metrics import in_unit_interval
+from conocc.shares import share_interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -69,6 +75,10 @@ class Rule:
             )
 
 
+# What nobody asked for: the detector's own threshold.
+RULE = Rule()
+
+
 @dataclass(frozen=True)
 class Decisions:
     """A rule as it holds for one detector; `decisions` makes it.
@@ -78,7 +88,7 @@ class Decisions:
     rule : Rule
     threshold : float or None
         The anomaly score above which, strictly, an image is called minority. None under a rate
-        of false discoveries, for which each batch has its own.
+        of false discoveries, for which each batch has its own: see `settled`.
     contamination : float
         Of the detector.
     calibration : Calibration or None
@@ -89,43 +99,54 @@ class Decisions:
     contamination: float
     calibration: Calibration | None
 
-    def p_values(self, anomaly_score: Floats) -> Floats | None:
-        """Give the p-value of each score, by image or by patient; None without calibration."""
-        if self.calibration is None:
-            return None
-        return self.calibration.p_values(anomaly_score, unit=self.rule.unit)
+    def settled(self, anomaly_score: Floats, patient: Strings | None = None) -> Decisions:
+        """Set the threshold for these images as one batch, where it hangs on the batch.
 
-    def called(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools:
-        """Tell which images are called minority; (n,) -> (n,) bool.
+        By patient the batch is one of patients, of each the highest score. What Benjamini and
+        Hochberg call is all that has a p-value of at most some m / (n + 1): that is, all that
+        scores above the m-th largest of n calibration scores. The threshold is infinite where
+        nothing is called.
 
-        Under a rate of false discoveries these n images are the batch; by patient, it is one
-        of patients, and the images of theirs are called that are as rare as it takes.
+        Raises
+        ------
+        ValueError
+            By patient, if these are not known.
         """
         if self.threshold is not None:
-            return anomaly_score > self.threshold
+            return self
         assert self.calibration is not None  # by `decisions`, as is the rate
         assert self.rule.fdr is not None
-        p = self.calibration.p_values(anomaly_score, unit=self.rule.unit)
-        batch = p
+        batch = anomaly_score
         if self.rule.unit == "patient":
             if patient is None:
                 raise ValueError(
                     "A rate of false discoveries by patient needs to know whose images these "
                     "are. Use the unit 'image', or a rate of false alarms."
                 )
-            batch = -patient_maxima(patient, -p)[1]
-        chosen = benjamini_hochberg(batch, rate=self.rule.fdr)
-        rarest: Bools = p <= batch[chosen].max(initial=0.0)
-        return rarest
+            batch = patient_maxima(patient, anomaly_score)[1]
+        kept = self.calibration.of(self.rule.unit)
+        p = p_values(kept, batch)
+        m = round(p[benjamini_hochberg(p, rate=self.rule.fdr)].max(initial=0) * (kept.size + 1))
+        thresholds = [np.inf, *kept[::-1], -np.inf]
+        return replace(self, threshold=float(thresholds[m]))
+
+    def called(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools:
+        """Tell which images are called minority, as one batch; (n,) -> (n,) bool."""
+        threshold = self.settled(anomaly_score, patient).threshold
+        assert threshold is not None  # it is settled
+        return anomaly_score > threshold
 
     def columns(
         self, anomaly_score: Floats, patient: Strings | None = None
     ) -> tuple[list[float | str], list[str]]:
         """Give the columns ``p_value`` (empty without calibration) and ``predicted``."""
-        p = self.p_values(anomaly_score)
         called = self.called(anomaly_score, patient)
+        if self.calibration is None:
+            p: list[float | str] = [""] * len(called)
+        else:
+            p = self.calibration.p_values(anomaly_score, unit=self.rule.unit).tolist()
         return (
-            [""] * len(called) if p is None else p.tolist(),
+            p,
             ["minority" if minority else "majority" for minority in called],
         )
 
@@ -136,12 +157,12 @@ class Decisions:
 
         Under a rate of false discoveries the first row comes after the last block.
         """
-        self.columns(np.empty(0))  # what is refused is refused before anything is scored
-        if self.threshold is None and (all_blocks := list(blocks)):
-            paths = [path for some, _ in all_blocks for path in some]
-            blocks = [(paths, np.concatenate([scores for _, scores in all_blocks]))]
-        for some, scores in blocks:
-            yield from zip(some, scores.tolist(), *self.columns(scores), strict=True)
+        settled = self
+        if self.threshold is None:
+            blocks = list(blocks)
+            settled = self.settled(np.concatenate([np.empty(0), *(scores for _, scores in blocks)]))
+        for paths, scores in blocks:
+            yield from zip(paths, scores.tolist(), *settled.columns(scores), strict=True)
 
     def words(self) -> str:
         """Say which rule made the decisions, and what it promises, in what unit."""
@@ -183,10 +204,14 @@ class Decisions:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: the rule, the number of calibration patients, and the words."""
-        known = self.calibration
+        """Plain values: the rule, the threshold, the number of calibration patients, the words.
+
+        An infinite threshold, under which nothing is called, is None.
+        """
+        known, threshold = self.calibration, self.threshold
         return {
             **asdict(self.rule),
+            "threshold": threshold if threshold is not None and np.isfinite(threshold) else None,
             "calibration_patients": None if known is None else known.patients,
             "words": self.words(),
         }
@@ -277,20 +302,23 @@ def told(measured: Mapping[str, Any]) -> list[str]:
     """
     if "decision" not in measured:
         return []
-    said = [measured["decision"]["words"]]
-    if measured["threshold"] is not None:
-        said.append(f"Threshold of the anomaly score: {measured['threshold']:.4g}.")
+    decision = measured["decision"]
+    said = [decision["words"]]
+    if decision["threshold"] is None:
+        said.append("Nothing is called minority.")
+    else:
+        said.append(f"Threshold of the anomaly score: {decision['threshold']:.4g}.")
     for name, found in measured["realised"].items():
         if found is not None:
-            among = AMONG[name].format(measured["decision"]["unit"])
+            among = AMONG[name].format(decision["unit"])
             said.append(
                 f"{name.replace('_', ' ').capitalize()} on the test split: {found['value']:.3f} "
                 f"({found['low']:.3f}–{found['high']:.3f}) of {found['of']} {among}."
             )
-    promised, found = measured["decision"]["false_alarms"], measured["realised"]["false_alarms"]
+    promised, found = decision["false_alarms"], measured["realised"]["false_alarms"]
     if promised is not None and found["low"] > promised:
         said.append(
-            f"That is more false alarms than the {promised:.4g} promised: the majority images of "
-            "the test split are not like those of the calibration."
+            f"These are more false alarms than the {promised:.4g} promised: the majority images "
+            "of the test split are not like those of the calibration."
         )
     return said

@@ -38,7 +38,7 @@ class Decoded:
         As it may be told.
     image : ndarray of float32, shape (c, h, w)
     digest : str
-        SHA-256 of the bytes that it was decoded from.
+        SHA-256 of the bytes that it was decoded from; "" where nobody asked for it.
     coloured : bool
         Whether colour was given up, since grey was asked for.
     """
@@ -91,16 +91,22 @@ def told_path(path: str, person: Person | None) -> str:
     return hide(path, person.is_told_by) if person else path
 
 
-def decode_one(reading: Reading, item: tuple[str, Fetch]) -> Decoded | Unreadable:
+def decode_one(
+    reading: Reading, item: tuple[str, Fetch], *, hashed: bool = True
+) -> Decoded | Unreadable:
     """Fetch, hash and decode one image, path first; hash and pixels are of the same bytes."""
     path, fetch = item
     try:
         blob = fetch()
         path = told_path(path, _person(blob))
         name = shown(path)
-        image = decode(blob, name, reading.voi) if isinstance(blob, bytes) else _usable(blob)
+        if isinstance(blob, bytes):
+            image = decode(blob, name, reading.voi, reading.least_side)
+        else:
+            image = _usable(blob)
         coloured = reading.colour == "grey" and is_colour(image)
-        return Decoded(path, prepare(image, reading), digest_of(blob), coloured)
+        digest = digest_of(blob) if hashed else ""
+        return Decoded(path, prepare(image, reading), digest, coloured)
     except ValueError as error:
         reason = str(error)
         named = reason.startswith("Cannot read")
@@ -129,20 +135,20 @@ def ahead(
     items: Iterable[Item],
     *,
     jobs: int,
-    lookahead: int = 0,
+    handful: int = _HANDFUL,
 ) -> Iterator[Result]:
     """Yield ``function(item)`` in order, working on threads while the caller does other things.
 
-    At most `lookahead` results wait for the caller, and enough to keep `jobs` threads busy.
+    A thread is given a `handful` of items at a time. No more results wait for the caller than
+    keep `jobs` threads busy.
     """
     items = iter(items)
-    handfuls = max(2 * jobs, lookahead // _HANDFUL)
     pool = ThreadPoolExecutor(jobs)
     running: deque[Future[list[Result]]] = deque()
     try:
-        while handful := list(islice(items, _HANDFUL)):
-            running.append(pool.submit(_all, function, handful))
-            if len(running) > handfuls:
+        while some := list(islice(items, handful)):
+            running.append(pool.submit(_all, function, some))
+            if len(running) > 2 * jobs:
                 yield from running.popleft().result()
         while running:
             yield from running.popleft().result()

@@ -81,7 +81,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Shape of one image (c, h, w) or one vector (d,).
     offset_ : float
         `score_samples` at the threshold: below it `predict` says −1 (minority). Set so that
-        `contamination` of the training images fall below.
+        `contamination` of the training images fall below (of 256 drawn ones for AnoGAN, whose
+        score is a search).
     history_ : list of dict
         One row an epoch: stage, epoch, and each term of the loss.
     seed_ : int
@@ -115,6 +116,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         "device": [str],
         "verbose": ["verbose"],
     }
+
+    # How many training images, drawn by the seed, give `offset_`: as a rule all of them.
+    _threshold_images: ClassVar[int | None] = None
 
     # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
 
@@ -191,8 +195,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
             self._fit(batches, runs)
             self.threads_ = torch.get_num_threads()
-            scores = self._scores(batches)
-            self.residual_scale_ = self._residual_scale(array, source="training")
+            drawn = self._drawn(array)
+            scores = self._scores(self._batches(drawn))
+            self.residual_scale_ = self._residual_scale(drawn, source="training")
         self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
         return self
 
@@ -389,10 +394,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
             self._validate_params()
             with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
+                with torch.device("meta"):  # a header must not ask for more memory than its file
+                    self._build()
+                self._check_shapes(tensors)
                 self._build()
             self._fill(tensors)
-        except (TypeError, KeyError, RuntimeError) as error:
-            raise ValueError(f"Cannot read model '{path}': {error}.") from error
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot read model '{path}': {reason}.") from error
         return self
 
     def _learned(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -413,6 +422,17 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             else:
                 values[name] = value
         return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, values
+
+    def _check_shapes(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in vars(self).items():
+            if isinstance(module, nn.Module):
+                for key, value in module.state_dict().items():
+                    has = tensors[f"{name}.{key}"].shape
+                    if has != value.shape:
+                        raise ValueError(
+                            f"its parameters make {key!r} {tuple(value.shape)}, its file holds "
+                            f"{tuple(has)}"
+                        )
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         modules = {k: v for k, v in vars(self).items() if isinstance(v, nn.Module)}
@@ -453,6 +473,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         checked: np.ndarray = array
         return checked
+
+    def _drawn(self, array: np.ndarray) -> np.ndarray:
+        """Give the training images whose scores set the threshold."""
+        count = self._threshold_images
+        if count is None or len(array) <= count:
+            return array
+        rows = np.random.default_rng(self.seed_).choice(len(array), count, replace=False)
+        return array[np.sort(rows)]
 
     def _batches(self, array: np.ndarray) -> Batches:
         device = self._device()

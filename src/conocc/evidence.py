@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -219,5 +220,13 @@ def _read(path: Path, names: set[str], later: Set[str] = frozenset()) -> dict[st
             return {name: file[name] for name in names - (later - set(file.files))}
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,  # encrypted, or compressed in a way that Python does not know
+    ) as error:
         raise ValueError(f"Cannot read '{path}': {error}.") from error

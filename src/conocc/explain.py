@@ -104,7 +104,7 @@ def explain_files(
     cases: list[_Case] = []
     errors: list[tuple[str, str]] = []
     of_residual = True
-    blocks = load_images(where, reading, shape=detector.input_shape_, jobs=jobs, verbose=verbose)
+    blocks = load_images(where, reading, detector.input_shape_, jobs=jobs, verbose=verbose)
     for block in blocks:
         errors.extend(block.errors)
         for case, is_sum in _explained(detector, scale, block, out, first=len(cases)):

@@ -153,7 +153,7 @@ def export_run(
 ) -> Parity:
     """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
 
-    `where` names images to compare on, of which the first few hundred are read, as the training
+    `where` names images to compare on, of which the first 64 are read as the training
     images were; one that cannot be read is a `ValueError`.
     """
     detector = load_model(run)
@@ -162,7 +162,7 @@ def export_run(
         if detector.reading_ is None:
             raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
         reading = Reading.from_dict(detector.reading_)
-        block = next(load_images(where, reading, shape=detector.input_shape_, jobs=jobs))
+        block = next(load_images(where, reading, detector.input_shape_, jobs=jobs))
         for _, reason in block.errors:
             raise ValueError(reason)
         images = block.images

@@ -1,26 +1,47 @@
-"""Images without a class, to be scored: files and folders, in blocks, bad ones set aside."""
+"""Images without a class, to be scored: listed, cut into parts, and read in blocks.
+
+What is listed are plain values, so that any process, on any machine that sees the same disk, can
+read any part of it. Images that cannot be read are set aside, each with the reason.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from conocc.archives import is_archive
-from conocc.decoding import Decoded, Unreadable, ahead, decode_one, pixels, threads
+from conocc.decoding import (
+    Decoded,
+    Surveyed,
+    Unreadable,
+    ahead,
+    decode_one,
+    pixels,
+    survey_one,
+    threads,
+    told_path,
+)
+from conocc.formats.nifti import is_volume_name, volume_and_slice
 from conocc.layouts import is_manifest, list_cohort
-from conocc.listing import Fetch, read_file, shown, walk
+from conocc.listing import Entry, Fetch, Listing, content, of_files, shown, walk
 from conocc.phantoms import PHANTOMS
 from conocc.progress import bar
 from conocc.readers import Reading
+from conocc.volumes import fetch_images, with_slices
 
-BLOCK = 256
+logger = logging.getLogger("conocc")
+
+Item = tuple[str, Fetch]
+
+BLOCK = 64  # images that `load_images` gives out together
 
 
 @dataclass(frozen=True)
@@ -31,127 +52,227 @@ class Block:
     ----------
     images : ndarray of float32, shape (k, c, h, w)
         k can be 0, where nothing could be read.
-    path, digest : tuple of str, length k
+    path : tuple of str, length k
         Where a path repeats what a DICOM file says of its patient, pseudonyms stand for that.
     errors : tuple of (path, reason)
-        The images met on the way that cannot be scored, each with a sentence.
+        The images among them that cannot be scored, each with a sentence.
     """
 
     images: npt.NDArray[np.float32]
     path: tuple[str, ...]
-    digest: tuple[str, ...]
     errors: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What one argument of `load_images` leads to."""
+class Part:
+    """Some of the images that one argument of `list_images` leads to.
 
-    paths: Sequence[str] = ()
-    fetches: Iterable[Fetch] = ()
-    errors: tuple[tuple[str, str], ...] = ()
+    Attributes
+    ----------
+    where : str
+        The folder that the files lie in, or an archive, as an absolute path; or a phantom.
+    names : tuple of str
+        Paths of files inside the folder, or of images inside the archive.
+    told : str
+        What stands before a name where an image is named.
+    first : int or None
+        The place in the archive or phantom of the first image; None for files.
+    axis : {"axial", "coronal", "sagittal"}
+        How volumes among the files are cut into slices.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    told: str
+    first: int | None = None
+    axis: str = "axial"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def cut(self, start: int, stop: int) -> Part:
+        """Take the images from `start` up to `stop`."""
+        first = None if self.first is None else self.first + start
+        return replace(self, names=self.names[start:stop], first=first)
+
+    def paths(self) -> Iterator[str]:
+        """Yield the path of each image, which is not to be told before its file was read."""
+        return (self.told + name for name in self.names)
+
+    def stamps(self) -> list[tuple[int, int] | None]:
+        """Size and time of each file, or of the archive; None where there is none."""
+        if self.first is not None:
+            return [_stamp(self.where)]
+        files = (volume_and_slice(name)[0] for name in self.names)
+        return [_stamp(os.path.join(self.where, file)) for file in files]
+
+    def items(self, size: int | None) -> Iterator[Item]:
+        """Pair the path of each image with what fetches it; a phantom is drawn at `size`."""
+        return zip(self.paths(), self._fetches(size), strict=True)
+
+    def _fetches(self, size: int | None) -> Iterable[Fetch]:
+        if self.first is None:
+            fetch_file = partial(partial, _fetched, self.where)
+            folder = Path(self.where)
+            return fetch_images(folder, self.names, self.axis, fetch_file, self.told)
+        listing = _archive(self.where, size, _stamp(self.where))
+        return listing.fetch(range(self.first, self.first + len(self.names)))
 
 
-def load_images(
-    where: Sequence[str | os.PathLike[str]],
-    reading: Reading,
-    *,
-    shape: tuple[int, int, int] | None = None,
-    jobs: int | None = None,
-    verbose: int = 0,
-) -> Iterator[Block]:
-    """Read images block by block, in bounded memory, the next block while this one is scored.
+def list_images(where: Sequence[str | os.PathLike[str]], reading: Reading) -> list[Part]:
+    """Find the images that are to be scored.
 
     Parameters
     ----------
     where : sequence of path
         Image files, and folders, which are searched to the ground; also archives, manifests and
-        names of phantoms, whose classes and splits are then of no concern.
+        names of phantoms, whose classes and splits are then of no concern. Volumes are read, to
+        list their slices (`conocc.volumes`); what is left aside is logged.
     reading : Reading
-        How to read them: as the images were read that the detector learned from.
-    shape : (c, h, w), optional
-        What a detector takes; images that come out otherwise are errors.
-        Without it, the first image sets the shape.
-    jobs : int, optional
-        Threads that decode; all cores by default.
-    verbose : int, default=0
+        A phantom is drawn at its size.
 
-    Yields
-    ------
-    Block
-        At most `BLOCK` images and errors, in the order of `where` and, in a folder, of the
-        paths. There is one at least, if `where` is not empty.
+    Returns
+    -------
+    list of Part
+        One for each of `where`, in their order and, in a folder, in that of the paths. What is
+        not there, and a folder without images, is a part of one image that cannot be read.
     """
-    workers = threads(jobs)
-    sources = [_source(os.fspath(one), reading) for one in where]
-    paths = [path for source in sources for path in source.paths]
-    fetches = chain.from_iterable(source.fetches for source in sources)
-    errors = [error for source in sources for error in source.errors]
-    good: list[Decoded] = []
-    work = ahead(
-        partial(decode_one, reading),
-        zip(paths, fetches, strict=True),
-        jobs=workers,
-        lookahead=BLOCK,
-    )
-    with bar("Scoring images", len(paths), verbose=verbose) as advance:
-        for result in work:
-            if isinstance(result, Unreadable):
-                errors.append((shown(result.path), result.reason))
-            elif result.image.shape != (shape := shape or _shape(result)):
-                errors.append((shown(result.path), _misfit(result, shape)))
-            else:
-                good.append(result)
-            if len(good) + len(errors) >= BLOCK:
-                yield _block(good, errors, reading)
-                good, errors = [], []
-            advance()
-    if good or errors:
-        yield _block(good, errors, reading)
+    return [_part(os.fspath(one), reading) for one in where]
 
 
-def _source(where: str, reading: Reading) -> _Source:
+def _part(where: str, reading: Reading) -> Part:
     path = Path(where)
     if where in PHANTOMS or is_archive(path):
-        listing = list_cohort(where, reading.size)
-        names = [f"{where}/{entry.path}" for entry in listing.entries]
-        return _Source(names, listing.fetch(range(len(names))))
+        names = tuple(entry.path for entry in list_cohort(where, reading.size).entries)
+        return Part(where if where in PHANTOMS else _absolute(path), names, f"{where}/", first=0)
     if is_manifest(path):
-        inside = [entry.path for entry in list_cohort(where).entries]
-        return _files(path.parent, inside)
-    if not path.is_dir():
-        return _Source([path.as_posix()], [partial(read_file, Path(), where)])
-    inside = list(walk(path).images)
-    if not inside:
-        return _Source(errors=((shown(where), f"'{shown(where)}' holds no images."),))
-    return _files(path, inside)
+        entries = list_cohort(where).entries
+        return _files(path.parent, tuple(entry.path for entry in entries), reading)
+    if path.is_dir() and (inside := walk(path).images):
+        return _files(path, inside, reading)
+    before, slash, name = path.as_posix().rpartition("/")
+    return _cut(Part(_absolute(path.parent), (name,), before + slash, axis=reading.axis))
 
 
-def _files(folder: Path, inside: Sequence[str]) -> _Source:
-    return _Source(
-        [(folder / path).as_posix() for path in inside],
-        (partial(read_file, folder, path) for path in inside),
+def _files(folder: Path, inside: tuple[str, ...], reading: Reading) -> Part:
+    told = (folder / "x").as_posix().removesuffix("x")
+    return _cut(Part(_absolute(folder), inside, told, axis=reading.axis))
+
+
+def _cut(part: Part) -> Part:
+    """Put the slices of volumes in their place."""
+    if not any(map(is_volume_name, part.names)):
+        return part
+    files = of_files("files", Path(part.where), [Entry(name, label="") for name in part.names])
+    listing = with_slices(files, part.axis, jobs=threads(None))
+    for note in listing.notes:
+        logger.info(note)
+    return replace(part, names=tuple(entry.path for entry in listing.entries))
+
+
+def _absolute(path: Path) -> str:
+    # Another process may have another working directory. Links stay as they are.
+    return str(path.absolute())
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # gone, or a name that no disk can hold
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _archive(where: str, size: int | None, stamp: tuple[int, int] | None) -> Listing:
+    # Once a process, and anew when the archive has changed.
+    return list_cohort(where, size)
+
+
+def _fetched(folder: str, name: str) -> bytes:
+    path = os.path.join(folder, name)
+    try:
+        return content("", path)
+    except ValueError:
+        if os.path.isdir(path):
+            raise ValueError("it is a folder without images") from None
+        raise
+
+
+def shards(parts: Iterable[Part], n: int) -> Iterator[tuple[Part, ...]]:
+    """Cut parts, in their order, into pieces of `n` images each and the rest.
+
+    >>> [[len(part) for part in shard] for shard in shards([Part("a", ("x",) * 5, "")], 2)]
+    [[2], [2], [1]]
+    """
+    shard: list[Part] = []
+    for part in parts:
+        start = 0
+        while start < len(part):
+            stop = start + n - sum(map(len, shard))
+            shard.append(part.cut(start, stop))
+            start = stop
+            if sum(map(len, shard)) == n:
+                yield tuple(shard)
+                shard = []
+    if shard:
+        yield tuple(shard)
+
+
+def told_paths(parts: Iterable[Part], size: int | None) -> Iterator[str]:
+    """Yield each path as it may be told, without decoding an image."""
+    for path, fetch in chain.from_iterable(part.items(size) for part in parts):
+        surveyed = survey_one(fetch)
+        person = surveyed.person if isinstance(surveyed, Surveyed) else None
+        yield shown(told_path(path, person))
+
+
+def read_block(reading: Reading, shape: tuple[int, ...], items: Iterable[Item]) -> Block:
+    """Read images that a detector of input `shape`, (c, h, w), will score together.
+
+    One that comes out in another shape is an error like one that cannot be read.
+    """
+    good: list[Decoded] = []
+    errors: list[tuple[str, str]] = []
+    for item in items:
+        result = decode_one(reading, item, hashed=False)
+        if isinstance(result, Unreadable):
+            errors.append((shown(result.path), result.reason))
+        elif result.image.shape != shape:
+            errors.append((shown(result.path), _misfit(result, shape)))
+        else:
+            good.append(result)
+    return Block(
+        images=np.stack([one.image for one in good]) if good else np.empty((0, *shape), np.float32),
+        path=tuple(one.path for one in good),
+        errors=tuple(errors),
     )
 
 
-def _shape(decoded: Decoded) -> tuple[int, int, int]:
-    c, h, w = decoded.image.shape
-    return c, h, w
+def load_images(
+    where: Sequence[str | os.PathLike[str]],
+    reading: Reading,
+    shape: tuple[int, ...],
+    *,
+    jobs: int | None = None,
+    verbose: int = 0,
+) -> Iterator[Block]:
+    """Yield the images that `where` leads to (`list_images`) in blocks, as `read_block` reads them.
+
+    `jobs` threads, by default one a core, read ahead while the caller works on a block.
+    """
+    parts = list_images(where, reading)
+    items = chain.from_iterable(part.items(reading.size) for part in parts)
+    handfuls = iter(lambda: list(islice(items, BLOCK)), [])
+    read = partial(read_block, reading, shape)
+    with bar("Reading images", sum(map(len, parts)), verbose=verbose) as advance:
+        for block in ahead(read, handfuls, jobs=threads(jobs), handful=1):
+            yield block
+            advance(len(block.path) + len(block.errors))
 
 
 def _misfit(decoded: Decoded, shape: tuple[int, ...]) -> str:
     return (
         f"'{shown(decoded.path)}' has {pixels(decoded.image.shape)}, "
         f"where {pixels(shape)} are expected."
-    )
-
-
-def _block(good: list[Decoded], errors: list[tuple[str, str]], reading: Reading) -> Block:
-    side = reading.size or 0
-    nothing = np.empty((0, 3 if reading.colour == "rgb" else 1, side, side), dtype=np.float32)
-    return Block(
-        images=np.stack([decoded.image for decoded in good]) if good else nothing,
-        path=tuple(decoded.path for decoded in good),
-        digest=tuple(decoded.digest for decoded in good),
-        errors=tuple(errors),
     )

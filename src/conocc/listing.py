@@ -168,7 +168,7 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 def is_image_name(path: str) -> bool:
     """Say whether the suffix is that of a format that can be read."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES
+    return path.lower().endswith(tuple(SUFFIXES))
 
 
 def _is_dicom(folder: Path, path: str) -> bool:
@@ -202,20 +202,30 @@ def shown(path: object) -> str:
 def read_file(folder: Path, path: str) -> bytes:
     """Read a whole file, or say in one sentence why it cannot be read."""
     try:
+        return content(folder, path)
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{shown(path)}': {error}.") from None
+
+
+def content(folder: str | os.PathLike[str], path: str) -> bytes:
+    """Read a whole file, or say why it cannot be read, without its name."""
+    try:
         path.encode()
-        status = (folder / path).stat()
+        where = os.path.join(folder, path)
+        status = os.stat(where)
         if not stat.S_ISREG(status.st_mode):
             # A pipe named 'x.png' would be waited for in vain.
             reason = "it is not a regular file"
         elif status.st_size > MOST_BYTES:
             reason = f"it has {status.st_size} bytes, where at most {MOST_BYTES} are read"
         else:
-            return (folder / path).read_bytes()
+            with open(where, "rb") as file:
+                return file.read()
     except UnicodeEncodeError:
         reason = "its name is not valid Unicode, so no table could hold it"
     except OSError as error:
         reason = error.strerror or type(error).__name__
-    raise ValueError(f"Cannot read '{shown(path)}': {reason}.")
+    raise ValueError(reason)
 
 
 def fetch_files(folder: Path, entries: Sequence[Entry], rows: Sequence[int]) -> Iterator[Fetch]:

@@ -10,7 +10,8 @@ What is done to values: palettes become RGB, JPEG's YCbCr becomes RGB, grey leve
 bits in PNG, TIFF and BMP are spread over 0 to 255, booleans become 0 and 1, and TIFF's
 white-is-zero is inverted. EXIF orientation is applied; gamma, colour profiles and the maximum
 that a PNM header states are not. CMYK and other colours are refused. What is done to DICOM is told
-in `conocc.formats.dicom`.
+in `conocc.formats.dicom`, to NIfTI in `conocc.formats.nifti`: its files are volumes, which
+`conocc.volumes` has cut into slices before anything here sees them.
 
 Letters: h and w pixels, c channels.
 """
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
-from conocc.formats import dicom
+from conocc.formats import dicom, nifti
 from conocc.formats.dicom import Person, person_of
 from conocc.formats.jpeg import read_jpeg
 from conocc.formats.npy import read_npy
@@ -45,6 +46,7 @@ __all__ = [
     "MAX_PIXELS",
     "READERS",
     "SMALLEST_SIZE",
+    "SPARE",
     "SUFFIXES",
     "Format",
     "Person",
@@ -60,6 +62,8 @@ Floats = NDArray[np.float32]
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 SMALLEST_SIZE = 16
+# How many times the size asked for a JPEG must keep when it is decoded at a fraction of its own.
+SPARE = 2
 
 
 # A file to an array
@@ -82,7 +86,7 @@ def read_image(path: str | os.PathLike[str], voi: str = "none") -> Pixels:
     return decode(Path(path).read_bytes(), os.fspath(path), voi)
 
 
-def decode(data: bytes, name: str, voi: str = "none") -> Pixels:
+def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -> Pixels:
     r"""Turn the bytes of an image file into its pixels, whatever its name ends in.
 
     Parameters
@@ -93,6 +97,9 @@ def decode(data: bytes, name: str, voi: str = "none") -> Pixels:
         What to call it in an error.
     voi : {"none", "file", "CENTER,WIDTH"}
         The window of DICOM; see `Reading`. Other formats have none.
+    side : int, optional
+        What both sides of a JPEG should keep; it is decoded at a half, a quarter or an eighth of
+        its size where they do. Other formats come whole.
 
     Returns
     -------
@@ -105,7 +112,7 @@ def decode(data: bytes, name: str, voi: str = "none") -> Pixels:
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
         images, transparent pixels or pixels that are not finite, or needs the extra ``deep`` or
-        ``dicom``; or if it is a DICOM object that is no image.
+        ``dicom``; or if it is a DICOM object that is no image, or a NIfTI volume.
 
     Examples
     --------
@@ -117,7 +124,8 @@ def decode(data: bytes, name: str, voi: str = "none") -> Pixels:
     """
     try:
         known = _format(data)
-        return _checked(known.read(data, voi) if known.has_windows else known.read(data))
+        options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
+        return _checked(known.read(data, *options))
     except ValueError as error:
         raise _unreadable(name, error) from error
 
@@ -186,6 +194,11 @@ class Reading:
         The window of grey DICOM images, which spreads the values of interest over 0 to 1: none,
         so that all values stay; the one in each file, without which it is refused; or this one,
         such as "40,400", for all.
+    axis : {"axial", "coronal", "sagittal"}
+        How NIfTI volumes are cut into slices, which are the images.
+    scaled : bool
+        Whether a JPEG at least `SPARE` times 2, 4 or 8 as large as `size` on both sides is decoded
+        at a half, a quarter or an eighth of its size, before it is resized.
 
     Raises
     ------
@@ -195,13 +208,15 @@ class Reading:
     Examples
     --------
     >>> Reading.from_dict(Reading(size=64).to_dict())
-    Reading(size=64, colour='grey', fit='stretch', voi='none')
+    Reading(size=64, colour='grey', fit='stretch', voi='none', axis='axial', scaled=False)
     """
 
     size: int | None
     colour: str = "grey"
     fit: str = "stretch"
     voi: str = "none"
+    axis: str = "axial"
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         if self.size is not None and (type(self.size) is not int or self.size < SMALLEST_SIZE):
@@ -209,8 +224,8 @@ class Reading:
                 f"The 'size' parameter of Reading must be an integer of at least {SMALLEST_SIZE}, "
                 f"or None. Got {self.size!r} instead."
             )
-        for parameter, value, known in (("colour", self.colour, COLOURS), ("fit", self.fit, FITS)):
-            if value not in tuple(known):
+        for parameter, known in (("colour", COLOURS), ("fit", FITS), ("axis", nifti.AXES)):
+            if (value := getattr(self, parameter)) not in tuple(known):
                 raise ValueError(
                     f"The '{parameter}' parameter of Reading must be one of "
                     f"{', '.join(map(repr, known))}. Got {value!r} instead."
@@ -222,15 +237,25 @@ class Reading:
                 f"'CENTER,WIDTH' of a width of at least 1, such as '40,400'. "
                 f"Got {self.voi!r} instead."
             )
+        if type(self.scaled) is not bool:
+            raise ValueError(
+                f"The 'scaled' parameter of Reading must be True or False. "
+                f"Got {self.scaled!r} instead."
+            )
+
+    @property
+    def least_side(self) -> int | None:
+        """What both sides of a JPEG should keep when it is decoded; None for all they have."""
+        return SPARE * self.size if self.scaled and self.size is not None else None
 
     def to_dict(self) -> dict[str, int | str | None]:
         """Give plain values, for JSON.
 
-        A window that is not asked for is left out: what was saved, cached or begun before there
-        were windows was read in the same way.
+        A window, an axis and scaled decoding that are not asked for are left out: what was saved,
+        cached or begun before there were any was read in the same way.
         """
         values = dataclasses.asdict(self)
-        return values if self.voi != "none" else {k: v for k, v in values.items() if k != "voi"}
+        return {k: v for k, v in values.items() if k not in _LATER or v != getattr(Reading, k)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Reading:
@@ -248,6 +273,10 @@ class Reading:
         if "size" not in values:
             raise ValueError(f"A Reading must have a 'size'. Got {dict(values)!r} instead.")
         return cls(**values)
+
+
+# What came when models had been saved already; they were read as by its defaults.
+_LATER = ("voi", "axis", "scaled")
 
 
 def _is_window(voi: object) -> bool:
@@ -362,21 +391,24 @@ def read_bmp(data: bytes) -> Pixels:
 class Format(NamedTuple):
     """How a format's files begin, what their names end in, and the function that reads them.
 
-    Where images have windows, the function takes the one asked for as well.
+    Where images have windows, the function takes the one asked for as well; where they can be
+    decoded at a fraction of their size, the side to keep.
     """
 
     signature: re.Pattern[bytes]
     suffixes: tuple[str, ...]
     read: Callable[..., Pixels]
     has_windows: bool = False
+    has_scales: bool = False
 
 
 # The first signature that matches decides; the weakest, with which a text may begin, is last.
 # What precedes DICOM's may be anything, another format's beginning too.
 READERS: dict[str, Format] = {
     "DICOM": Format(dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True),
+    "NIfTI": Format(nifti.SIGNATURE, nifti.SUFFIXES, nifti.read_whole),
     "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png),
-    "JPEG": Format(re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg"), read_jpeg),
+    "JPEG": Format(re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg"), read_jpeg, has_scales=True),
     "TIFF": Format(re.compile(rb"II[*+]\0|MM\0[*+]"), (".tif", ".tiff"), read_tiff),
     "PNM": Format(re.compile(rb"P[2356][\s#]"), (".pgm", ".ppm", ".pnm"), read_pnm),
     "NPY": Format(re.compile(rb"\x93NUMPY[\1\2\3]\0"), (".npy",), read_npy),

@@ -8,7 +8,7 @@
 ``model.safetensors``    the detector, with its calibration scores, if it is calibrated
 ``calibration.csv``      the score of every calibration image, if it is calibrated
 ``scores.csv``           the score of every test image; `evaluate` writes it
-``metrics.json``         AUC, AUPR-maj, AUPR-min with intervals and counts, the threshold, what
+``metrics.json``         the metrics with intervals, the counts, the threshold, what
                          it promises and how that turned out; likewise
 ``gallery.npz``          the images it erred on most, with reconstructions; likewise
 ``embedding.npz``        bottleneck features, where the method has them; likewise
@@ -22,11 +22,10 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,20 +34,19 @@ import torch
 
 from conocc._version import __version__
 from conocc.cohort import Cohort
-from conocc.decisions import Rule, decisions, realised
+from conocc.decisions import RULE, Rule, decisions, realised
 from conocc.evidence import Embedding, embedding_of, gallery_of
-from conocc.files import write_csv, write_json, write_text
-from conocc.incoming import load_images
-from conocc.intervals import auc_interval, bootstrap_interval
+from conocc.files import held, write_csv, write_json, write_text
+from conocc.intervals import metric_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
-from conocc.readers import Reading
 
 logger = logging.getLogger("conocc")
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 RUN_FORMAT = 1
-# What nobody asked for: the detector's own threshold.
-RULE = Rule()
 # What may change between two calls of the same fit.
 FREE_PARAMETERS = {"device", "verbose"}
 COHORT_COLUMNS = ("path", "digest", "label", "minority", "patient")
@@ -93,41 +91,44 @@ def fit_run(
     ------
     ValueError
         If `out` holds a run of other settings, or the cohort has too few training images.
+    BlockingIOError
+        If another process is at work in `out`.
     """
     out = Path(out)
     detector = make_detector(method, params)
     identity = _identity(cohort, method, detector)
-    if _is_finished(out, identity):
-        return False
-    training = cohort.where(split="train", minority=False)
-    if not len(training):
-        raise ValueError(f"Cohort '{cohort.name}' has no majority image to train on.")
+    with held(out):
+        if _is_finished(out, identity):
+            return False
+        training = cohort.where(split="train", minority=False)
+        if not len(training):
+            raise ValueError(f"Cohort '{cohort.name}' has no majority image to train on.")
 
-    about = {
-        **identity,
-        "command": command,
-        "loading": dict(loading or {}),
-        "notes": list(cohort.notes),
-        "versions": versions(),
-    }
-    write_json(out / "run.json", {**about, "finished": False})
-    write_text(out / "split.csv", cohort.table().to_csv(index=False, lineterminator="\n"))
-    checkpoint = out / "checkpoint"
-    start = time.perf_counter()
-    patients = training.patient if cohort.patients_known else None
-    detector.fit(training.images, groups=patients, checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    # A method without epochs has a history too, an empty one.
-    history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
-    write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
-    calibrating = cohort.where(split="calibration")
-    if len(calibrating):
-        about["calibration"] = _calibrate(detector, calibrating, out, command)
-    detector.save(out / "model.safetensors", reading=cohort.reading.to_dict())
-    done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
-    write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
-    checkpoint.unlink(missing_ok=True)
-    return True
+        about = {
+            **identity,
+            "command": command,
+            "loading": dict(loading or {}),
+            "notes": list(cohort.notes),
+            "versions": versions(),
+        }
+        write_json(out / "run.json", {**about, "finished": False})
+        write_text(out / "split.csv", cohort.table().to_csv(index=False, lineterminator="\n"))
+        checkpoint = out / "checkpoint"
+        start = time.perf_counter()
+        patients = training.patient if cohort.patients_known else None
+        detector.fit(training.images, groups=patients, checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        # A method without epochs has a history too, an empty one.
+        history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
+        write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
+        calibrating = cohort.where(split="calibration")
+        if len(calibrating):
+            about["calibration"] = _calibrate(detector, calibrating, out, command)
+        detector.save(out / "model.safetensors", reading=cohort.reading.to_dict())
+        done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
+        write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
+        checkpoint.unlink(missing_ok=True)
+        return True
 
 
 def versions() -> dict[str, str]:
@@ -194,6 +195,21 @@ def read_run(out: Path) -> dict[str, Any]:
 # --- calibrating -------------------------------------------------------------------------------
 
 
+def _alone(
+    function: Callable[Concatenate[str | Path, P], R],
+) -> Callable[Concatenate[str | Path, P], R]:
+    """Keep other processes out of the run's folder meanwhile; it must be there already."""
+
+    @wraps(function)
+    def alone(run: str | Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        read_run(Path(run))
+        with held(Path(run)):
+            return function(run, *args, **kwargs)
+
+    return alone
+
+
+@_alone
 def calibrate_run(run: str | Path, cohort: Cohort, *, command: str) -> dict[str, Any]:
     """Calibrate a finished run on the majority images of a cohort, in place of a former time.
 
@@ -264,75 +280,28 @@ def _calibrate(
     }
 
 
-# --- scoring -----------------------------------------------------------------------------------
+# --- a fitted model ----------------------------------------------------------------------------
+
+
+def model_path(run: str | Path) -> Path:
+    """Find the model of a finished run's folder; a model's own file is taken as it is."""
+    run = Path(run)
+    if not run.is_dir():
+        return run
+    if not read_run(run)["finished"]:
+        raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
+    return run / "model.safetensors"
 
 
 def load_model(run: str | Path) -> Any:
     """Load the detector of a run's folder, or of a model file."""
-    run = Path(run)
-    if run.is_dir():
-        if not read_run(run)["finished"]:
-            raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
-        run = run / "model.safetensors"
-    return load(run)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How many files `score_files` scored, and which it could not read: (path, reason).
-
-    `words` say which rule made the predictions, and what it promises.
-    """
-
-    count: int
-    words: str
-    errors: tuple[tuple[str, str], ...]
-
-
-def score_files(
-    run: str | Path,
-    where: Sequence[str | Path],
-    out: str | Path,
-    *,
-    jobs: int | None = None,
-    rule: Rule = RULE,
-    verbose: int = 0,
-) -> Scored:
-    """Score files, folders or cohorts into a CSV table, read as the training images were.
-
-    `rule` says when an image is ``predicted`` to be of the minority.
-    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each.
-    """
-    out = Path(out)
-    detector = load_model(run)
-    if detector.reading_ is None:
-        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-    reading = Reading.from_dict(detector.reading_)
-    decided = decisions(detector, rule)
-    errors: list[tuple[str, str]] = []
-    count = 0
-
-    def scored() -> Iterator[tuple[Sequence[str], np.ndarray]]:
-        nonlocal count
-        for block in load_images(where, reading, jobs=jobs, verbose=verbose):
-            errors.extend(block.errors)
-            if block.path:
-                scores = detector.anomaly_score(block.images)
-                count += len(scores)
-                yield block.path, scores
-
-    write_csv(out, ("path", *SCORE_COLUMNS), decided.rows(scored()))
-    listed = out.with_name("errors.csv")
-    if errors:
-        write_csv(listed, ("path", "reason"), errors)
-    else:
-        listed.unlink(missing_ok=True)  # of an earlier call
-    return Scored(count, decided.words(), tuple(errors))
+    return load(model_path(run))
 
 
 # --- evaluating --------------------------------------------------------------------------------
 
 
+@_alone
 def evaluate_run(
     run: str | Path, cohort: Cohort, *, command: str, rule: Rule = RULE
 ) -> dict[str, Any]:
@@ -347,10 +316,9 @@ def evaluate_run(
     Returns
     -------
     dict
-        ``metrics`` (name to value, low, high), ``threshold`` (of the anomaly score),
-        ``decision`` (its rule, with what it promises in ``words``), ``realised`` (how that
-        turned out, see `conocc.decisions.realised`), ``counts``, ``prevalence``, ``left_out``,
-        and what made it.
+        ``metrics`` (name to value, low, high), ``decision`` (the rule, its ``threshold`` of the
+        anomaly score, and what it promises in ``words``), ``realised`` (how that turned out, see
+        `conocc.decisions.realised`), ``counts``, ``prevalence``, ``left_out``, and what made it.
 
     Raises
     ------
@@ -375,18 +343,18 @@ def evaluate_run(
             f"{counts['minority']} minority test images; both classes are needed.{why}"
         )
     scores = detector.anomaly_score(test.images)
-    called = decided.called(scores, patient)
+    decided = decided.settled(scores, patient)
+    called = decided.called(scores)
     table = zip(
         *(getattr(test, name).tolist() for name in COHORT_COLUMNS),
         scores.tolist(),
-        *decided.columns(scores, patient),
+        *decided.columns(scores),
         strict=True,
     )
     result = {
         "format": RUN_FORMAT,
         "cohort": cohort.name,
         "metrics": measured(test.minority, scores, patient),
-        "threshold": decided.threshold,
         "decision": decided.as_json(),
         "realised": realised(test.minority, called, patient=patient, unit=rule.unit),
         "counts": counts,
@@ -403,6 +371,7 @@ def evaluate_run(
     return result
 
 
+@_alone
 def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
     """Write ``embedding.npz`` alone, of the same images as `evaluate_run`, and return it.
 
@@ -431,7 +400,7 @@ def measured(
 ) -> dict[str, dict[str, Any]]:
     """Give each metric with its 95 % interval, by patient where patients are known.
 
-    Where there are too few patients for an interval, the reason stands in its place.
+    Where the images cannot give an interval, the reason stands in its place.
     """
     return {name: _with_interval(name, minority, anomaly_score, patient) for name in METRICS}
 
@@ -439,14 +408,12 @@ def measured(
 def _with_interval(
     name: str, minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
 ) -> dict[str, Any]:
-    metric = METRICS[name]
-    interval = auc_interval if name == "AUC" else partial(bootstrap_interval, metric)
     try:
-        found: dict[str, Any] = interval(minority, anomaly_score, patient=patient)._asdict()
+        found = metric_interval(name, minority, anomaly_score, patient=patient)._asdict()
     except ValueError as error:
-        value = metric(minority, anomaly_score)
+        value = METRICS[name](minority, anomaly_score)
         return {"value": value, "low": None, "high": None, "reason": str(error)}
-    return found
+    return dict(found)
 
 
 def _test_rows(run: Path, detector: Any, cohort: Cohort) -> tuple[np.ndarray, dict[str, int]]:

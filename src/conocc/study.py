@@ -15,44 +15,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, wait
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
 import torch
-from joblib.externals.loky import get_reusable_executor
 
 from conocc.cohort import Cohort, load_cohort
-from conocc.files import write_json
+from conocc.engines import Task, check_engine, do_all, threads_of
+from conocc.files import held, write_json
 from conocc.methods import METHODS
 from conocc.phantoms import PHANTOMS
-from conocc.progress import bar
 from conocc.protocol import folds
 from conocc.run import FREE_PARAMETERS, evaluate_run, fit_run, make_detector, read_run, versions
 from conocc.tables import RESULT_FORMAT, column_labels, read_row
 
 logger = logging.getLogger("conocc")
 
-ENGINES = ("processes", "dask")
-# A job whose worker died this often is given up.
-MOST_DEATHS = 3
-# A Dask cluster without any worker for so long is taken for lost.
-NO_WORKER_S = 120.0
-_POLL_S = 1.0
-# What a worker may take to save its state when the study is interrupted.
-PATIENCE_S = 30.0
 # `--methods all`: what the paper searched, as columns of their own, since the better one is known
 # by the test labels only.
 VARIANTS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -285,25 +269,13 @@ class _Study:
     def attempts(self, key: str) -> Path:
         return self.folder / "attempts" / f"{key}.json"
 
-    def counts(self, key: str) -> dict[str, int]:
-        """How often a job was `started`, and how often its worker `died` of it."""
-        try:
-            counts: dict[str, int] = json.loads(self.attempts(key).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {"started": 0, "died": 0}
-        return counts
-
-    def finish(self, key: str, row: Mapping[str, Any]) -> None:
-        write_json(self.row(key), row)
-        self.attempts(key).unlink(missing_ok=True)
-
     def forget(self, key: str) -> None:
         """Remove a job's row and attempts; what its run has done stays, to go on from."""
         self.row(key).unlink(missing_ok=True)
         self.attempts(key).unlink(missing_ok=True)
 
 
-class Task(NamedTuple):
+class Order(NamedTuple):
     """A job with what its worker must know: plain values, sent to another process."""
 
     job: Job
@@ -311,55 +283,35 @@ class Task(NamedTuple):
     label: str
     study: str
     command: str
-    share: int
-    deaths: int
 
 
-# Torch's generator and threads are the process's own: two fits in one would mix their numbers.
-_one_at_a_time = threading.Lock()
-
-
-def work(task: Task) -> bool:
-    """Do a job and write its row; an exception becomes a row too. Return whether it was done.
-
-    Dask hands the job of a worker that died to the next one. It is then not done here: the
-    driver, who alone knows what else was running, decides when to try again.
-    A process does one job at a time, however many threads its Dask worker has.
-    """
-    with _one_at_a_time:
-        return _work(task)
-
-
-def _work(task: Task) -> bool:
-    study = _Study(Path(task.study))
-    counts = study.counts(task.key)
-    if study.row(task.key).exists():  # of a worker that outlived an earlier driver by a moment
-        return True
-    if counts["started"] > task.deaths:
-        return False
-    write_json(study.attempts(task.key), {**counts, "started": counts["started"] + 1})
-    row = _blank_row(task)
-    torch.set_num_threads(max(1, joblib.cpu_count() // task.share))
+def do(order: Order, threads: int) -> None:
+    """Do a job and write its row; an exception becomes a row too."""
+    study = _Study(Path(order.study))
+    row = _blank_row(order)
+    torch.set_num_threads(threads)
     try:
-        row |= _result(task, study)
+        row |= _result(order, study)
+    except BlockingIOError as error:  # a worker thought dead is at it still: try again later
+        logger.warning("%s: %s.", order.label, error.strerror)
+        return
     except Exception as error:
-        logger.debug("Job %s failed.", task.key, exc_info=True)
+        logger.debug("Job %s failed.", order.key, exc_info=True)
         row |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
-    study.finish(task.key, row)
-    return True
+    write_json(study.row(order.key), row)
 
 
-def _result(task: Task, study: _Study) -> dict[str, Any]:
-    job = task.job
-    if job_key(job) != task.key:  # the files changed since this process read them, or are others
+def _result(order: Order, study: _Study) -> dict[str, Any]:
+    job = order.job
+    if job_key(job) != order.key:  # the files changed since this process read them, or are others
         forget_cohorts()
-    if job_key(job) != task.key:
+    if job_key(job) != order.key:
         raise ValueError(f"'{job.cohort.where}' holds other images here than for the driver.")
     cohort = _cohort_of(job)
-    run = study.run(task.key)
+    run = study.run(order.key)
     params = {**job.params, "random_state": job.seed}
-    fit_run(cohort, job.method, params, run, command=task.command, loading=asdict(job.cohort))
-    result = evaluate_run(run, cohort, command=task.command)
+    fit_run(cohort, job.method, params, run, command=order.command, loading=asdict(job.cohort))
+    result = evaluate_run(run, cohort, command=order.command)
     about = read_run(run)
     return {
         "status": "done",
@@ -370,17 +322,17 @@ def _result(task: Task, study: _Study) -> dict[str, Any]:
     }
 
 
-def _blank_row(task: Task) -> dict[str, Any]:
+def _blank_row(order: Order) -> dict[str, Any]:
     """Everything about a job but what came of it."""
-    job = task.job
+    job = order.job
     whole = _loaded(job.cohort)
     return {
         "format": RESULT_FORMAT,
-        "key": task.key,
+        "key": order.key,
         "status": "",
         "error": None,
         "method": job.method,
-        "label": task.label,
+        "label": order.label,
         "params": job.detector_params(),
         "cohort": whole.name,
         "images": _content(job.cohort, None, None, None)[:16],
@@ -398,8 +350,8 @@ def _blank_row(task: Task) -> dict[str, Any]:
         "threads": None,
         "notes": None,
         "versions": versions(),
-        "command": task.command,
-        "run": f"jobs/{task.key}",
+        "command": order.command,
+        "run": f"jobs/{order.key}",
     }
 
 
@@ -434,102 +386,60 @@ def run_study(
     ------
     ValueError
         If a cohort or a parameter cannot be used, or the optional Dask is not installed.
+    BlockingIOError
+        If another process is at work in `out`.
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"The 'engine' must be one of {', '.join(ENGINES)}. Got {engine!r}.")
-    if workers < 1:
-        raise ValueError(f"The 'workers' parameter must be 1 or more. Got {workers} instead.")
+    check_engine(engine, workers)
     forget_cohorts()
     study = _Study(Path(out).resolve())
     labels = column_labels([(job.method, job.detector_params()) for job in jobs])
-    keys = [job_key(job) for job in jobs]
-    tasks = {
-        key: Task(job, key, label, str(study.folder), command, workers, 0)
-        for key, job, label in zip(keys, jobs, labels, strict=True)
-    }
-    if retry_failed:
-        for key in tasks:
-            if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
-                study.forget(key)
-    todo = {key: task for key, task in tasks.items() if not study.row(key).exists()}
-    if todo:
-        with _dask(address) if engine == "dask" else _processes(workers) as pool:
-            _do_all(todo, study, pool, total=len(tasks), verbose=verbose)
-    return [read_row(study.row(key)) for key in tasks]
+    tasks = {}
+    for job, label in zip(jobs, labels, strict=True):
+        order = Order(job, job_key(job), label, str(study.folder), command)
+        tasks[order.key] = _task(order, study)
+
+    def give_up(task: Task, reason: str) -> None:
+        row = {**_blank_row(task.job), "status": "error", "error": reason}
+        write_json(task.result, row)
+
+    def ended(task: Task, done: int) -> str:
+        logger.info("%d/%d %s: %s", done, len(tasks), task.name, _said(read_row(task.result)))
+        return str(task.job.label)
+
+    with held(study.folder):
+        if retry_failed:
+            for key in tasks:
+                if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
+                    study.forget(key)
+        todo = [task for task in tasks.values() if not task.result.exists()]
+        if todo:
+            do_all(
+                todo,
+                engine=engine,
+                workers=workers,
+                address=address,
+                give_up=give_up,
+                ended=ended,
+                called="Jobs",
+                total=len(tasks),
+                verbose=verbose,
+            )
+    return [read_row(task.result) for task in tasks.values()]
 
 
-def _do_all(todo: dict[str, Task], study: _Study, pool: _Pool, *, total: int, verbose: int) -> None:
-    """Submit until every job has a row.
-
-    When a worker dies, all that ran at the time are suspects. They are tried again one at a
-    time, after the others, so that a job pays for no death but its own.
-    """
-    for key in todo:  # who was running when an earlier driver was killed is no suspect
-        counts = study.counts(key)
-        if counts["started"]:
-            write_json(study.attempts(key), {**counts, "started": counts["died"]})
-    deaths = {key: study.counts(key)["died"] for key in todo}
-    idle_rounds = 0
-    with bar("Jobs", total, verbose=verbose, done=total - len(todo)) as advance:
-        while todo:
-            fresh = [key for key in todo if not deaths[key]]
-            chosen = fresh or [next(iter(todo))]
-            tasks = [todo[k]._replace(deaths=deaths[k], share=pool.share) for k in chosen]
-            before = len(todo), sum(deaths.values())
-            try:
-                for key in pool.each(tasks):
-                    if key in todo and study.row(key).exists():
-                        _say(todo.pop(key), study, total - len(todo), total, advance)
-            except ConnectionError:
-                _count_deaths([key for key in chosen if key in todo], todo, study, deaths)
-                raise
-            left = [key for key in chosen if key in todo]
-            _count_deaths(left, todo, study, deaths)
-            for key in left:
-                if study.row(key).exists():
-                    _say(todo.pop(key), study, total - len(todo), total, advance)
-            idle_rounds = 0 if before != (len(todo), sum(deaths.values())) else idle_rounds + 1
-            if idle_rounds == MOST_DEATHS:
-                raise ConnectionError("Workers die before they start a job; see their output.")
-
-
-def _count_deaths(
-    keys: Sequence[str], tasks: Mapping[str, Task], study: _Study, deaths: dict[str, int]
-) -> None:
-    """Note the jobs that were started and left no row; give up those it happened to too often."""
-    for key in keys:
-        started = study.counts(key)["started"]
-        if not study.row(key).exists() and started > deaths[key]:
-            deaths[key] = started
-            _died(tasks[key], study, started)
-
-
-def _died(task: Task, study: _Study, deaths: int) -> None:
-    row = _blank_row(task)
-    name = _name(task, row["cohort"])
-    logger.warning("A worker died during %s (attempt %d).", name, deaths)
-    write_json(study.attempts(task.key), {"started": deaths, "died": deaths})
-    if deaths >= MOST_DEATHS:
-        error = f"Its worker died in each of {deaths} attempts (killed, or out of memory)."
-        study.finish(task.key, {**row, "status": "error", "error": error})
-
-
-def _say(task: Task, study: _Study, done: int, total: int, advance: Any) -> None:
-    row = read_row(study.row(task.key))
-    if row["status"] == "done":
-        said = f"AUC {row['metrics']['AUC']['value']:.3f}, {row['seconds']:.0f} s"
-    else:
-        said = f"FAILED: {row['error']}"
-    logger.info("%d/%d %s: %s", done, total, _name(task, row["cohort"]), said)
-    advance(state=task.label)
-
-
-def _name(task: Task, cohort: str) -> str:
-    job = task.job
+def _task(order: Order, study: _Study) -> Task:
+    job = order.job
     part = f"seed {job.seed}" if job.fold is None else f"fold {job.fold}"
-    return f"{task.label} on {cohort}, {part}"
+    name = f"{order.label} on {_loaded(job.cohort).name}, {part}"
+    return Task(order.key, name, do, order, study.row(order.key), study.attempts(order.key))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["status"] == "done":
+        return f"AUC {row['metrics']['AUC']['value']:.3f}, {row['seconds']:.0f} s"
+    return f"FAILED: {row['error']}"
 
 
 # --- costs -------------------------------------------------------------------------------------
@@ -542,7 +452,7 @@ def costs(jobs: Sequence[Job], *, share: int = 1) -> list[float]:
     them, a search by its first steps; a method that has no epochs is fitted whole.
     """
     threads, level = torch.get_num_threads(), logger.level
-    torch.set_num_threads(max(1, joblib.cpu_count() // share))
+    torch.set_num_threads(threads_of(share))
     logger.setLevel(logging.ERROR)  # fits so short are warned about
     measured: dict[tuple[Any, ...], _Cost] = {}
     seconds = []
@@ -613,123 +523,3 @@ def _measured(job: Job, params: Mapping[str, Any]) -> _Cost:
     steps = _MEASURED_STEPS if searches else 1
     score = (time.perf_counter() - start) / (len(few) * steps)
     return _Cost(once, epoch, score)
-
-
-# --- workers -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """What does tasks: an executor of `concurrent.futures`, joblib's own (loky) or Dask's.
-
-    Attributes
-    ----------
-    share
-        Jobs at a time on one machine, which divide its cores.
-    executor
-        Gives the executor, and a new one where the last is broken.
-    deaths
-        What a future raises when its worker died.
-    is_empty
-        Whether there is no worker at all.
-    """
-
-    share: int
-    executor: Callable[[], Any]
-    deaths: tuple[type[BaseException], ...] = (BrokenExecutor,)
-    is_empty: Callable[[], bool] = lambda: False
-
-    def each(self, tasks: Sequence[Task]) -> Iterator[str]:
-        """Do the tasks, and yield the key of each that ends, well or by its worker's death.
-
-        Raises
-        ------
-        ConnectionError
-            If there has been no worker for `NO_WORKER_S`.
-        """
-        executor = self.executor()
-        futures: dict[Any, str] = {}
-        last_alive = time.monotonic()
-        try:
-            for task in tasks:
-                futures[executor.submit(work, task)] = task.key
-            waiting = set(futures)
-            while waiting:
-                ended, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    with suppress(*self.deaths):
-                        future.result()
-                    yield futures[future]
-                if ended or not self.is_empty():
-                    last_alive = time.monotonic()
-                elif time.monotonic() - last_alive > NO_WORKER_S:
-                    raise ConnectionError(LOST)
-        except BrokenExecutor:  # before the last task was submitted
-            yield from futures.values()
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-LOST = "The Dask cluster has no worker left. Start some, and the same command again."
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[_Pool]:
-    def executor() -> Any:
-        return get_reusable_executor(
-            max_workers=workers, timeout=60, initializer=_end_with, initargs=(os.getpid(),)
-        )
-
-    try:
-        yield _Pool(workers, executor)
-    except BaseException:
-        # By a SIGTERM first, on which training saves its state.
-        mine = [p for p in multiprocessing.active_children() if p.name.startswith("LokyProcess")]
-        for process in mine:
-            process.terminate()
-        for process in mine:
-            process.join(PATIENCE_S)
-        executor().shutdown(wait=True, kill_workers=True)
-        raise
-
-
-def _end_with(driver: int) -> None:
-    """Have this worker end, by a SIGTERM that training saves its state on, when its driver does."""
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _dask(address: str | None) -> Iterator[_Pool]:
-    try:
-        import distributed
-    except ImportError:
-        raise ValueError(
-            "The engine 'dask' needs the package 'distributed': pip install 'conocc[dask]'."
-        ) from None
-    if not address:
-        raise ValueError("The engine 'dask' needs its scheduler's address, tcp://HOST:PORT.")
-    try:
-        connect: Any = distributed.Client  # it has no types
-        client = connect(address, set_as_default=False)
-    except OSError as error:
-        raise ConnectionError(f"No Dask scheduler answers at '{address}': {error}.") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=NO_WORKER_S)
-        except TimeoutError:
-            raise ConnectionError(LOST) from None
-        hosts = Counter(worker.rpartition(":")[0] for worker in client.nthreads())
-        yield _Pool(
-            share=max(hosts.values()),
-            executor=lambda: client.get_executor(pure=False, retries=0),
-            deaths=(distributed.KilledWorker, CancelledError),
-            is_empty=lambda: not client.nthreads(),
-        )

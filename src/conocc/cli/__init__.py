@@ -4,7 +4,7 @@ Rooms that need torch are imported in the command that uses them, so that ``--he
 """
 
 # The commands, which the application lists.
-from conocc.cli import pages, pictures, runs, studies, thresholds
+from conocc.cli import pages, patches, pictures, runs, studies, thresholds
 from conocc.cli.application import INTERRUPTED, SOME_FAILED, app
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "app",
     "main",
     "pages",
+    "patches",
     "pictures",
     "runs",
     "studies",

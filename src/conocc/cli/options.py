@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
+
+from conocc.cli.application import out
 
 if TYPE_CHECKING:
     from conocc.cohort import Cohort
@@ -26,6 +29,15 @@ Colour = Annotated[str, typer.Option(help="'grey', or 'rgb' to keep colour.")]
 Fit = Annotated[str, typer.Option("--fit", help="How images become square: stretch, pad or crop.")]
 Voi = Annotated[
     str, typer.Option("--voi", help="Window of DICOM: none, file (its own) or CENTER,WIDTH.")
+]
+Axis = Annotated[
+    str, typer.Option("--axis", help="Slices of NIfTI volumes: axial, coronal or sagittal.")
+]
+Scaled = Annotated[
+    bool,
+    typer.Option(
+        "--scaled/--full", help="Decode JPEGs several times as large as needed at a fraction."
+    ),
 ]
 Pseudonyms = Annotated[
     bool, typer.Option("--pseudonyms", help="Hide all names of patients, files and folders.")
@@ -45,6 +57,13 @@ Cache = Annotated[
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no decoded images.")]
 Jobs = Annotated[
     int | None, typer.Option(help="Threads that decode; all cores.", show_default=False)
+]
+Workers = Annotated[
+    int, typer.Option("--jobs", help="Processes at a time on this machine; they divide its cores.")
+]
+Engine = Annotated[str, typer.Option(help="'processes' of this machine, or 'dask'.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of Dask's scheduler, tcp://HOST:PORT.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 FalseAlarms = Annotated[
@@ -85,7 +104,7 @@ def read_cohort_as(
     patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
-    from conocc.run import load_model, read_run
+    from conocc.run import read_run
 
     loading = read_run(Path(run))["loading"]
     asked: dict[str, Any] = {
@@ -93,8 +112,16 @@ def read_cohort_as(
         "patient_regex": patient_regex or loading.get("patient_regex"),
     }
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**load_model(run).reading_, **asked}
+    given: dict[str, Any] = {**reading_of(run), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
+
+
+def reading_of(run: str | Path) -> dict[str, Any]:
+    """Say how the images of a run were read, also where its model is older than some setting."""
+    from conocc.readers import Reading
+    from conocc.run import load_model
+
+    return asdict(Reading.from_dict(load_model(run).reading_))
 
 
 def read_cohort(
@@ -151,6 +178,19 @@ def metrics_table(title: str) -> Table:
 def add_metrics(table: Table, method: str, result: dict[str, Any]) -> None:
     """Add the row of what `evaluate_run` returned."""
     table.add_row(method, *(_interval(metric) for metric in result["metrics"].values()))
+
+
+def print_tested(result: dict[str, Any]) -> None:
+    """Say of what images the metrics are, and what the name of one of them leaves out."""
+    from conocc.tables import SENSITIVITY
+
+    counts = result["counts"]
+    known = f" of {counts['patients']} patients" if counts["patients"] else ""
+    out.print(
+        f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
+        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
+    )
+    out.print(SENSITIVITY)
 
 
 def _interval(metric: dict[str, Any]) -> str:

@@ -12,10 +12,13 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
+    Address,
+    Axis,
     Cache,
     CohortArgument,
     Colour,
     Confidence,
+    Engine,
     FalseAlarms,
     Fdr,
     Fit,
@@ -26,14 +29,18 @@ from conocc.cli.options import (
     Pseudonyms,
     Quiet,
     RunArgument,
+    Scaled,
     Size,
     SplitSeed,
     Unit,
     Voi,
+    Workers,
     add_metrics,
     command_line,
     metrics_table,
+    print_tested,
     read_cohort,
+    reading_of,
     setting,
 )
 from conocc.cli.thresholds import print_calibration
@@ -67,6 +74,7 @@ def demo(
         result = evaluate_run(out_folder / method, cohort, command=command_line())
         add_metrics(table, method, result)
     out.print(table)
+    print_tested(result)
     out.print(f"Models, scores and a montage are in {escape(str(out_folder))}")
 
 
@@ -77,6 +85,8 @@ def inspect(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -104,6 +114,8 @@ def inspect(
         jobs,
         fit=fitting,
         voi=voi,
+        axis=axis,
+        scaled=scaled,
         pseudonyms=pseudonyms,
     )
     for note in loaded.notes:
@@ -126,6 +138,8 @@ def fit(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
+    scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
@@ -181,6 +195,8 @@ def fit(
         quiet,
         fit=fitting,
         voi=voi,
+        axis=axis,
+        scaled=scaled,
         pseudonyms=pseudonyms,
         calibration_size=calibrate,
     )
@@ -204,29 +220,46 @@ def score(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
+    top: Annotated[int, typer.Option(help="Slices of a volume whose scores are averaged.")] = 3,
     false_alarms: FalseAlarms = None,
     confidence: Confidence = 0.95,
     unit: Unit = "image",
     fdr: Fdr = None,
-    jobs: Jobs = None,
+    workers: Workers = 1,
+    engine: Engine = "processes",
+    address: Address = None,
     quiet: Quiet = False,
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
 
+    An image is 'predicted' minority above the threshold: the model's own, which promises nothing,
+    or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
+    its --top highest.
+    Killed, and started again with the same command, it does what is missing.
     """
     from conocc.decisions import Rule
-    from conocc.run import score_files
+    from conocc.scoring import score_files
 
-    rule = Rule(false_alarms, confidence, unit, fdr)
-    done = score_files(run, images, scores, jobs=jobs, rule=rule, verbose=0 if quiet else 1)
+    done = score_files(
+        run,
+        images,
+        scores,
+        rule=Rule(false_alarms, confidence, unit, fdr),
+        top=top,
+        engine=engine,
+        workers=workers,
+        address=address,
+        verbose=0 if quiet else 1,
+    )
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
     out.print(escape(done.words))
-    if done.errors:
+    if done.failed:
         listed = scores.with_name("errors.csv")
-        for path, reason in done.errors[:5]:
+        for path, reason in done.errors:
             err.print(f"{escape(path)}: {escape(reason)}")
-        err.print(f"{len(done.errors)} could not be read; all are in {escape(str(listed))}")
+        err.print(f"{done.failed} could not be read; all are in {escape(str(listed))}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -245,22 +278,20 @@ def evaluate(
     no_cache: NoCache = False,
     jobs: Jobs = None,
 ) -> None:
-    """Compute AUC, AUPR-maj and AUPR-min on the labelled test images of a cohort.
+    """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
     The test images are those of the run's own split, found by content; images and patients
-    that were trained on are left out.
+    that were trained or calibrated on are left out. False alarms and sensitivity are those at
+    the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
     """
     from conocc.decisions import Rule, told
-    from conocc.run import evaluate_run, load_model, read_run
+    from conocc.run import evaluate_run, read_run
 
     rule = Rule(false_alarms, confidence, unit, fdr)
-    reading, loading = load_model(run).reading_, read_run(run)["loading"]
+    loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        size=reading["size"],
-        colour=reading["colour"],
-        fit=reading["fit"],
-        voi=reading.get("voi", "none"),
+        **reading_of(run),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
@@ -276,12 +307,7 @@ def evaluate(
     table = metrics_table(f"{run} on {loaded.name}")
     add_metrics(table, read_run(run)["method"], result)
     out.print(table)
-    counts = result["counts"]
-    known = f" of {counts['patients']} patients" if counts["patients"] else ""
-    out.print(
-        f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
-        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
-    )
+    print_tested(result)
     for sentence in told(result):
         out.print(escape(sentence))
     for reason, number in result["left_out"].items():

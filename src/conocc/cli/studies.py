@@ -12,15 +12,18 @@ from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, err, out
 from conocc.cli.options import (
+    Address,
     Cache,
     CohortArgument,
     Colour,
     Device,
+    Engine,
     Majority,
     PatientRegex,
     Quiet,
     Size,
     SplitSeed,
+    Workers,
     command_line,
     setting,
 )
@@ -45,11 +48,6 @@ Settings = Annotated[
         metavar="[METHOD.]NAME=VALUE",
         help="A parameter of the methods that have it, or of one; V1,V2 makes a fit of each.",
     ),
-]
-Workers = Annotated[int, typer.Option("--jobs", help="Fits at a time on this machine.")]
-Engine = Annotated[str, typer.Option(help="'processes' of this machine, or 'dask'.")]
-Address = Annotated[
-    str | None, typer.Option(help="Of Dask's scheduler, tcp://HOST:PORT.", show_default=False)
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the fits and their cost only.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed fits again.")]
@@ -229,8 +227,10 @@ def _study(
     retry_failed: bool,
     quiet: bool,
 ) -> None:
+    from conocc.comparison import write_comparisons
     from conocc.study import run_study
-    from conocc.tables import as_text, write_tables
+    from conocc.tables import write_tables
+    from conocc.typeset import as_text
 
     if dry_run:
         _print_costs(jobs, study, workers)
@@ -245,7 +245,7 @@ def _study(
         retry_failed=retry_failed,
         verbose=0 if quiet else 1,
     )
-    for made in write_tables(study):
+    for made in [*write_tables(study), *write_comparisons(study)]:
         out.print(as_text(made))
     out.print(f"Tables and rows are in {escape(str(study / 'tables'))}")
     failed = sum(row["status"] == "error" for row in rows)

@@ -55,9 +55,13 @@ def decoding() -> Iterator[None]:
         ) from error
 
 
-def decode_with(plugin: Callable[[BytesIO], ImageFile.ImageFile], data: bytes) -> Pixels:
+def decode_with(
+    plugin: Callable[[BytesIO], ImageFile.ImageFile], data: bytes, side: int | None = None
+) -> Pixels:
     """Decode with one of Pillow's plugins; (h, w), or (h, w, 2 to 4) with colour and alpha.
 
+    With a `side`, a format that can be decoded at a fraction of its size is, as long as h and w
+    do not fall below it.
     The plugin itself is called, since ``Image.open`` warns of large images.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -69,6 +73,8 @@ def decode_with(plugin: Callable[[BytesIO], ImageFile.ImageFile], data: bytes) -
         image = plugin(BytesIO(data))
     check_size(*image.size)
     with decoding():
+        if side is not None:
+            image.draft(None, (side, side))
         image.load()
         if image.mode == "P":
             transparent = "transparency" in image.info

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, bottleneck_of, dense, dense_widths, halved
-from conocc.training import Batches, Stage, Train
+from conocc.training import Batches, Stage, Train, adam
 
 BETAS = (0.5, 0.999)  # Adam's, of DCGAN
 SLOPE = 0.2  # of DCGAN's leaky rectifiers
@@ -296,6 +296,9 @@ class AnoGAN(OneClassDetector):
         self.device = device
         self.verbose = verbose
 
+    # A search for each of all training images would take longer than the training.
+    _threshold_images = 256
+
     def _build(self) -> None:
         self.network_ = Gan(self.input_shape_, self.latent, self.channels)
 
@@ -309,7 +312,7 @@ class AnoGAN(OneClassDetector):
             name="gan",
             modules={"network": gan},
             optimizers={
-                name: torch.optim.Adam(parameters, lr=self.lr, betas=BETAS)
+                name: adam(parameters, lr=self.lr, betas=BETAS)
                 for name, parameters in players.items()
             },
             losses={"discriminator": self._discriminator, "generator": self._generator},

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, apply
+from conocc.training import Batches, Stage, Train, adam, apply
 
 HIDDEN = 10  # units of the estimation network in all of Zong's experiments
 DROPOUT = 0.5
@@ -303,7 +303,7 @@ class DAGMM(OneClassDetector):
         stage = Stage(
             name="dagmm",
             modules={"network": self.network_},
-            optimizers={"adam": torch.optim.Adam(self.network_.parameters(), lr=self.lr)},
+            optimizers={"adam": adam(self.network_.parameters(), lr=self.lr)},
             losses={"adam": self._objective},
             epochs=self.epochs,
         )
