@@ -153,7 +153,7 @@ def export_run(
 ) -> Parity:
     """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
 
-    `where` names images to compare on, of which the first few hundred are read, as the training
+    `where` names images to compare on, of which the first 64 are read as the training
     images were; one that cannot be read is a `ValueError`.
     """
     detector = load_model(run)
@@ -175,7 +175,7 @@ class _Graph(nn.Module):
     def __init__(self, detector: Any) -> None:
         super().__init__()
         self.detector = detector
-        # The exporter finds weights only in modules of its own module.
+        # Weights in modules of its own are written once, others for each use.
         self.parts = nn.ModuleList(part for part in vars(detector).values() if _is_module(part))
         self.normalize = detector._normalization(torch.device("cpu"))
         self.outputs = [SCORE, RESIDUAL] if hasattr(detector, "_reconstruct") else [SCORE]

@@ -28,7 +28,6 @@ from conocc.figures import (
     parameter_bars,
     png,
     precision_recall_curves,
-    residual_limit,
     roc_curves,
     score_histogram,
     sheet,
@@ -461,7 +460,7 @@ def _gallery(fit: Fit) -> Context | None:
         "label": fit.label,
         "key": fit.row["key"],
         "reconstructed": len(kept.reconstruction) > 0,
-        "limit": residual_limit(kept) if len(kept.reconstruction) else None,
+        "scale": kept.scale().as_json() if len(kept.reconstruction) else None,
         "groups": [
             ("Majority images scored highest", [c for c in cases if not c["minority"]]),
             ("Minority images scored lowest", [c for c in cases if c["minority"]]),

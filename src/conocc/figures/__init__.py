@@ -12,7 +12,7 @@ from conocc.figures.curves import (
 )
 from conocc.figures.drawing import save_figure, svg
 from conocc.figures.features import feature_maps
-from conocc.figures.pictures import case_strip, gallery, montage, png, residual_limit, sheet
+from conocc.figures.pictures import case_strip, gallery, montage, png, sheet
 from conocc.figures.residuals import explanation, overlay
 from conocc.figures.sweeps import parameter_bars
 
@@ -27,7 +27,6 @@ __all__ = [
     "parameter_bars",
     "png",
     "precision_recall_curves",
-    "residual_limit",
     "roc_curves",
     "save_figure",
     "score_histogram",
