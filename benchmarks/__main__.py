@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import machine, training
+from benchmarks import machine, memory, training
+from benchmarks.contest import share_one_core
 
-SECTIONS = {"machine": machine.section, "training": training.section}
+SECTIONS = {"machine": machine.section, "training": training.section, "memory": memory.section}
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
@@ -25,8 +26,15 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], metavar="SECTION")
+    parser.add_argument(
+        "--one-core",
+        action="store_true",
+        help="one core, and the processor's seconds: for a machine that does other things too",
+    )
     parser.add_argument("--quick", action="store_true", help="only see whether it runs")
     arguments = parser.parse_args()
+    if arguments.one_core:
+        share_one_core()
     for name in arguments.sections or SECTIONS:
         text = SECTIONS[name](quick=arguments.quick)
         print(f"{name}:\n\n{text}\n")

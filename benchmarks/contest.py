@@ -18,11 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # What a user has not set is not set here either.
+ONE_CORE = "CONOCC_BENCH_ONE_CORE"
 SETTINGS = ("OMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "XLA_", "MALLOC_", "TORCH_")
 
 
 def serve(measure: Callable[[], Mapping[str, Any]]) -> None:
-    """Answer each line of the standard input with one of JSON: what `measure` returned."""
+    """Answer each line of the standard input with one of JSON: what `measure` returned.
+
+    What sets up `measure` runs before, so that it is not measured.
+    """
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
     answers.write("ready\n")
     answers.flush()
@@ -31,16 +35,19 @@ def serve(measure: Callable[[], Mapping[str, Any]]) -> None:
         answers.flush()
 
 
-def timed(work: Callable[[], Any], amount: int) -> dict[str, float]:
+def clock() -> float:
+    """Tell the seconds: of the clock, or of the processor where one core is shared with others."""
+    return time.process_time() if ONE_CORE in os.environ else time.perf_counter()
+
+
+def timed(work: Callable[[], Any], amount: float) -> dict[str, float]:
     """Do the work once; return how much of it a second, and the peak memory so far in MiB."""
-    start = time.perf_counter()
+    start = clock()
     work()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "rate": amount / seconds,
-        "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
-    }
+    seconds = clock() - start
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"rate": amount / seconds, "peak_mib": peak}
 
 
 @dataclass
@@ -49,6 +56,7 @@ class Contestant:
 
     name: str
     arguments: Sequence[str]
+    warm_up: bool = True
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -57,7 +65,6 @@ class Contestant:
             [sys.executable, "-m", *self.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if not os.environ.get("CONOCC_BENCH_LOUD") else None,
             text=True,
             env=environment,
         )
@@ -81,19 +88,31 @@ class Contestant:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            _, errors = self.process.communicate()
-            raise RuntimeError(f"Contestant {self.name!r} ended: {errors or 'see above'}")
+            raise RuntimeError(f"Contestant {self.name!r} ended; its last words stand above.")
         return line
 
 
+def share_one_core() -> None:
+    """Have all contestants run on one core, timed by the processor's seconds.
+
+    For a machine that does other things too: threads that wait for each other would be timed
+    while they wait, and the clock goes on while others run.
+    """
+    os.environ[ONE_CORE] = "1"
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 def compete(contestants: Sequence[Contestant], repeats: int) -> None:
-    """Let them take turns: one round to warm up, then `repeats` rounds that count."""
+    """Let them take turns: a round to warm up, then `repeats` rounds that count."""
     try:
         for contestant in contestants:
             contestant.start()
-        for repeat in range(repeats + 1):
+        for contestant in contestants:
+            if contestant.warm_up:
+                contestant.go(keep=False)
+        for _ in range(repeats):
             for contestant in contestants:
-                contestant.go(keep=repeat > 0)
+                contestant.go()
     finally:
         for contestant in contestants:
             if hasattr(contestant, "process"):

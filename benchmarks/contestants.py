@@ -37,7 +37,9 @@ def conocc(x: np.ndarray, epochs: int) -> tuple[Work, int]:
     from conocc import ConOCC
 
     detector = ConOCC(epochs=epochs, schedule="joint", random_state=0)
-    count = sum(p.numel() for p in ConOCC(epochs=1).fit(x[:2]).network_.parameters())
+    count = sum(
+        p.numel() for p in ConOCC(epochs=1, schedule="joint").fit(x[:2]).network_.parameters()
+    )
     return lambda: detector.fit(x), count
 
 

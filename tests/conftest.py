@@ -25,6 +25,8 @@ QUICK = {
     "dagmm": {"epochs": 3},
     "anogan": {"epochs": 3, "search_steps": 5},
     "dsvdd": {"epochs": 3, "pretrain_epochs": 2},
+    "lrt": {},
+    "profile": {},
 }
 
 

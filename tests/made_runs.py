@@ -68,6 +68,8 @@ def write_run(folder: Path, method: str = "conocc", *, name: str = "a") -> Path:
     scores.to_csv(folder / "scores.csv", index=False)
     history = {"stage": "conocc", "epoch": [1, 2], "L_AE": [9.0, 8.0], "gamma L_con": [None, 1.0]}
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    calibration = pd.DataFrame({"path": ["c.png"] * 6, "anomaly_score": rng.random(6)})
+    calibration.to_csv(folder / "calibration.csv", index=False)
     gallery(name=name).save(folder / "gallery.npz")
     embedding().save(folder / "embedding.npz")
     _write(
@@ -130,7 +132,17 @@ def _measured(command: str, cohort: str) -> dict[str, Any]:
         "format": 1,
         "cohort": cohort,
         "metrics": METRICS,
-        "threshold": 1.0,
+        "decision": {
+            "false_alarms": 0.05,
+            "unit": "patient",
+            "threshold": 1.0,
+            "words": "Of new patients, at most 0.05.",
+        },
+        "realised": {
+            "false_alarms": {"value": 0.125, "low": 0.003, "high": 0.527, "of": 8},
+            "sensitivity": {"value": 1.0, "low": 0.541, "high": 1.0, "of": 6},
+            "false_discoveries": None,
+        },
         "counts": COUNTS,
         "prevalence": 6 / 14,
         "left_out": {"trained on": 12, "of a patient trained on": 3, "not of the test split": 0},

@@ -1,7 +1,6 @@
 """What a score promises: p-values, thresholds, and the units they speak of.
 
-The simulations draw majority scores of variance 1, so that the false-alarm rate of any
-threshold is known, and ask whether it keeps what was promised.
+The simulations are those of `promises.py`.
 """
 
 import dataclasses
@@ -11,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom, chisquare, norm
+from scipy.stats import binom, chisquare
 
+import promises
 from conocc.calibration import (
     Calibration,
     benjamini_hochberg,
@@ -23,10 +23,9 @@ from conocc.calibration import (
     patient_maxima,
     threshold,
 )
+from promises import REPEATS
 
 UNHURRIED = settings(deadline=None)  # other work shares the cores
-REPEATS = 2000
-BETWEEN = 0.7  # share of the variance of a score that is between patients
 
 rates = st.floats(0.01, 0.5)
 certainties = st.floats(0.5, 0.99)
@@ -35,14 +34,6 @@ certainties = st.floats(0.5, 0.99)
 def errors(probability, repeats, number=3):
     """How far a share of `repeats` draws may lie from its probability: `number` errors."""
     return number * np.sqrt(probability * (1 - probability) / repeats)
-
-
-def patients_scores(rng, patients):
-    """Majority scores of patients with 1, 2, 3, 10 or 40 images, alike within a patient."""
-    images = rng.choice([1, 2, 3, 10, 40], patients)
-    patient = np.repeat(np.arange(patients), images)
-    effect = rng.normal(scale=BETWEEN**0.5, size=patients)[patient]
-    return effect + rng.normal(scale=(1 - BETWEEN) ** 0.5, size=patient.size), patient
 
 
 # p-values
@@ -72,6 +63,11 @@ def test_p_values_of_majority_images_are_uniform():
     counts = np.bincount(np.rint(p * 10).astype(int), minlength=11)[1:]
     assert counts.sum() == 5000
     assert chisquare(counts).pvalue > 0.01
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_p_values_of_unequal_majority_patients_are_uniform(unit):
+    assert promises.uniformity(promises.majority_p_values(unit)) > 0.01
 
 
 def test_p_values_of_tied_majority_images_are_no_smaller_than_uniform():
@@ -150,25 +146,33 @@ def test_too_few_scores_are_refused_with_the_number_needed():
         threshold(np.arange(58.0), false_alarms=0.05, confidence=0.95)
 
 
-@pytest.mark.parametrize(("n", "false_alarms"), [(59, 0.05), (200, 0.05), (100, 0.10), (300, 0.2)])
-def test_the_false_alarm_rate_keeps_its_promise(n, false_alarms):
-    """2000 calibrations by independent images: the certainty and the mean of the Beta law.
-
-    The rate above a threshold t of standard normal scores is `norm.sf(t)`.
-    """
-    rng = np.random.default_rng(n)
-    rate = norm.sf(
-        [
-            threshold(rng.normal(size=n), false_alarms=false_alarms, confidence=0.95)
-            for _ in range(REPEATS)
-        ]
-    )
+@pytest.mark.parametrize(
+    ("simulate", "n", "false_alarms"),
+    [
+        (promises.rates_by_independent_images, 59, 0.05),
+        (promises.rates_by_independent_images, 200, 0.05),
+        (promises.rates_by_independent_images, 300, 0.2),
+        (promises.rates_by_image, 59, 0.05),
+        (promises.rates_by_image, 100, 0.1),
+        (promises.rates_by_patient, 59, 0.05),
+        (promises.rates_by_patient, 100, 0.1),
+    ],
+)
+def test_the_false_alarm_rate_keeps_its_promise(simulate, n, false_alarms):
+    """2000 calibrations, unequal patients too: the certainty and the mean of the Beta law."""
+    rate = simulate(n, false_alarms)
+    law = promises.beta_law(n, false_alarms)
     kept = np.mean(rate <= false_alarms)
-    assert kept >= 0.95 - errors(0.95, REPEATS)
-    k = int(threshold(np.arange(1.0, n + 1), false_alarms=false_alarms, confidence=0.95))
-    law = beta(n + 1 - k, k)
+    assert rate.size == REPEATS == 2000
+    assert law.cdf(false_alarms) >= 0.95
     assert kept == pytest.approx(law.cdf(false_alarms), abs=errors(0.95, REPEATS))
-    assert rate.mean() == pytest.approx((n + 1 - k) / (n + 1), abs=0.005)
+    assert rate.mean() == pytest.approx(law.mean(), abs=0.005)
+
+
+def test_the_beta_law_by_hand():
+    """The largest of 59 has Beta(1, 59), of mean 1/60; the 96th of 100 has Beta(5, 96)."""
+    assert promises.beta_law(59, 0.05).mean() == pytest.approx(1 / 60)
+    assert promises.beta_law(100, 0.1).args == (5, 96)
 
 
 def test_tied_scores_raise_fewer_false_alarms():
@@ -182,45 +186,10 @@ def test_tied_scores_raise_fewer_false_alarms():
     assert np.mean(np.array(rate) <= 0.1) >= 0.95 - errors(0.95, REPEATS)
 
 
-def test_by_image_the_promise_holds_for_unequal_patients():
-    """2000 calibrations on one image of each of 100 patients who have 1 to 40."""
-    rng = np.random.default_rng(3)
-    rate = np.empty(REPEATS)
-    for repeat in range(REPEATS):
-        scores, patient = patients_scores(rng, 100)
-        calibration = calibrate(scores, patient=patient, unit="image", random_state=repeat)
-        rate[repeat] = norm.sf(calibration.threshold(false_alarms=0.1, confidence=0.95))
-    assert np.mean(rate <= 0.1) == pytest.approx(
-        beta(5, 96).cdf(0.1), abs=errors(0.95, REPEATS)
-    )  # k = 96 of 100, see the doctest of `threshold`
-    assert rate.mean() == pytest.approx(5 / 101, abs=0.005)
-
-
 def test_all_images_of_few_patients_would_break_the_promise():
     """Why one image a patient: counted as independent, their certainty is far below 95 %."""
-    rng = np.random.default_rng(4)
-    rate = np.empty(500)
-    for repeat in range(500):
-        scores, _ = patients_scores(rng, 100)
-        rate[repeat] = norm.sf(threshold(scores, false_alarms=0.1, confidence=0.95))
+    rate = promises.rates_by_all_images(100, 0.1, repeats=500)
     assert np.mean(rate <= 0.1) < 0.85
-
-
-def test_by_patient_the_promise_holds_for_unequal_patients():
-    """2000 calibrations on the largest score of each of 100 patients who have 1 to 40 images.
-
-    The rate is that of 200 000 new patients: its own error, 0.0007, is well within 3 errors.
-    """
-    rng = np.random.default_rng(5)
-    new = np.sort(patient_maxima(*patients_scores(rng, 200_000)[::-1])[1])
-    rate = np.empty(REPEATS)
-    for repeat in range(REPEATS):
-        scores, patient = patients_scores(rng, 100)
-        calibration = calibrate(scores, patient=patient, unit="patient")
-        t = calibration.threshold(false_alarms=0.1, confidence=0.95)
-        rate[repeat] = 1 - np.searchsorted(new, t, side="right") / new.size
-    assert np.mean(rate <= 0.1) == pytest.approx(beta(5, 96).cdf(0.1), abs=errors(0.95, REPEATS))
-    assert rate.mean() == pytest.approx(5 / 101, abs=0.005)
 
 
 # Units
@@ -250,31 +219,50 @@ def test_patient_maxima_are_the_largest_of_each(rows):
     assert maxima.tolist() == [max(s for q, s in rows if q == p) for p in patients]
 
 
-def test_a_calibration_without_patients_takes_every_image():
-    assert calibrate([3.0, 1.0, 2.0]).scores == (1.0, 2.0, 3.0)
-    assert calibrate([3.0, 1.0, 2.0], unit="patient").scores == (1.0, 2.0, 3.0)
+def test_a_calibration_without_patients_takes_every_image_and_says_nothing_by_patient():
+    calibration = calibrate([3.0, 1.0, 2.0])
+    assert calibration.of("image").tolist() == [1.0, 2.0, 3.0]
+    assert calibration.patients == 3
+    with pytest.raises(ValueError, match="'patient' needs .* whose patients are known"):
+        calibration.of("patient")
 
 
-def test_a_calibration_by_image_keeps_scores_that_were_drawn():
+def test_a_calibration_by_image_takes_scores_that_were_drawn():
     """One of a's two and b's only one, seeded."""
     kept = {
-        calibrate([1.0, 2.0, 5.0], patient=["a", "a", "b"], random_state=seed).scores
+        tuple(calibrate([1.0, 2.0, 5.0], patient=["a", "a", "b"], random_state=seed).of("image"))
         for seed in range(20)
     }
     assert kept == {(1.0, 5.0), (2.0, 5.0)}
 
 
-def test_a_calibration_travels_through_json_to_the_last_bit():
-    calibration = calibrate(np.random.default_rng(6).normal(size=40), unit="patient")
+def test_one_calibration_serves_both_units():
+    """b's largest score is 9, a's 2; a threshold by patient is one of these."""
+    calibration = calibrate([1.0, 9.0, 2.0, 5.0], patient=["a", "b", "a", "b"])
+    assert calibration.of("patient").tolist() == [2.0, 9.0]
+    assert set(calibration.of("image")) <= {1.0, 2.0, 5.0, 9.0}
+    assert calibration.patients == 2
+    asked = {"false_alarms": 0.5, "confidence": 0.75}  # the larger of two, see above
+    assert calibration.threshold(**asked, unit="patient") == 9.0
+    assert calibration.threshold(**asked) == calibration.of("image")[1]
+    # None, one and both of the two maxima are at least so high.
+    assert calibration.p_values([10.0, 3.0, 2.0], unit="patient").tolist() == [1 / 3, 2 / 3, 1.0]
+
+
+@pytest.mark.parametrize("patient", [None, np.repeat(["Erika", "Max"], 20)])
+def test_a_calibration_travels_through_json_to_the_last_bit(patient):
+    """As numbers for patients, without their names."""
+    scores = np.random.default_rng(6).normal(size=40)
+    calibration = calibrate(scores, patient=patient, random_state=3)
     text = json.dumps(calibration.as_json())
     assert Calibration.from_json(json.loads(text)) == calibration
-    assert json.loads(text)["n"] == calibration.n == 40
-    assert json.loads(text)["unit"] == "patient"
+    assert calibration.scores == tuple(scores)
+    assert "Erika" not in text
 
 
 def test_a_calibration_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        calibrate([1.0]).unit = "patient"
+        calibrate([1.0]).seed = 1
 
 
 def test_a_calibration_gives_what_its_scores_give():
@@ -315,15 +303,10 @@ def test_benjamini_hochberg_meets_its_bound_exactly(n, data, rate):
     assert benjamini_hochberg(np.array(i) / (n + 1), rate=rate).tolist() == expected
 
 
-def test_benjamini_hochberg_holds_the_false_discovery_rate():
-    """400 batches of 40 majority and 10 minority images at 20 %: at most 0.8 * 0.2 are false."""
-    rng = np.random.default_rng(7)
-    share = np.empty(400)
-    minority = np.repeat([False, True], [40, 10])
-    for repeat in range(400):
-        scores = rng.normal(size=50) + 3 * minority
-        chosen = benjamini_hochberg(p_values(rng.normal(size=300), scores), rate=0.2)
-        share[repeat] = (chosen & ~minority).sum() / max(chosen.sum(), 1)
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_benjamini_hochberg_holds_the_false_discovery_rate(unit):
+    """400 batches of 40 majority and 10 minority patients at 20 %: at most 0.8 * 0.2 are false."""
+    share = promises.false_discoveries(unit, repeats=400, rate=0.2)
     assert share.mean() <= 0.16 + 3 * share.std() / 20
     assert share.mean() > 0.10  # and it does choose
 
@@ -341,9 +324,9 @@ def test_benjamini_hochberg_holds_the_false_discovery_rate():
         (lambda: threshold([1.0], false_alarms=5), r"'false_alarms'.*\(0, 1\). Got 5"),
         (lambda: threshold([1.0], false_alarms=0.1, confidence=1.0), r"'confidence'.*Got 1.0"),
         (lambda: needed(0.0, 0.95), r"'false_alarms'.*Got 0.0"),
-        (lambda: calibrate([1.0], unit="slice"), "'unit'.*'image', 'patient'. Got 'slice'"),
-        (lambda: Calibration(scores=(), unit="image"), "at least one score"),
-        (lambda: Calibration(scores=(1.0,), unit="x"), "'unit'.*Got 'x'"),
+        (lambda: calibrate([1.0]).of("slice"), "'unit'.*'image', 'patient'. Got 'slice'"),
+        (lambda: Calibration(scores=()), "at least one score"),
+        (lambda: Calibration((1.0,), (0, 0)), r"'patient'.*shape \(2,\) for 1 images"),
         (lambda: calibrate([1.0, 2.0], patient=["a"]), r"'patient'.*shape \(1,\) for 2 images"),
         (lambda: calibrate([1.0, 2.0], patient=["a", None]), "'patient'.*Got None for image 1"),
         (lambda: one_image_a_patient([1.0, np.nan]), "'patient'.*for image 1"),

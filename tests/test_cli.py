@@ -158,6 +158,7 @@ def test_evaluate_prints_a_table_and_json(run, folder):
     assert code == 0, said
     assert "AUPR-min" in said
     assert "8 majority and 8 minority test images" in said
+    assert "not of a threshold set beforehand" in " ".join(said.split())
     code, said = call("evaluate", run, folder, "--no-cache", "--json")
     assert json.loads(said)["counts"]["minority"] == 8
 
@@ -268,6 +269,101 @@ def test_version_and_module_entry():
         [sys.executable, "-m", "conocc", "--version"], check=True, capture_output=True, text=True
     )
     assert said.stdout.strip() == conocc.__version__
+
+
+# --- thresholds --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated(folder, tmp_path_factory) -> Path:
+    """A run that keeps a quarter of its twelve training images for calibration."""
+    out = tmp_path_factory.mktemp("runs") / "calibrated"
+    options = ["--majority", "plain", "--calibrate", "0.25", "--out", out, *QUICK]
+    code, said = call("fit", folder, *options)
+    assert code == 0, said
+    assert "Fitted conocc on 9 images" in said
+    assert "Calibrated on 3 majority images, patients not known." in said
+    assert json.loads((out / "run.json").read_text())["loading"]["calibration_size"] == 0.25
+    return out
+
+
+def test_every_command_says_which_rule_decides(run, folder, tmp_path):
+    for command in (
+        ["score", run, folder / "odd", "--out", tmp_path / "s.csv", "--quiet"],
+        ["evaluate", run, folder, "--no-cache"],
+    ):
+        code, said = call(*command)
+        assert code == 0, said
+        assert "0.1 of its training images lie above it (contamination)" in said
+        assert "promises nothing" in said
+    assert {row["p_value"] for row in table(tmp_path / "s.csv")} == {""}
+
+
+def test_a_promise_sets_the_threshold_of_score(calibrated, folder, tmp_path):
+    """The largest of three scores is above 70 % of majority images with 1 - 0.7^3 = 0.66."""
+    common = ["score", calibrated, folder / "odd", "--out", tmp_path / "s.csv", "--quiet"]
+    code, said = call(*common, "--false-alarms", "0.3", "--confidence", "0.6")
+    assert code == 0, said
+    assert "Of new majority images, at most 0.3 are called minority" in said
+    assert "certainty of 0.6. Unit: image, calibrated on 3 images" in said
+    largest = max(float(row["anomaly_score"]) for row in table(calibrated / "calibration.csv"))
+    for row in table(tmp_path / "s.csv"):
+        above = float(row["anomaly_score"]) > largest
+        assert row["predicted"] == ("minority" if above else "majority")
+        assert (row["p_value"] == "0.25") == above  # 1 / (3 + 1)
+    code, said = call(*common, "--fdr", "0.3")
+    assert code == 0, said
+    assert "of a batch that are called minority, at most 0.3 are expected" in said
+
+
+def test_a_promise_sets_the_threshold_of_evaluate(calibrated, folder):
+    asked = ["--false-alarms", "0.3", "--confidence", "0.6"]
+    code, said = call("evaluate", calibrated, folder, "--no-cache", *asked)
+    assert code == 0, said
+    assert "Of new majority images, at most 0.3" in said
+    assert "False alarms on the test split: " in said
+    assert "of 8 majority images." in said
+    assert "3 images left out: calibrated on." in said
+    assert call("report", calibrated)[0] == 0
+    assert "at most 0.3" in (calibrated / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_is_calibrated_afterwards(folder, tmp_path):
+    """On majority images of another folder; those of the minority are counted."""
+    rng = np.random.default_rng(1)
+    for name, n in (("good", 4), ("odd", 2)):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 200, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "new" / name / f"{i}.png")
+    fitted = ["--majority", "plain", "--out", tmp_path / "r", *QUICK]
+    assert call("fit", folder, *fitted)[0] == 0
+    command = ["calibrate", tmp_path / "r", tmp_path / "new", "--no-cache", "--quiet"]
+    code, said = call(*command, "--majority", "good")
+    assert code == 0, said
+    assert "Calibrated on 4 majority images, patients not known." in said
+    assert "2 images left out: of the minority class." in said
+    code, said = call("evaluate", tmp_path / "r", folder, "--no-cache", "--false-alarms", "0.6")
+    assert code == 0, said  # 1 - 0.4^4 = 0.97 of four
+    assert call("fit", folder, *fitted)[1].endswith("nothing was done.\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--false-alarms", "0.05"], "at least 59 calibration scores, one a patient. Got 3"),
+        (["--false-alarms", "5"], "Got 5.0"),
+        (["--false-alarms", "0.3", "--fdr", "0.1"], "one promise"),
+        (["--unit", "patient"], "whose patients are known"),
+        (["--unit", "slice"], "'slice'"),
+        (["--fdr", "1"], "'fdr'"),
+    ],
+)
+def test_a_promise_that_cannot_be_made_is_refused(calibrated, folder, tmp_path, options, said):
+    code, output = call("score", calibrated, folder, "--out", tmp_path / "s.csv", *options)
+    assert (code, said in output) == (1, True), output
+    assert output.startswith("Error: ")
+    assert not list(tmp_path.iterdir())
 
 
 # --- studies -----------------------------------------------------------------------------------

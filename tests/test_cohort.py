@@ -238,6 +238,17 @@ def test_what_is_unused_is_not_opened(kaggle):
     assert len(load(kaggle)) == 6
 
 
+def test_training_patients_of_a_given_split_are_kept_for_calibration(kaggle):
+    """A third of three patients; nothing else moves, and the notes say so."""
+    loaded = load(kaggle, calibration_size=0.3, split_seed=1)
+    assert loaded.split.tolist() == ["train"] * 2 + ["calibration"] + ["test"] * 3
+    assert not loaded.leaks()
+    assert "0.3 are kept for calibration, with split_seed=1" in said(loaded, "cohort's own")
+    assert said(loaded, "calibration: ") == "calibration: 1 majority image of 1 patient."
+    with pytest.raises(ValueError, match=r"calibrate on must be .* Got 2 instead"):
+        load(kaggle, calibration_size=2)
+
+
 def test_leaks_of_a_given_split_are_reported_not_mended(kaggle):
     shutil.copy(kaggle / "train/NORMAL/IM-0001-0001.png", kaggle / "test/NORMAL/IM-0002-0009.png")
     loaded = load(kaggle)
@@ -538,6 +549,19 @@ def test_lgg_patches_are_split_by_patient(data, cache):
     assert len(both) == 109
     trained = (loaded.split == "train").sum() / 1313
     assert 0.6 <= trained < 0.65
+
+
+def test_lgg_patients_who_calibrate_are_a_fifth_of_those_who_would_train(data, cache):
+    """71 would train: 15 calibrate, of whose images nothing trains and nothing is tested."""
+    settings = {"majority": "tumour", "cache": cache}
+    before = load_cohort(data / "lgg-mri-patches", **settings)
+    after = load_cohort(data / "lgg-mri-patches", **settings, calibration_size=0.2)
+    patients = {side: set(after.patient[after.split == side]) for side in SPLITS}
+    assert len(patients["calibration"]) == 15
+    assert len(patients["train"]) == 56
+    assert not patients["calibration"] & (patients["train"] | patients["test"])
+    assert not after.minority[after.split == "calibration"].any()
+    assert sorted(after.path[after.split == "test"]) == sorted(before.path[before.split == "test"])
 
 
 def test_busi_has_one_byte_identical_pair_and_it_stays_together(data, cache):

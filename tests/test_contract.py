@@ -12,6 +12,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import conocc
 from conftest import quick
+from conocc.model_file import read_model, write_model
 from interrupting import interrupt_at, same
 
 VECTORS = np.random.default_rng(1).normal(size=(30, 6))
@@ -151,6 +152,88 @@ def test_embedding_and_reconstruction_have_a_row_for_each_image(fitted, images):
         assert np.isfinite(residual).all()
 
 
+# --- calibrating --------------------------------------------------------------------------------
+
+PATIENTS = np.repeat([f"Mustermann {i}" for i in range(6)], [1, 1, 2, 3, 4, 5])  # of 16 images
+
+
+@pytest.fixture
+def unseen(images) -> np.ndarray:
+    return images[:16] + 0.1 * np.random.default_rng(3).normal(size=(16, 16, 16))
+
+
+def test_p_values_and_thresholds_come_from_the_calibration_scores_alone(fitted, images, unseen):
+    """Each patient's maximum by hand; 0.5^6 = 0.016 of six are enough for a half at 95 %."""
+    fitted.calibrate(unseen, groups=PATIENTS)
+    scores = fitted.anomaly_score(unseen)
+    largest = np.array([scores[name == PATIENTS].max() for name in np.unique(PATIENTS)])
+    asked = {"false_alarms": 0.5, "confidence": 0.95, "unit": "patient"}
+    # Of six, the two largest lie above the median with 1 - 7/64 = 0.89, the largest with 0.98.
+    assert fitted.threshold(**asked) == largest.max()
+    at_least = (largest >= fitted.anomaly_score(images)[:, None]).sum(1)
+    assert np.array_equal(fitted.p_value(images, unit="patient"), (1 + at_least) / 7)
+    assert fitted.threshold(false_alarms=0.5) in scores
+
+
+def test_calibration_changes_nothing_that_was_learned(fitted, images, unseen):
+    before, labels = weights(fitted), fitted.predict(images)
+    offset = fitted.offset_
+    fitted.calibrate(unseen)
+    hashes = {"calibration_digests_", "calibration_patients_"}
+    assert {k for k, v in weights(fitted).items() if not np.array_equal(v, before[k])} <= hashes
+    assert fitted.offset_ == offset
+    assert np.array_equal(fitted.predict(images), labels)
+
+
+def test_a_calibration_travels_with_the_model_without_names(fitted, images, unseen, tmp_path):
+    fitted.calibrate(unseen, groups=PATIENTS, random_state=5)
+    fitted.save(tmp_path / "model")
+    again = conocc.load(tmp_path / "model")
+    assert again.calibration_ == fitted.calibration_
+    assert again.calibration_.seed == 5
+    assert np.array_equal(again.p_value(images), fitted.p_value(images))
+    assert again.knows(np.concatenate([unseen[:1], images[:1]]), side="calibration").tolist() == [
+        True,
+        False,
+    ]
+    asked = ["Mustermann 2", "Muster"]
+    assert again.knows_patients(asked, side="calibration").tolist() == [True, False]
+    assert b"Mustermann" not in (tmp_path / "model").read_bytes()
+
+
+def test_a_model_saved_before_there_were_calibrations_has_none(fitted, images, tmp_path):
+    fitted.save(tmp_path / "model")
+    header, tensors = read_model(tmp_path / "model")
+    del header["values"]["calibration_"]
+    older = {k: v for k, v in tensors.items() if not k.startswith("calibration_")}
+    header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
+    write_model(tmp_path / "older", header, older)
+    again = conocc.load(tmp_path / "older")
+    assert again.calibration_ is None
+    assert not again.knows(images, side="calibration").any()
+    with pytest.raises(ValueError, match="is not calibrated"):
+        again.p_value(images)
+    with pytest.raises(ValueError, match="is not calibrated"):
+        again.threshold(false_alarms=0.1)
+
+
+def test_a_new_fit_forgets_the_calibration(fitted, images, unseen):
+    assert fitted.calibrate(unseen, groups=PATIENTS).fit(images).calibration_ is None
+    assert not fitted.knows(unseen, side="calibration").any()
+    assert not fitted.knows_patients(PATIENTS, side="calibration").any()
+
+
+def test_what_was_trained_on_calibrates_nothing(method, images, unseen):
+    fitted = quick(method).fit(images, groups=["a"] * 20)
+    with pytest.raises(ValueError, match="2 of the 18 images to calibrate on were trained on"):
+        fitted.calibrate(np.concatenate([images[3:5], unseen]))
+    with pytest.raises(ValueError, match="1 of the 2 patients to calibrate on were trained on"):
+        fitted.calibrate(unseen, groups=["a"] * 3 + ["b"] * 13)
+    with pytest.raises(ValueError, match="y marks 1 of 16 images as minority"):
+        fitted.calibrate(unseen, np.where(np.arange(16) == 4, -1, 1))
+    assert fitted.calibration_ is None
+
+
 # --- interruption -------------------------------------------------------------------------------
 
 
@@ -233,6 +316,17 @@ def test_a_model_of_a_newer_format_is_named(fitted, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="its format is 99"):
         conocc.load(tmp_path / "model")
+
+
+def test_a_header_cannot_ask_for_more_memory_than_its_file_fills(images, tmp_path):
+    """A bottleneck of 10^12 features would take 16 TB; nothing of it is made."""
+    path = tmp_path / "model"
+    conocc.CAE(epochs=1, bottleneck=2, channels=(2,)).fit(images).save(path)
+    header, tensors = read_model(path)
+    header["params"]["bottleneck"] = 10**12
+    write_model(path, header, tensors)
+    with pytest.raises(ValueError, match=r"'encoder.out.weight' \(1000000000000, .*holds \(2, "):
+        conocc.load(path)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

@@ -38,9 +38,14 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
         for i in range(8):
             pixels = rng.integers(0, 255, (64, 64), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
+    (tmp_path / "more-images/benign").mkdir(parents=True)
+    for i in range(60):
+        pixels = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "more-images/benign" / f"{i}.png")
     lines = [line for block in blocks("console") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("conocc ")]
-    names = ["data", "fit", "evaluate", "score", "benchmark", "report"]
+    fitting, deciding = ["data", "fit", "evaluate", "score"], ["calibrate", "evaluate", "score"]
+    names = [*fitting, *deciding, "benchmark", "report"]
     assert [command[0] for command in commands] == names
     for command in commands:
         code, said = call(*command)

@@ -1,6 +1,7 @@
 """Figures: what is drawn, from plain values; they are looked at too, see docs/decisions.md."""
 
 import re
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -56,6 +57,16 @@ def test_a_histogram_counts_every_image_and_marks_the_threshold():
     assert {"majority (20)", "minority (10)", "threshold"} <= set(texts(figure).split("\n"))
     for stairs in figure.axes[0].patches:
         assert stairs.get_data().values.sum() == pytest.approx(1)
+
+
+def test_a_histogram_outlines_the_calibration_scores():
+    """Clipped into the bars that the test scores have."""
+    scored = replace(SCORED[0], calibration=np.array([0.0, 0.5, 99.0]))
+    figure = figures.score_histogram(scored)
+    assert "calibration (3)" in texts(figure)
+    outline = figure.axes[0].patches[-1].get_data().values
+    assert outline.sum() == pytest.approx(1)
+    assert outline[-1] == pytest.approx(1 / 3)
 
 
 def test_a_histogram_of_equal_scores_is_drawn():

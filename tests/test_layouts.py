@@ -94,7 +94,7 @@ def test_bmad(tmp_path):
 def test_class_folders(tmp_path):
     """A folder for each class, however deep, and no side of a split; others are counted."""
     folder = make_folder(tmp_path, "benign/1.png", "malignant/x/2.png")
-    for name in ("benign/mask.nii", "notes.csv", "patients.csv"):
+    for name in ("benign/mask.roi", "notes.csv", "patients.csv"):
         (folder / name).write_text("x")
     listing = list_cohort(folder)
     assert found(listing) == {
@@ -103,7 +103,7 @@ def test_class_folders(tmp_path):
     }
     assert listing.majority is None
     assert listing.notes == (
-        "2 files that no reader knows by suffix ('benign/mask.nii' …) left aside.",
+        "2 files that no reader knows by suffix ('benign/mask.roi' …) left aside.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The three metrics, and the sensitivity at a threshold."""
+"""The metrics that a study reports, and the sensitivity at a threshold."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from conocc.metrics import (
     false_alarms,
     sensitivity,
     sensitivity_at,
+    sensitivity_at_5_percent,
 )
 
 UNHURRIED = settings(deadline=None)  # other work shares the cores
@@ -134,6 +135,16 @@ def test_seven_of_a_hundred_is_seven_in_floating_point_too():
     minority = np.repeat([False, True], [100, 1])
     score = np.r_[np.arange(1.0, 101), 7.5]
     assert sensitivity_at(minority, score, specificity=0.07) == 1.0
+
+
+def test_the_reported_sensitivity_lets_one_majority_image_in_twenty_alarm():
+    """Forty majority scores 1 ... 40: two may alarm, so that 38.5 is found and 38 is not."""
+    minority = np.repeat([False, True], [40, 4])
+    score = np.r_[np.arange(1.0, 41), 38, 38.5, 41, 0]
+    assert sensitivity_at_5_percent(minority, score) == 0.5
+    # Of nineteen not one may: 1 / 19 is more than 5 %.
+    minority, score = np.repeat([False, True], [19, 2]), np.r_[np.arange(1.0, 20), 18.5, 20]
+    assert sensitivity_at_5_percent(minority, score) == 0.5
 
 
 def test_a_threshold_set_beforehand_is_passed_by_what_equals_it():

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from conocc.networks import Autoencoder, Encoder, UpsampledConv, bottleneck_of
+from conocc import networks
+from conocc.networks import (
+    Autoencoder,
+    Dense,
+    Encoder,
+    UpsampledConv,
+    bottleneck_of,
+    channels_last,
+)
 
 
 def plain(layer: UpsampledConv, x):
@@ -16,13 +24,14 @@ def plain(layer: UpsampledConv, x):
     return F.conv2d(y, layer.weight, layer.bias, padding=1)[..., :h, :w]
 
 
+@pytest.mark.parametrize("c_out", [1, 3, networks.FEW + 1])
 @pytest.mark.parametrize("size", [(8, 8), (7, 8), (7, 7)])
-def test_upsampled_convolution_equals_the_plain_one_in_value_and_gradient(size):
-    """In float64, to 1e-10."""
+def test_upsampled_convolution_equals_the_plain_one_in_value_and_gradient(size, c_out):
+    """In float64, to 1e-10; to few channels it is computed another way than to many."""
     torch.manual_seed(0)
-    layer = UpsampledConv(3, 2, size).double()
+    layer = UpsampledConv(3, c_out, size).double()
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(2, 2, *size, dtype=torch.float64)
+    weights = torch.randn(2, c_out, *size, dtype=torch.float64)
     inputs = (x, layer.weight, layer.bias)
     fast, slow = layer(x), plain(layer, x)
     assert torch.allclose(fast, slow, atol=1e-10)
@@ -30,6 +39,92 @@ def test_upsampled_convolution_equals_the_plain_one_in_value_and_gradient(size):
     of_slow = torch.autograd.grad((slow * weights).sum(), inputs)
     for a, b in zip(of_fast, of_slow, strict=True):
         assert torch.allclose(a, b, atol=1e-10)
+
+
+def textbook(network: Autoencoder, x):
+    """The whole network as one would write it down, with the weights of the fast one."""
+    w = dict(network.named_parameters())
+
+    def linear(x, name):
+        return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    for i in range(3):
+        conv = f"encoder.convs.{i}"
+        x = F.conv2d(x, w[f"{conv}.weight"], w[f"{conv}.bias"], stride=2, padding=1).relu()
+    sides = network.decoder.start
+    x = linear(linear(x.flatten(1), "encoder.out"), "decoder.into").relu().unflatten(1, sides)
+    for conv in network.decoder.convs[:-1]:
+        x = plain(conv, x).relu()
+    return plain(network.decoder.convs[-1], x)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 25, 18)])
+def test_the_network_equals_the_textbook_one_in_value_and_gradient(shape):
+    """In float64, to 1e-10."""
+    torch.manual_seed(0)
+    network = Autoencoder(shape, bottleneck=5, channels=(3, 6, 8)).double()
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    results = []
+    for forward in (network, lambda x: textbook(network, x)):
+        x_hat = forward(x)
+        gradients = torch.autograd.grad((x_hat - x).square().sum(), list(network.parameters()))
+        results.append([x_hat, *gradients])
+    for fast, slow in zip(*results, strict=True):
+        assert torch.allclose(fast, slow, atol=1e-10)
+
+
+def test_weights_are_named_as_in_the_textbook_layers():
+    """So that a saved model does not hang on how a layer is computed."""
+    shapes = {name: tuple(v.shape) for name, v in Autoencoder((1, 16, 16), 5).state_dict().items()}
+    assert shapes["encoder.out.weight"] == (5, 64 * 2 * 2)
+    assert shapes["decoder.into.bias"] == (64 * 2 * 2,)
+    assert shapes["decoder.convs.2.weight"] == (1, 16, 3, 3)
+
+
+# --- dense layers by oneDNN ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense_layer_equals_the_plain_one_in_value_and_gradient(bias):
+    """In float32, as it runs, against float64."""
+    torch.manual_seed(0)
+    layer = Dense(40, 30, bias=bias)
+    x = torch.randn(7, 40, requires_grad=True)
+    g = torch.randn(30, 7).t()  # as gradients come, not always row by row
+    inputs = [x, *layer.parameters()]
+    fast = [layer(x), *torch.autograd.grad(layer(x), inputs, g)]
+    exact = [v.detach().double().requires_grad_() for v in inputs]
+    y = F.linear(*exact)
+    slow = [y, *torch.autograd.grad(y, exact, g.double())]
+    for a, b in zip(fast, slow, strict=True):
+        assert torch.allclose(a.double(), b, atol=2e-5)
+
+
+def test_gradients_of_the_dense_layer_are_exact(monkeypatch):
+    """Its formulas in float64, which oneDNN does not multiply: the products are stood in for."""
+    monkeypatch.setattr(networks, "_products", F.linear)
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 4), (2, 4), 2)]
+    assert torch.autograd.gradcheck(networks._DenseByOneDNN.apply, inputs)
+
+
+def test_dense_layer_runs_in_float64_too():
+    assert Dense(4, 2).double()(torch.zeros(1, 4, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_what_is_exported_has_the_plain_dense_layer():
+    """Other programs know no oneDNN."""
+    exported = torch.export.export(Autoencoder((1, 16, 16), 4), (torch.zeros(2, 1, 16, 16),))
+    targets = {str(node.target) for node in exported.graph.nodes}
+    assert any("linear" in target for target in targets)
+    assert not any("mkldnn" in target for target in targets)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_channels_lie_together_and_values_stay(c):
+    x = torch.arange(2.0 * c * 4 * 5).reshape(2, c, 4, 5)
+    y = channels_last(x)
+    assert torch.equal(x, y)
+    assert y.stride() == (4 * 5 * c, 1, 5 * c, c)
 
 
 @settings(max_examples=15, deadline=None)

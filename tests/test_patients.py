@@ -102,3 +102,21 @@ def test_what_the_user_says_comes_before_what_the_cohort_lists_before_a_table(tm
     assert "(IM)" in asked.note
     assert "patients.csv" in table.note
     assert "ChestX" in named.note
+
+
+def test_a_slice_has_the_patient_of_its_volume_unless_a_table_names_it_itself(tmp_path):
+    (tmp_path / "patients.csv").write_text("file,patient\na.nii.gz,p\nb.nii,q\nb.nii[3],r\n")
+    paths = ["a.nii.gz[0]", "b.nii[2]", "b.nii[3]"]
+    found = find_patients(paths, given=[None] * 3, folder=tmp_path, regex=None)
+    assert found.names == ("p", "q", "r")
+
+
+def test_volumes_are_patients_by_name_unless_other_images_are_among_them():
+    """Whatever their folders; then each file is a patient, and nobody is known."""
+    paths = ["x/sub-01.nii.gz[0]", "x/sub-01.nii.gz[1]", "y/SUB-02.NII[0]"]
+    found = find_patients(paths, given=[None] * 3, folder=None, regex=None)
+    assert (found.names, found.known) == (("sub-01", "sub-01", "SUB-02"), True)
+    assert found.note == "Each volume is a patient, by its name."
+    found = find_patients([*paths, "x/1.png"], given=[None] * 4, folder=None, regex=None)
+    assert found.names == ("x/sub-01.nii.gz", "x/sub-01.nii.gz", "y/SUB-02.NII", "x/1.png")
+    assert not found.known

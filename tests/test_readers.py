@@ -137,6 +137,8 @@ DICOM = {".dcm", ".dicom", ".ima"}
 def test_suffixes_are_those_of_the_readers():
     assert {
         *DICOM,
+        ".nii",
+        ".nii.gz",
         ".png",
         ".jpg",
         ".jpeg",
@@ -182,7 +184,7 @@ def test_empty_and_unknown_contents():
     assert refusal(b"", "a.png") == "Cannot read 'a.png': is empty (0 bytes)."
     assert refusal(b"GIF89a", "a.png") == (
         "Cannot read 'a.png': its content (6 bytes) is none of "
-        "DICOM, PNG, JPEG, TIFF, PNM, NPY, BMP."
+        "DICOM, NIfTI, PNG, JPEG, TIFF, PNM, NPY, BMP."
     )
 
 
@@ -375,14 +377,14 @@ def test_reading_survives_json():
     for reading in (
         Reading(size=64),
         Reading(size=None, colour="rgb"),
-        Reading(size=64, fit="crop", voi="-600.5,1500"),
+        Reading(size=64, fit="crop", voi="-600.5,1500", axis="coronal"),
         Reading(size=64, scaled=True),
     ):
         assert Reading.from_dict(json.loads(json.dumps(reading.to_dict()))) == reading
     assert Reading.from_dict({"size": 16}) == Reading(size=16)
 
 
-def test_a_reading_without_a_window_or_scaling_is_written_as_before_there_were_any():
+def test_a_reading_without_what_came_later_is_written_as_before_there_was_any():
     """So that caches stay valid, and runs begun before go on."""
     assert Reading(size=16).to_dict() == {"size": 16, "colour": "grey", "fit": "stretch"}
 
@@ -455,10 +457,11 @@ def test_a_square_image_is_the_same_however_it_is_fitted():
         ({"size": "64"}, r"Got '64' instead."),
         ({"size": 64, "colour": "gray"}, r"'colour' .* 'grey', 'rgb'. Got 'gray' instead."),
         ({"size": 64, "fit": ["pad"]}, r"'fit' .* 'crop'. Got \['pad'\] instead."),
-        ({"size": 64, "window": 1}, r"'fit', 'voi', 'scaled'. Got 'window' too."),
+        ({"size": 64, "window": 1}, r"'colour', 'fit', 'voi', 'axis', 'scaled'. Got 'window' too."),
         ({"size": 64, "voi": "files"}, r"'voi' .* such as '40,400'. Got 'files' instead."),
         ({"size": 64, "voi": "40,0.5"}, r"of a width of at least 1"),
         ({"size": 64, "voi": "nan,4"}, r"Got 'nan,4' instead."),
+        ({"size": 64, "axis": "z"}, r"one of 'sagittal', 'coronal', 'axial'. Got 'z' instead."),
         ({"size": 64, "voi": None}, r"Got None instead."),
         ({"size": 64, "scaled": 1}, r"'scaled' .* True or False. Got 1 instead."),
         ({"colour": "rgb"}, r"must have a 'size'. Got {'colour': 'rgb'} instead."),

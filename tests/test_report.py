@@ -150,6 +150,29 @@ def test_nothing_from_names_or_errors_becomes_markup(page, request):
     assert "&lt;script&gt;alert" in page.source
 
 
+def test_the_threshold_stands_with_its_promise_and_how_it_turned_out(run):
+    for said in (
+        "Of new patients, at most 0.05.",
+        "Threshold of the anomaly score: 1.",
+        "False alarms on the test split: 0.125 (0.003–0.527) of 8 majority patients.",
+        "Sensitivity on the test split: 1.000 (0.541–1.000) of 6 minority patients.",
+        "No threshold was set on the score of a test image.",
+    ):
+        assert said in run.text
+    assert "False discoveries" not in run.text
+
+
+def test_a_run_evaluated_by_an_earlier_version_has_a_report(tmp_path):
+    """Its metrics.json has a threshold without a promise; there is no calibration.csv."""
+    folder = write_run(tmp_path / "run")
+    measured = json.loads((folder / "metrics.json").read_text())
+    del measured["decision"], measured["realised"]
+    measured["threshold"] = 1.0
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    (folder / "calibration.csv").unlink()
+    assert "at most 0.05" not in Page(write_report(folder)).text
+
+
 def test_names_of_all_kinds_are_escaped(tmp_path):
     """Files, classes, cohort, notes, commands, methods, parameters, folder."""
     study = tmp_path / "a&b<i>"
@@ -187,6 +210,30 @@ def test_a_sweep_has_its_bars_and_calls_no_cell_best(tmp_path):
     assert "AUC of conocc over lr, gamma, interval and the level of cae" in page.values("alt")
     assert "best" not in page.text
     assert "too many fits" in page.text
+
+
+def test_a_study_shows_intervals_and_the_tests_between_methods(study):
+    """One of ConOCC's fits has lost its folder, so that there is nothing to compare."""
+    assert "Benchmark, intervals" in study.text
+    assert "0.625(0.400–0.800)" in study.text  # the AUPR-maj of the one CAE, from its row
+    assert "Benchmark, comparisons" in study.text
+    assert "scores are missing or not of the same images: conocc." in study.text
+
+
+def test_many_comparisons_are_folded(tmp_path):
+    """Five methods have ten pairs, six have fifteen."""
+    methods = ("ocsvm", "dagmm", "dsvdd", "sae", "cae", "conocc")
+    for method in methods[:5]:
+        write_run(write_row(tmp_path, method, method, auc=0.6), method)
+    assert "All 10 comparisons" not in Page(write_report(tmp_path)).text
+    write_run(write_row(tmp_path, "conocc", "conocc", auc=0.6), "conocc")
+    page = Page(write_report(tmp_path))
+    assert "All 15 comparisons" in page.text
+    assert page.text.count("+0.000") == 15 * 3
+
+
+def test_a_run_says_how_many_images_its_metrics_are_of(run):
+    assert "8 majority and 6 minority images of 14 patients" in run.text
 
 
 def test_protocols_of_one_study_stand_apart(tmp_path):

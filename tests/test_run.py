@@ -11,8 +11,9 @@ import torch
 from conftest import QUICK
 from conocc import Cohort, evidence, load, load_cohort, metrics, training
 from conocc.evidence import Embedding, Gallery
+from conocc.files import held
 from conocc.readers import Reading
-from conocc.run import embed_run, evaluate_run, fit_run, make_detector
+from conocc.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
 
 PARAMS = {"epochs": 2, "interval": 1, "random_state": 0}
 
@@ -307,3 +308,24 @@ def test_a_trained_autoencoder_tells_a_phantoms_classes_apart(name, tmp_path):
         assert aucs[0] > aucs[1], aucs
         assert aucs[0] >= 0.75, aucs
         assert torch.isfinite(torch.from_numpy(trained.anomaly_score(test.images))).all()
+
+
+def test_a_run_that_another_process_writes_is_left_alone(run, cohort, monkeypatch):
+    """The lock is of this process's own, which excludes as another's does."""
+    monkeypatch.setattr("conocc.files.PATIENCE_S", 0)
+    with held(run):
+        for write in (
+            lambda: fit_run(cohort, "conocc", PARAMS, run, command=""),
+            lambda: evaluate_run(run, cohort, command=""),
+            lambda: embed_run(run, cohort),
+            lambda: calibrate_run(run, cohort, command=""),
+        ):
+            with pytest.raises(BlockingIOError, match="at work here"):
+                write()
+    assert not (run / ".lock").exists()
+
+
+def test_what_is_no_run_is_not_made_a_folder(tmp_path, cohort):
+    with pytest.raises(FileNotFoundError, match="is not a run"):
+        evaluate_run(tmp_path / "typo", cohort, command="")
+    assert not (tmp_path / "typo").exists()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from conocc import load, load_cohort, scoring
 from conocc.run import fit_run, make_detector
-from conocc.scoring import Scored, score_files
+from conocc.scoring import score_files
 from made_cohorts import make_folder, write_image
 
 # Files in the order of the listing; those of a name that begins with "bad" cannot be read.
@@ -43,7 +43,7 @@ def deadly(shard, threads):
                 file.write("started\\n")
                 file.seek(0)
                 starts = len(file.readlines())
-            if starts <= int(name.split("-")[1]):
+            if starts <= int(name.removesuffix(".png").split("-")[1]):
                 os.kill(os.getpid(), signal.SIGKILL)
     _do(shard, threads)
 
@@ -175,7 +175,7 @@ def test_of_many_errors_the_first_five_are_told(run, tmp_path):
 def test_without_errors_there_is_no_table_of_them_not_even_an_older_one(run, images, tmp_path):
     (tmp_path / "errors.csv").write_text("path,reason\nold,old\n")
     done = score_files(run, [images / "a" / "0.png"], tmp_path / "s.csv")
-    assert done == Scored(1, 0, ())
+    assert (done.count, done.failed, done.errors) == (1, 0, ())
     assert not (tmp_path / "errors.csv").exists()
 
 
@@ -379,7 +379,7 @@ def test_a_dask_worker_that_dies_ends_nothing(run, images, tmp_path, cluster, de
     folder = tmp_path / "images"
     make_folder(folder, "deadly-1-dask.png", "z.png")
     done = score_files(run, [folder], tmp_path / "s.csv", engine="dask", address=cluster)
-    assert done == Scored(2, 0, ())
+    assert (done.count, done.failed, done.errors) == (2, 0, ())
     assert len((deadly / "deadly-1-dask.png").read_text().splitlines()) == 2
 
 

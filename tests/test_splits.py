@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conocc.splits import patient_groups, split_by_patient
+from conocc.splits import kept_for_calibration, patient_groups, split_by_patient
 
 images = st.lists(
     st.tuples(st.sampled_from("abcdefgh"), st.booleans(), st.sampled_from("0123456789xyz")),
@@ -135,3 +135,66 @@ def test_one_patient_alone_trains():
 def test_a_share_outside_its_range_is_refused(test_size):
     with pytest.raises(ValueError, match=r"'test_size' parameter must be in the range \(0, 1\)"):
         split_by_patient(["a"], [False], ["1"], seed=0, test_size=test_size)
+
+
+# --- calibration -------------------------------------------------------------------------------
+
+shares = st.floats(0.05, 0.95)
+
+
+def training_groups(rows, seed):
+    patient, minority, digest = columns(rows)
+    split = split_by_patient(patient, minority, digest, seed=seed)
+    return split, len(set(patient_groups(patient, digest)[split == "train"]))
+
+
+@given(images, seeds, shares)
+def test_whole_patients_calibrate_and_nothing_but_training_images_moves(rows, seed, share):
+    """No patient or identical image trains and calibrates; other sides stay as they were."""
+    patient, _, digest = columns(rows)
+    before, groups = training_groups(rows, seed)
+    if groups < 2:
+        with pytest.raises(ValueError, match=f"at least two of them. Got {groups}"):
+            kept_for_calibration(before, patient, digest, seed=seed, share=share)
+        return
+    after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
+    for column in (patient, digest):
+        assert not set(column[after == "train"]) & set(column[after == "calibration"])
+    assert (np.isin(after, ["train", "calibration"]) == (before == "train")).all()
+    assert (after[before != "train"] == before[before != "train"]).all()
+
+
+@given(images, seeds, shares)
+def test_calibration_has_its_share_of_the_patients_and_not_one_more(rows, seed, share):
+    """The next whole number; but one group trains."""
+    patient, _, digest = columns(rows)
+    before, groups = training_groups(rows, seed)
+    if groups < 2:
+        return
+    after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
+    kept = len(set(patient_groups(patient, digest)[after == "calibration"]))
+    assert kept == groups - 1 or share * groups - 1e-6 <= kept < share * groups + 1
+    assert 1 <= kept < groups
+
+
+def test_a_fifth_of_ten_patients_are_two_whatever_a_fifth_is_in_binary():
+    """0.2 * 10 and 0.3 * 10 images, of which the latter is 3.0000…"""
+    names = list("abcdefghij")
+    for share, expected in ((0.2, 2), (0.3, 3), (0.25, 3)):
+        split = kept_for_calibration(["train"] * 10, names, names, seed=0, share=share)
+        assert (split == "calibration").sum() == expected
+
+
+def test_calibration_is_cut_from_the_end_of_the_same_shuffle():
+    """It depends on SHA-256 alone; who calibrates would have been the last to train."""
+    order = sorted("abcde", key=lambda name: hashlib.sha256(f"3:{name}".encode()).digest())
+    split = kept_for_calibration(["train"] * 5, list("abcde"), list("12345"), seed=3, share=0.4)
+    assert {n for n, side in zip("abcde", split, strict=True) if side == "calibration"} == set(
+        order[3:]
+    )
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_share_to_calibrate_outside_its_range_is_refused(share):
+    with pytest.raises(ValueError, match=r"calibrate on must be in the range \(0, 1\)"):
+        kept_for_calibration(["train"] * 2, ["a", "b"], ["1", "2"], seed=0, share=share)

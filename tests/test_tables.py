@@ -10,16 +10,13 @@ from rich.console import Console
 
 from conocc.metrics import METRICS
 from conocc.tables import (
-    as_csv,
-    as_latex,
-    as_markdown,
-    as_text,
     column_labels,
     make_tables,
     paper_figures,
     read_row,
     write_tables,
 )
+from conocc.typeset import as_csv, as_latex, as_markdown, as_text
 
 
 def row(method="cae", auc=0.5, *, protocol="benchmark", **changes):
@@ -183,6 +180,48 @@ def test_the_package_holds_all_of_the_papers_figures():
     assert "AUPR-min" not in {metric for metric, _ in paper_figures(3)["MRI"]}
 
 
+def test_only_what_the_paper_has_stands_below_ours():
+    """Its tables have three metrics."""
+    (table,) = make_tables([row("cae", cohort="chest_xray")])
+    heads = [line.head[1] for line in table.lines]
+    assert heads.count("sens@5%") == 1
+    assert [name for name in heads if "(paper)" in name] == [
+        f"{name} (paper)" for name in ("AUC", "AUPR-maj", "AUPR-min")
+    ]
+
+
+def test_rows_without_the_fourth_metric_still_make_a_table():
+    """As versions before it wrote them; where some have it, the mean is over those."""
+    three = {name: {"value": 0.5, "low": None, "high": None} for name in list(METRICS)[:3]}
+    (table,) = make_tables([row(metrics=three)])
+    assert [line.head[1] for line in table.lines] == list(three)
+    assert not any("sens@5%" in said for said in table.caption)
+    (table,) = make_tables([row(metrics=three), row(auc=0.7, seed=1)])
+    assert cells(table, 3) == {"cae": "0.700"}
+    assert table.lines[3].cells[0].n == 1
+    assert any("not of a threshold set beforehand" in said for said in table.caption)
+
+
+def test_captions_count_the_test_images():
+    """Over folds, from the least to the most."""
+    (table,) = make_tables([row(), failed("sae")])
+    said = "Tested on made: 8 majority and 4 minority images; prevalence of the minority 0.333, "
+    assert said + "the chance level of AUPR-min." in table.caption
+    rows = [
+        row(protocol="crossval", rule=2, fold=i + 1, counts=c, prevalence=p)
+        for i, (c, p) in enumerate(
+            [
+                ({"majority": 8, "minority": 4, "patients": 5}, 1 / 3),
+                ({"majority": 9, "minority": 3, "patients": 6}, 1 / 4),
+            ]
+        )
+    ]
+    (table,) = make_tables(rows)
+    said = "Tested on made: 8 to 9 majority and 3 to 4 minority images of 5 to 6 patients; "
+    assert any(sentence.startswith(said) for sentence in table.caption)
+    assert any("0.250 to 0.333" in sentence for sentence in table.caption)
+
+
 def test_a_sweep_has_a_line_a_fit_and_nothing_is_called_best():
     rows = [row("conocc", g / 100, protocol="sweep", params={"gamma": g}) for g in (10, 1)]
     (table,) = make_tables([*rows, row("cae", protocol="sweep")])
@@ -197,8 +236,11 @@ AWKWARD = r"a_b|50%&c\*"
 def test_latex_escapes_names_and_marks_the_best():
     (table,) = make_tables([row("cae", 0.9, cohort=AWKWARD), row("sae", 0.8, cohort=AWKWARD)])
     text = as_latex(table)
-    assert r"a\_b|50\%\&c\textbackslash{}* & AUC & \underline{0.800} & \textbf{0.900} \\" in text
-    assert text.count("&") - text.count(r"\&") == 4 * 3
+    assert (
+        r"a\_b\textbar{}50\%\&c\textbackslash{}* & AUC & \underline{0.800} & \textbf{0.900} \\"
+        in text
+    )
+    assert text.count("&") - text.count(r"\&") == 3 * (1 + len(METRICS))
 
 
 def test_latex_writes_deviations_in_mathematics():
@@ -263,6 +305,6 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     start = time.process_time()
     (table,) = write_tables(tmp_path)
     assert time.process_time() - start < 10
-    assert (len(table.lines), len(table.columns)) == (300, 10)
+    assert (len(table.lines), len(table.columns)) == (400, 10)
     with (tmp_path / "tables" / "rows.csv").open() as file:
-        assert sum(1 for _ in file) == 30_001
+        assert sum(1 for _ in file) == 40_001

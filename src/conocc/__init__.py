@@ -23,19 +23,23 @@ if TYPE_CHECKING:
     from conocc.methods.conocc import ConOCC
     from conocc.methods.dagmm import DAGMM
     from conocc.methods.dsvdd import DeepSVDD
+    from conocc.methods.lrt import LRT
     from conocc.methods.ocsvm import OCSVM
+    from conocc.methods.profile import Profile
     from conocc.methods.sae import SAE
 
 _WHERE = {
     "CAE": "conocc.methods.cae",
     "COCSVM": "conocc.methods.cocsvm",
     "DAGMM": "conocc.methods.dagmm",
+    "LRT": "conocc.methods.lrt",
     "OCSVM": "conocc.methods.ocsvm",
     "SAE": "conocc.methods.sae",
     "AnoGAN": "conocc.methods.anogan",
     "Cohort": "conocc.cohort",
     "ConOCC": "conocc.methods.conocc",
     "DeepSVDD": "conocc.methods.dsvdd",
+    "Profile": "conocc.methods.profile",
     "load": "conocc.methods",
     "load_cohort": "conocc.cohort",
 }
@@ -44,12 +48,14 @@ __all__ = [
     "CAE",
     "COCSVM",
     "DAGMM",
+    "LRT",
     "OCSVM",
     "SAE",
     "AnoGAN",
     "Cohort",
     "ConOCC",
     "DeepSVDD",
+    "Profile",
     "__version__",
     "load",
     "load_cohort",

@@ -264,77 +264,105 @@ def patient_maxima(patient: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any],
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration scores and the unit of what they promise, in plain values.
+    """Scores of majority images that were never trained on, in plain values.
+
+    Both units can be had of it, and any threshold, at any time.
 
     Parameters
     ----------
-    scores : tuple of float
-        One anomaly score of each calibration patient, ascending. Finite, at least one.
-    unit : str
-        ``"image"`` or ``"patient"``, as in the head of this module.
+    scores : tuple of float, length n
+        The anomaly score of each calibration image. Finite, at least one.
+    patient : tuple of int, length n, or None
+        A number for each image's patient, which says no more than who is the same; None where
+        patients are not known.
+    seed : int
+        Of the draw of one image a patient.
 
     Raises
     ------
     ValueError
-        If there is no score, one is NaN or infinite, or the unit is unknown.
+        If there is no score, one is NaN or infinite, or lengths differ.
 
     Examples
     --------
-    >>> calibration = calibrate([1.0, 3.0, 2.0], patient=["a", "a", "b"], unit="patient")
+    >>> calibration = calibrate([1.0, 3.0, 2.0], patient=["a", "a", "b"])
     >>> calibration
-    Calibration(scores=(2.0, 3.0), unit='patient')
+    Calibration(scores=(1.0, 3.0, 2.0), patient=(0, 0, 1), seed=0)
+    >>> calibration.of("patient")
+    array([2., 3.])
     >>> calibration == Calibration.from_json(calibration.as_json())
     True
     """
 
     scores: tuple[float, ...]
-    unit: str
+    patient: tuple[int, ...] | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        _known_unit(self.unit)
-        ascending = np.sort(_calibration_scores(self.scores))
-        object.__setattr__(self, "scores", tuple(ascending.tolist()))
+        scores = _calibration_scores(self.scores)
+        if self.patient is not None:
+            _patients(self.patient, scores.size)
 
     @property
-    def n(self) -> int:
-        """How many calibration scores there are."""
-        return len(self.scores)
+    def patients(self) -> int:
+        """How many patients there are; of images, where patients are not known."""
+        return len(self.scores if self.patient is None else set(self.patient))
 
-    def p_values(self, scores: ArrayLike) -> Floats:
-        """See `p_values`; of patients, where that is the unit."""
-        return p_values(self.scores, scores)
+    def of(self, unit: str) -> Floats:
+        """Calibration scores of a unit, one a patient, ascending.
 
-    def threshold(self, *, false_alarms: float, confidence: float = 0.95) -> float:
+        Where patients are not known, each image is taken as a patient of its own, and nothing
+        can be said by patient.
+
+        Raises
+        ------
+        ValueError
+            If the unit is unknown, or is "patient" and patients are not known.
+        """
+        kept = known_unit(unit)
+        scores = np.asarray(self.scores)
+        if self.patient is None:
+            if unit == "patient":
+                raise ValueError(
+                    "The unit 'patient' needs calibration images whose patients are known. "
+                    "Theirs are not: use the unit 'image', or calibrate with patients."
+                )
+            return np.sort(scores)
+        return np.sort(kept(np.asarray(self.patient), scores, self.seed))
+
+    def p_values(self, scores: ArrayLike, *, unit: str = "image") -> Floats:
+        """See `p_values`; by patient, a patient's is the smallest of the images'."""
+        return p_values(self.of(unit), scores)
+
+    def threshold(
+        self, *, false_alarms: float, confidence: float = 0.95, unit: str = "image"
+    ) -> float:
         """See `threshold`."""
-        return threshold(self.scores, false_alarms=false_alarms, confidence=confidence)
+        return threshold(self.of(unit), false_alarms=false_alarms, confidence=confidence)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON keeps to the last bit."""
-        return {"unit": self.unit, "n": self.n, "scores": list(self.scores)}
+        patient = None if self.patient is None else list(self.patient)
+        return {"scores": list(self.scores), "patient": patient, "seed": self.seed}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         """Read what `as_json` wrote."""
-        return cls(scores=tuple(values["scores"]), unit=values["unit"])
+        patient = None if values["patient"] is None else tuple(values["patient"])
+        return cls(tuple(values["scores"]), patient, values["seed"])
 
 
 def calibrate(
-    scores: ArrayLike,
-    *,
-    patient: ArrayLike | None = None,
-    unit: str = "image",
-    random_state: int = 0,
+    scores: ArrayLike, *, patient: ArrayLike | None = None, random_state: int = 0
 ) -> Calibration:
-    """Keep one score a patient of majority images that were never trained on.
+    """Keep scores of majority images that were never trained on, and numbers for patients.
 
     Parameters
     ----------
     scores : array of float, shape (n,)
         Anomaly scores of majority images.
     patient : array, shape (n,), optional
-        Whose image it is; without it, each image is taken as a patient of its own.
-    unit : str, default "image"
-        ``"image"`` or ``"patient"``, as in the head of this module.
+        Whose image it is; names are not kept.
     random_state : int, default 0
         Seed of the draw of one image a patient.
 
@@ -345,17 +373,19 @@ def calibrate(
     Raises
     ------
     ValueError
-        As `Calibration`; or if lengths differ.
+        As `Calibration`.
 
     Examples
     --------
-    >>> calibrate([0.1, 0.2, 0.3]).n
+    >>> calibrate([0.1, 0.2, 0.3]).patients
     3
     """
     scores = _calibration_scores(scores)
-    patient = np.arange(scores.size) if patient is None else _patients(patient, scores.size)
-    kept = _known_unit(unit)(patient, scores, random_state)
-    return Calibration(scores=tuple(kept.tolist()), unit=unit)
+    codes = None
+    if patient is not None:
+        names = _patients(patient, scores.size)
+        codes = tuple(np.unique(names, return_inverse=True)[1].tolist())
+    return Calibration(tuple(scores.tolist()), codes, random_state)
 
 
 def _order(n: int, false_alarms: float, confidence: float) -> int:
@@ -372,7 +402,8 @@ def _scores_of_patients(patient: NDArray[Any], scores: Floats, random_state: int
     return patient_maxima(patient, scores)[1]
 
 
-def _known_unit(unit: str) -> Callable[[NDArray[Any], Floats, int], Floats]:
+def known_unit(unit: str) -> Callable[[NDArray[Any], Floats, int], Floats]:
+    """Return what keeps one score a patient, or refuse an unknown unit."""
     if unit not in UNITS:
         raise ValueError(
             f"The 'unit' parameter must be one of {', '.join(map(repr, UNITS))}. "

@@ -23,7 +23,8 @@ from conocc.patients import find_patients
 from conocc.phantoms import PHANTOMS
 from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import SMALLEST_SIZE, Reading
-from conocc.splits import split_by_patient
+from conocc.splits import kept_for_calibration, split_by_patient
+from conocc.volumes import with_slices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,11 +302,13 @@ def load_cohort(
     colour: str = "grey",
     fit: str = "stretch",
     voi: str = "none",
+    axis: str = "axial",
     scaled: bool = True,
     majority: str | int | Sequence[str | int] | None = None,
     patient_regex: str | None = None,
     split_seed: int = 0,
     test_size: float = 0.4,
+    calibration_size: float | None = None,
     pseudonyms: bool = False,
     cache: bool | str | os.PathLike[str] = True,
     jobs: int | None = None,
@@ -329,7 +332,9 @@ def load_cohort(
     colour : {"grey", "rgb"}
     fit : {"stretch", "pad", "crop"}
     voi : {"none", "file", "CENTER,WIDTH"}
-        How images become square, and the window of DICOM; see `conocc.readers.Reading`.
+    axis : {"axial", "coronal", "sagittal"}
+        How images become square, the window of DICOM, and how volumes are cut into images; see
+        `conocc.readers.Reading`.
     scaled : bool, default=True
         Whether JPEG files several times as large as `size` are decoded at a fraction of theirs.
     majority : str or sequence of str, optional
@@ -340,6 +345,9 @@ def load_cohort(
     split_seed, test_size
         Of the split by patient that is made where the layout gives none
         (`conocc.splits.split_by_patient` has the rule).
+    calibration_size : float in (0, 1), optional
+        Share of the training patients that are kept out of training, for a threshold; drawn
+        with `split_seed` (`conocc.splits.kept_for_calibration` has the rule).
     pseudonyms : bool, default=False
         Whether pseudonyms stand for all patients and for all names of files and folders, and not
         only for those that DICOM tells (`conocc.pseudonyms`). Classes keep their names.
@@ -360,14 +368,21 @@ def load_cohort(
     OSError
         If the cache cannot be written.
     """
-    reading = Reading(size=size, colour=colour, fit=fit, voi=voi, scaled=scaled)
+    reading = Reading(size=size, colour=colour, fit=fit, voi=voi, axis=axis, scaled=scaled)
     listing = list_cohort(os.fspath(where), size)
     wanted = majority_classes(listing, majority)
+    workers = threads(jobs)
+    listing = with_slices(
+        listing,
+        axis,
+        jobs=workers,
+        verbose=verbose,
+        leave=lambda entry: _is_left_out(entry, wanted),
+    )
     rows = [i for i, entry in enumerate(listing.entries) if not _is_left_out(entry, wanted)]
     if not rows:
         raise ValueError(f"'{shown(where)}' holds no image to train on or to test.")
     entries = [listing.entries[row] for row in rows]
-    workers = threads(jobs)
     surveyed = survey_all(listing.fetch(rows), len(rows), jobs=workers, verbose=verbose)
     digest = [one.digest for one in surveyed]
     paths = _told_paths(entries, surveyed, all_hidden=pseudonyms)
@@ -393,6 +408,14 @@ def load_cohort(
     else:
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         split_note = "The split is the cohort's own."
+    if calibration_size is not None:
+        split = kept_for_calibration(
+            split, patients.names, digest, seed=split_seed, share=calibration_size
+        )
+        split_note += (
+            f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
+            f"split_seed={split_seed}."
+        )
 
     # Sides and classes lie one after the other, so that each is a view of the memory map.
     rank = np.array([SPLITS.index(side) for side in split.tolist()])

@@ -21,29 +21,42 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from conocc._version import __version__
+from conocc.calibration import Calibration, calibrate
 from conocc.intake import (
     NORMALIZE,
+    among,
     checked_images,
     digests,
     feature_scale,
     group_digest,
     group_digests,
     refuse_huge,
+    refuse_minority,
 )
 from conocc.model_file import read_model, write_model
 from conocc.progress import bar
+from conocc.residuals import ResidualScale, scale_of
 from conocc.training import Batches, Checkpoint, Train, apply, reproducible, train
 
 logger = logging.getLogger("conocc")
 
 NEUTRAL = {"device": "auto", "verbose": 0}
+
+# Learned values that JSON holds in another form.
+FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "input_shape_": tuple,
+    "calibration_": lambda values: values and Calibration.from_json(values),
+    "residual_scale_": lambda values: values and ResidualScale.from_json(values),
+}
+# Images whose residuals set a scale, at most: for AnoGAN each is another search.
+ENOUGH = 256
 
 
 def _has(name: str) -> Callable[[Any], bool]:
@@ -68,7 +81,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Shape of one image (c, h, w) or one vector (d,).
     offset_ : float
         `score_samples` at the threshold: below it `predict` says −1 (minority). Set so that
-        `contamination` of the training images fall below.
+        `contamination` of the training images fall below (of 256 drawn ones for AnoGAN, whose
+        score is a search).
     history_ : list of dict
         One row an epoch: stage, epoch, and each term of the loss.
     seed_ : int
@@ -81,6 +95,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         A hash of each of the `groups` given to `fit`.
     reading_ : dict or None
         How files were read (`Cohort.reading`), once saved with a model.
+    calibration_ : Calibration or None
+        Scores of majority images that were never trained on, once `calibrate` has seen some.
+    calibration_digests_, calibration_patients_ : ndarray of shape (n, 16) and (p, 16), uint8
+        Hashes of these images and of their patients.
+    residual_scale_ : ResidualScale or None
+        How large residuals of majority images are: of calibration images, and until `calibrate`
+        has seen some, of training images. None without a reconstruction, and for vectors.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -96,7 +117,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         "verbose": ["verbose"],
     }
 
+    # How many training images, drawn by the seed, give `offset_`: as a rule all of them.
+    _threshold_images: ClassVar[int | None] = None
+
     # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
+
+    # A sentence that says why the score is no graph of tensor operations, where it is none.
+    _no_graph: ClassVar[str] = ""
 
     def _build(self) -> None:
         """Make the modules for `input_shape_`, under names that end in an underscore."""
@@ -145,11 +172,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 f"{type(self).__name__} needs at least two images to learn from; "
                 f"got n_samples = {len(array)}."
             )
-        _refuse_minority(array, y)
+        refuse_minority(array, y)
         self.seed_ = _seed(self.random_state)
         self.training_digests_ = digests(array)
         self.training_patients_ = group_digests(array, groups)
         self.reading_: dict[str, Any] | None = None
+        self._forget_calibration()
         if len(self.input_shape_) == 1:
             self.feature_offset_, self.feature_scale_ = feature_scale(array, self.normalize)
         device = self._device()
@@ -167,8 +195,64 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
             self._fit(batches, runs)
             self.threads_ = torch.get_num_threads()
-            scores = self._scores(batches)
+            drawn = self._drawn(array)
+            scores = self._scores(self._batches(drawn))
+            self.residual_scale_ = self._residual_scale(drawn, source="training")
         self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
+        return self
+
+    def _forget_calibration(self) -> None:
+        self.calibration_: Calibration | None = None
+        self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
+
+    def calibrate(
+        self, X: Any, y: Any = None, groups: Any = None, *, random_state: int = 0
+    ) -> Self:
+        """Keep the scores of majority images that were never trained on.
+
+        They give `p_value` and `threshold`, and `residual_scale_`. What was learned, `offset_` and
+        `predict` stay as they are. A second call replaces the first.
+
+        Parameters
+        ----------
+        X : array of shape (n, h, w), (n, c, h, w) or (n, d)
+            Majority images or vectors only, at least one.
+        y : array of shape (n,), optional
+            Ignored but for −1, which means minority and is refused.
+        groups : array of shape (n,), optional
+            The patient of each image; only hashes of them are kept. Without it, each image is
+            taken as a patient of its own.
+        random_state : int, default=0
+            Seed of the draw of one image a patient.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As `fit`; or if an image, or a patient, was trained on.
+        """
+        check_is_fitted(self)
+        array = self._checked(X)
+        refuse_minority(array, y)
+        images = digests(array)
+        patients = group_digests(array, groups)
+        for what, rows, learned in (
+            ("images", images, self.training_digests_),
+            ("patients", patients, self.training_patients_),
+        ):
+            if count := int(among(rows, learned).sum()):
+                raise ValueError(
+                    f"{count} of the {len(rows)} {what} to calibrate on were trained on; "
+                    f"a calibration takes {what} that the detector has never seen."
+                )
+        scores = self._scores(self._batches(array))
+        names = None if groups is None else [str(group) for group in groups]
+        self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
+        self.calibration_digests_, self.calibration_patients_ = images, patients
+        self.residual_scale_ = self._residual_scale(array, source="calibration")
         return self
 
     # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.
@@ -193,6 +277,45 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Label images +1 (majority) or −1 (minority); -> (n,) int."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    def p_value(self, X: Any, *, unit: str = "image") -> np.ndarray:
+        """Give conformal p-values: how rare so high a score is among majority images; -> (n,).
+
+        See `conocc.calibration`, for the unit too: ``"image"`` or ``"patient"``.
+
+        Raises
+        ------
+        ValueError
+            If the detector is not calibrated, or the unit is not to be had.
+        """
+        check_is_fitted(self)
+        return self._calibrated().p_values(self.anomaly_score(X), unit=unit)
+
+    def threshold(
+        self, *, false_alarms: float, confidence: float = 0.95, unit: str = "image"
+    ) -> float:
+        """Give the `anomaly_score` above which to call images minority, and seldom wrongly.
+
+        The false-alarm rate on new majority images (or patients) is at most `false_alarms` with
+        a certainty of `confidence`: see `conocc.calibration.threshold`.
+
+        Raises
+        ------
+        ValueError
+            If the detector is not calibrated, or on too few patients for this promise.
+        """
+        check_is_fitted(self)
+        return self._calibrated().threshold(
+            false_alarms=false_alarms, confidence=confidence, unit=unit
+        )
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration_ is None:
+            raise ValueError(
+                f"This {type(self).__name__} is not calibrated; calibrate it on majority images "
+                "that it was not trained on."
+            )
+        return self.calibration_
+
     @available_if(_has("_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
     def embed(self, X: Any) -> np.ndarray:
         """Give the bottleneck features; -> (n, d) float32."""
@@ -209,18 +332,19 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         batches = self._batches(self._checked(X))
         return np.concatenate([x[:n].cpu().numpy() for x, n in batches.blocks()])
 
-    def knows(self, X: Any) -> np.ndarray:
-        """Tell which images it was trained on, by their pixels; -> (n,) bool."""
-        check_is_fitted(self)
-        trained_on = {row.tobytes() for row in self.training_digests_}
-        rows = digests(self._checked(X))
-        return np.array([row.tobytes() in trained_on for row in rows])
+    def knows(self, X: Any, *, side: str = "training") -> np.ndarray:
+        """Tell which images it was trained, or calibrated, on, by their pixels; -> (n,) bool.
 
-    def knows_patients(self, groups: Any) -> np.ndarray:
-        """Tell which of the patients it was trained on; (n,) -> (n,) bool."""
+        `side` is ``"training"`` or ``"calibration"``.
+        """
         check_is_fitted(self)
-        trained_on = {row.tobytes() for row in self.training_patients_}
-        return np.array([group_digest(group) in trained_on for group in groups], dtype=bool)
+        return among(digests(self._checked(X)), getattr(self, f"{side}_digests_"))
+
+    def knows_patients(self, groups: Any, *, side: str = "training") -> np.ndarray:
+        """Tell which of the patients it was trained, or calibrated, on; (n,) -> (n,) bool."""
+        check_is_fitted(self)
+        rows = np.frombuffer(b"".join(map(group_digest, groups)), np.uint8).reshape(-1, 16)
+        return among(rows, getattr(self, f"{side}_patients_"))
 
     # Keeping.
 
@@ -241,7 +365,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "class": type(self).__name__,
             # Where and how loudly it was fitted is no part of what was learned.
             "params": {**self.get_params(), "random_state": self.seed_, **NEUTRAL},
-            "values": {**values, "reading_": reading or self.reading_},
+            # Sorted: in the order of attributes a loaded detector would differ from a fitted one.
+            "values": dict(sorted({**values, "reading_": reading or self.reading_}.items())),
             "versions": {"conocc": __version__, "torch": torch.__version__},
         }
         write_model(path, header, tensors)
@@ -262,14 +387,21 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
         try:
             self = cls(**_params_from_json(header["params"]))
+            # A model of an earlier version has neither.
+            self._forget_calibration()
+            self.residual_scale_ = None
             for name, value in header["values"].items():
-                setattr(self, name, tuple(value) if name == "input_shape_" else value)
+                setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
             self._validate_params()
             with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
+                with torch.device("meta"):  # a header must not ask for more memory than its file
+                    self._build()
+                self._check_shapes(tensors)
                 self._build()
             self._fill(tensors)
-        except (TypeError, KeyError, RuntimeError) as error:
-            raise ValueError(f"Cannot read model '{path}': {error}.") from error
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot read model '{path}': {reason}.") from error
         return self
 
     def _learned(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -285,9 +417,22 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 tensors[name] = torch.from_numpy(value.copy())
             elif isinstance(value, np.ndarray):
                 values[name] = value.tolist()  # names of columns
+            elif isinstance(value, Calibration | ResidualScale):
+                values[name] = value.as_json()
             else:
                 values[name] = value
         return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, values
+
+    def _check_shapes(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in vars(self).items():
+            if isinstance(module, nn.Module):
+                for key, value in module.state_dict().items():
+                    has = tensors[f"{name}.{key}"].shape
+                    if has != value.shape:
+                        raise ValueError(
+                            f"its parameters make {key!r} {tuple(value.shape)}, its file holds "
+                            f"{tuple(has)}"
+                        )
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         modules = {k: v for k, v in vars(self).items() if isinstance(v, nn.Module)}
@@ -329,19 +474,40 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         checked: np.ndarray = array
         return checked
 
+    def _drawn(self, array: np.ndarray) -> np.ndarray:
+        """Give the training images whose scores set the threshold."""
+        count = self._threshold_images
+        if count is None or len(array) <= count:
+            return array
+        rows = np.random.default_rng(self.seed_).choice(len(array), count, replace=False)
+        return array[np.sort(rows)]
+
     def _batches(self, array: np.ndarray) -> Batches:
         device = self._device()
         self._to(device)
+        return Batches(array, self._normalization(device), device)
+
+    def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         if len(self.input_shape_) == 3:
-            return Batches(array, NORMALIZE[self.normalize], device)
+            return NORMALIZE[self.normalize]
         offset, scale = (
             torch.from_numpy(a).to(device) for a in (self.feature_offset_, self.feature_scale_)
         )
-        return Batches(array, lambda x: (x - offset) / scale, device)
+        return lambda x: (x - offset) / scale
 
     def _scores(self, batches: Batches) -> np.ndarray:
         blocks = self._blocks(self._score, batches)
         return np.concatenate(list(blocks)).astype(np.float64)
+
+    def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
+        if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
+            return None
+        some = array[:: -(-len(array) // ENOUGH)]
+        return scale_of(self._blocks(self._residual, self._batches(some)), source=source)
+
+    def _residual(self, x: Tensor) -> Tensor:
+        residual: Tensor = x - self._reconstruct(x)
+        return residual
 
     def _applied(self, X: Any, name: str) -> np.ndarray:
         check_is_fitted(self)
@@ -382,18 +548,6 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         data = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
         identity = {"class": type(self).__name__, **params, "seed": self.seed_, "images": data}
         return Checkpoint(Path(path), identity)
-
-
-def _refuse_minority(X: np.ndarray, y: Any) -> None:
-    if y is None:
-        return
-    check_consistent_length(X, y)
-    count = int(np.sum(np.asarray(y) == -1))
-    if count:
-        raise ValueError(
-            f"y marks {count} of {len(X)} images as minority (-1); "
-            "fit takes images of the majority class only."
-        )
 
 
 def _shape_name(shape: tuple[int, ...]) -> str:

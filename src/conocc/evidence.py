@@ -9,6 +9,7 @@ Letters: n images, k chosen ones, c channels, h and w pixels, d bottleneck featu
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -204,5 +205,13 @@ def _read(path: Path, names: set[str]) -> dict[str, Any]:
             return {name: file[name] for name in names}
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,  # encrypted, or compressed in a way that Python does not know
+    ) as error:
         raise ValueError(f"Cannot read '{path}': {error}.") from error

@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process writes at a time."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import tempfile
@@ -10,6 +11,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+PATIENCE_S = 5.0
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that is being written, for as long as the block runs.
+
+    The system drops the lock of a process that dies, and the next one to hold the folder removes
+    the temporary files that it left.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the folder, and goes on doing so for `PATIENCE_S`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    lock = FileLock(path, mode=0o666 & ~_umask())
+    try:
+        # A worker whose driver was killed takes a moment to save its state and end.
+        lock.acquire(timeout=PATIENCE_S)
+    except Timeout:
+        said = "Another process is at work here; wait for it, or choose another folder"
+        raise BlockingIOError(errno.EAGAIN, said, str(folder)) from None
+    try:
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

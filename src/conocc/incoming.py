@@ -6,6 +6,7 @@ read any part of it. Images that cannot be read are set aside, each with the rea
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +25,17 @@ from conocc.decoding import (
     decode_one,
     pixels,
     survey_one,
+    threads,
     told_path,
 )
+from conocc.formats.nifti import is_volume_name, volume_and_slice
 from conocc.layouts import is_manifest, list_cohort
-from conocc.listing import Fetch, Listing, content, shown, walk
+from conocc.listing import Entry, Fetch, Listing, content, of_files, shown, walk
 from conocc.phantoms import PHANTOMS
 from conocc.readers import Reading
+from conocc.volumes import fetch_images, with_slices
+
+logger = logging.getLogger("conocc")
 
 Item = tuple[str, Fetch]
 
@@ -67,12 +73,15 @@ class Part:
         What stands before a name where an image is named.
     first : int or None
         The place in the archive or phantom of the first image; None for files.
+    axis : {"axial", "coronal", "sagittal"}
+        How volumes among the files are cut into slices.
     """
 
     where: str
     names: tuple[str, ...]
     told: str
     first: int | None = None
+    axis: str = "axial"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,7 +99,8 @@ class Part:
         """Size and time of each file, or of the archive; None where there is none."""
         if self.first is not None:
             return [_stamp(self.where)]
-        return [_stamp(os.path.join(self.where, name)) for name in self.names]
+        files = (volume_and_slice(name)[0] for name in self.names)
+        return [_stamp(os.path.join(self.where, file)) for file in files]
 
     def items(self, size: int | None) -> Iterator[Item]:
         """Pair the path of each image with what fetches it; a phantom is drawn at `size`."""
@@ -98,7 +108,9 @@ class Part:
 
     def _fetches(self, size: int | None) -> Iterable[Fetch]:
         if self.first is None:
-            return (partial(_fetched, self.where, name) for name in self.names)
+            fetch_file = partial(partial, _fetched, self.where)
+            folder = Path(self.where)
+            return fetch_images(folder, self.names, self.axis, fetch_file, self.told)
         listing = _archive(self.where, size, _stamp(self.where))
         return listing.fetch(range(self.first, self.first + len(self.names)))
 
@@ -110,7 +122,8 @@ def list_images(where: Sequence[str | os.PathLike[str]], reading: Reading) -> li
     ----------
     where : sequence of path
         Image files, and folders, which are searched to the ground; also archives, manifests and
-        names of phantoms, whose classes and splits are then of no concern.
+        names of phantoms, whose classes and splits are then of no concern. Volumes are read, to
+        list their slices (`conocc.volumes`); what is left aside is logged.
     reading : Reading
         A phantom is drawn at its size.
 
@@ -130,15 +143,27 @@ def _part(where: str, reading: Reading) -> Part:
         return Part(where if where in PHANTOMS else _absolute(path), names, f"{where}/", first=0)
     if is_manifest(path):
         entries = list_cohort(where).entries
-        return _files(path.parent, tuple(entry.path for entry in entries))
+        return _files(path.parent, tuple(entry.path for entry in entries), reading)
     if path.is_dir() and (inside := walk(path).images):
-        return _files(path, inside)
+        return _files(path, inside, reading)
     before, slash, name = path.as_posix().rpartition("/")
-    return Part(_absolute(path.parent), (name,), before + slash)
+    return _cut(Part(_absolute(path.parent), (name,), before + slash, axis=reading.axis))
 
 
-def _files(folder: Path, inside: tuple[str, ...]) -> Part:
-    return Part(_absolute(folder), inside, (folder / "x").as_posix().removesuffix("x"))
+def _files(folder: Path, inside: tuple[str, ...], reading: Reading) -> Part:
+    told = (folder / "x").as_posix().removesuffix("x")
+    return _cut(Part(_absolute(folder), inside, told, axis=reading.axis))
+
+
+def _cut(part: Part) -> Part:
+    """Put the slices of volumes in their place."""
+    if not any(map(is_volume_name, part.names)):
+        return part
+    files = of_files("files", Path(part.where), [Entry(name, label="") for name in part.names])
+    listing = with_slices(files, part.axis, jobs=threads(None))
+    for note in listing.notes:
+        logger.info(note)
+    return replace(part, names=tuple(entry.path for entry in listing.entries))
 
 
 def _absolute(path: Path) -> str:

@@ -121,6 +121,19 @@ def refuse_huge(array: np.ndarray) -> None:
         raise ValueError(f"X has a value beyond {LARGEST_VALUE:g}, too large for float32.")
 
 
+def refuse_minority(X: np.ndarray, y: Any) -> None:
+    """Refuse images that `y` marks as minority, −1; (n, ...), (n,) or None."""
+    if y is None:
+        return
+    check_consistent_length(X, y)
+    count = int(np.sum(np.asarray(y) == -1))
+    if count:
+        raise ValueError(
+            f"y marks {count} of {len(X)} images as minority (-1); "
+            "only images of the majority class are taken."
+        )
+
+
 # --- identity ----------------------------------------------------------------------------------
 
 
@@ -144,3 +157,9 @@ def group_digests(X: np.ndarray, groups: Any) -> np.ndarray:
     names = sorted({str(group) for group in groups})
     joined = b"".join(group_digest(name) for name in names)
     return np.frombuffer(joined, np.uint8).reshape(-1, 16)
+
+
+def among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Tell which hashes are among the known ones; (n, 16), (m, 16) -> (n,) bool."""
+    known_hashes = {row.tobytes() for row in known}
+    return np.array([row.tobytes() in known_hashes for row in rows], dtype=bool)

@@ -3,20 +3,12 @@
 Images of one patient are alike, so that everything here
 that says how sure a figure is takes the `patient` of each image.
 
-Letters: ``n`` images, ``k`` scores an image (one a method), ``m`` minority images.
-``minority`` is a bool array (n,), ``anomaly_score`` a float array (n,) in which higher means
-less like the majority class, ``patient`` an array (n,) of any hashable names.
-
-References
-----------
-E. R. DeLong, D. M. DeLong and D. L. Clarke-Pearson, *Comparing the areas under two or more
-correlated receiver operating characteristic curves: a nonparametric approach*, Biometrics
-44 (1988) 837-845.
-X. Sun and W. Xu, *Fast implementation of DeLong's algorithm for comparing the areas under
-correlated receiver operating characteristic curves*, IEEE Signal Processing Letters 21
-(2014) 1389-1393.
-N. A. Obuchowski, *Nonparametric analysis of clustered ROC curve data*, Biometrics 53 (1997)
-567-578.
+Letters: ``n`` images, ``k`` fits. ``minority`` is a bool array (n,), ``anomaly_score`` a float
+array (n,), or (k, n) for several fits of one method, in which higher means less like the majority
+class, ``patient`` an array (n,) of any hashable names.
+The figure of several fits is the mean of theirs; scores of different fits are never mixed.
+All intervals and tests take the fits as given: they say what other test patients would have
+changed, not what another seed would have.
 """
 
 from __future__ import annotations
@@ -26,17 +18,26 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
+from scipy.stats import t as student
 
-from conocc.metrics import Bools, Floats, checked, in_unit_interval
+from conocc.metrics import METRICS, Bools, Floats, in_unit_interval
+from conocc.placements import (
+    auc_covariance,
+    checked_fits,
+    patient_codes,
+    patients_of_each_class,
+    unbiased,
+)
+from conocc.resampling import resampled
 
-Ints = NDArray[np.intp]
-
-# What is left below this when structural components cancel is rounding.
+# What is left below this when structural components cancel, or resamples agree, is rounding.
 NO_VARIANCE = 1e-15
+# Resamples of a bootstrap.
+REPEATS = 2000
 
 
 class Interval(NamedTuple):
@@ -60,93 +61,48 @@ class Comparison(NamedTuple):
     p: float
 
 
-def structural_components(minority: Bools, scores: Floats) -> tuple[Floats, Floats]:
-    """How often each minority image outscores the majority, and each majority image is outscored.
+def metric_interval(
+    name: str,
+    minority: ArrayLike,
+    anomaly_score: ArrayLike,
+    *,
+    patient: ArrayLike | None = None,
+    repeats: int = REPEATS,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of a metric of `METRICS`, by the way that covers best what it is for.
 
-    The V10 and V01 of DeLong et al. (1988), by the midranks of Sun and Xu (2014): ``O(n log n)``
-    instead of every pair.
-
-    Parameters
-    ----------
-    minority : array of bool, shape (n,)
-        Both classes.
-    scores : array of float, shape (k, n)
-
-    Returns
-    -------
-    over_majority : array, shape (k, m)
-        For each minority image, the share of majority scores below its own, ties one half.
-    under_minority : array, shape (k, n - m)
-        For each majority image, the share of minority scores above its own, ties one half.
-
-    Examples
-    --------
-    >>> structural_components(np.array([False, False, True]), np.array([[0.1, 0.4, 0.3]]))
-    (array([[0.5]]), array([[1., 0.]]))
-    """
-    m = int(minority.sum())
-    rank = rankdata(scores, axis=1)
-    # An image's midrank among all, less that in its own class, counts the other class below it.
-    over_majority = (rank[:, minority] - rankdata(scores[:, minority], axis=1)) / (
-        minority.size - m
-    )
-    under_minority = 1 - (rank[:, ~minority] - rankdata(scores[:, ~minority], axis=1)) / m
-    return over_majority, under_minority
-
-
-def auc_covariance(
-    minority: ArrayLike, scores: ArrayLike, *, patient: ArrayLike | None = None
-) -> tuple[Floats, Floats]:
-    r"""AUCs of `k` methods on the same images, and the covariance of these AUCs.
-
-    Obuchowski (1997): with the structural components of patient i, less their mean, summed
-    over the patient's m_i minority images to :math:`x_i` and over the n_i majority images to
-    :math:`y_i` (vectors of length k), M minority and N majority images in all, and
-    :math:`I_{10}, I_{01}, I` patients with minority, with majority, with any images,
-
-    .. math:: \frac{I_{10}}{I_{10} - 1} \sum_i \frac{x_i x_i^T}{M^2}
-        + \frac{I_{01}}{I_{01} - 1} \sum_i \frac{y_i y_i^T}{N^2}
-        + \frac{I}{I - 1} \sum_i \frac{x_i y_i^T + y_i x_i^T}{M N}.
-
-    With one image a patient the last sum vanishes and the first two are exactly those of
-    DeLong et al. (1988), whose divisors are M - 1 and N - 1: without `patient` each
-    image is taken as a patient of its own.
-
-    Parameters
-    ----------
-    minority : array of bool, shape (n,)
-    scores : array of float, shape (k, n)
-        One row a method.
-    patient : array, shape (n,), optional
-        Whose image it is; without it, images are taken as independent.
-
-    Returns
-    -------
-    areas : array, shape (k,)
-    covariance : array, shape (k, k)
-        The factors differ between the sums, so that with a handful of patients a variance
-        can come out below zero; the callers here treat that as no variance.
+    AUC has `auc_interval`, both AUPR have `logit_bootstrap_interval`, and any other
+    metric has `bootstrap_interval`. All need two patients of each class.
 
     Raises
     ------
+    KeyError
+        If there is no such metric.
     ValueError
-        As `auc`; or if fewer than two patients have images of a class.
+        As these; or if every resample gives the same figure, as under perfect separation, which
+        is no certainty: the bootstrap cannot tell.
 
     Examples
     --------
-    >>> areas, covariance = auc_covariance([0, 0, 1, 1], [[0.1, 0.3, 0.2, 0.9]])
-    >>> areas, covariance
-    (array([0.75]), array([[0.125]]))
+    >>> minority, score = [False, False, True, True], [0.1, 0.3, 0.2, 0.9]
+    >>> metric_interval("AUC", minority, score).value
+    0.75
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2 or not len(scores):
+    if name == "AUC":
+        return auc_interval(minority, anomaly_score, patient=patient, level=level)
+    bootstrap = BOOTSTRAPS.get(name, bootstrap_interval)
+    told, _ = _fits(minority, anomaly_score)
+    patients_of_each_class(told, patient_codes(patient, told.size))
+    found = bootstrap(
+        METRICS[name], minority, anomaly_score, patient=patient, repeats=repeats, level=level
+    )
+    if found.high - found.low < NO_VARIANCE:
         raise ValueError(
-            "The 'scores' parameter must have one row a method, shape (k, n). "
-            f"Got shape {scores.shape} instead."
+            f"Every resample of patients gives the same {name}, {found.value:.3g}: the bootstrap "
+            "cannot say how sure that is."
         )
-    for score in scores:
-        told, _ = checked(minority, score)
-    return _covariance(told, scores, _patient_codes(patient, told.size))
+    return found
 
 
 def auc_interval(
@@ -173,7 +129,8 @@ def auc_interval(
     Parameters
     ----------
     minority : array of bool, shape (n,)
-    anomaly_score : array of float, shape (n,)
+    anomaly_score : array of float, shape (n,) or (k, n)
+        Of one fit, or of several fits whose mean is asked for.
     patient : array, shape (n,), optional
         Whose image it is; without it, images are taken as independent.
     level : float, default 0.95
@@ -198,14 +155,13 @@ def auc_interval(
     0.889 (0.261 to 0.995)
     """
     z = _quantile(level)
-    told, score = checked(minority, anomaly_score)
-    code = _patient_codes(patient, told.size)
-    areas, covariance = _covariance(told, score[None], code)
-    area, variance = float(areas[0]), float(covariance[0, 0])
+    told, scores = _fits(minority, anomaly_score)
+    areas, covariance = auc_covariance(told, scores, patient=patient)
+    area, variance = float(areas.mean()), float(covariance.mean())
     if variance > NO_VARIANCE:
         half = z * math.sqrt(variance) / (area * (1 - area))
         return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
-    counts = _patients_of_each_class(told, code)
+    counts = patients_of_each_class(told, patient_codes(patient, told.size))
     return Interval(area, _lower_area(area, *counts, z), 1 - _lower_area(1 - area, *counts, z))
 
 
@@ -225,8 +181,9 @@ def compare_auc(
     Parameters
     ----------
     minority : array of bool, shape (n,)
-    score_a, score_b : array of float, shape (n,)
-        Anomaly scores of two methods for the same images in the same order.
+    score_a, score_b : array of float, shape (n,) or (k, n)
+        Anomaly scores of two methods for the same images in the same order; of several fits,
+        of which the two need not have the same number, the mean AUC is compared.
     patient : array, shape (n,), optional
         Whose image it is; without it, images are taken as independent.
     level : float, default 0.95
@@ -252,12 +209,23 @@ def compare_auc(
     >>> print(f"{comparison.difference:.3f}, p = {comparison.p:.2f}")
     0.222, p = 0.37
     """
+    told, a = _fits(minority, score_a)
+    told, b = _fits(minority, score_b)
+    areas, covariance = auc_covariance(told, np.concatenate([a, b]), patient=patient)
+    weights = np.repeat([1 / len(a), -1 / len(b)], [len(a), len(b)])
+    return difference_test(
+        float(weights @ areas), float(weights @ covariance @ weights), level=level
+    )
+
+
+def difference_test(difference: float, variance: float, *, level: float = 0.95) -> Comparison:
+    """Test a difference of AUCs against none, by its variance; as `compare_auc` returns it.
+
+    >>> comparison = difference_test(0.1, 0.05**2)
+    >>> print(f"{comparison.low:.3f} to {comparison.high:.3f}, p = {comparison.p:.4f}")
+    0.002 to 0.198, p = 0.0455
+    """
     quantile = _quantile(level)
-    told, a = checked(minority, score_a)
-    told, b = checked(minority, score_b)
-    areas, covariance = _covariance(told, np.stack([a, b]), _patient_codes(patient, told.size))
-    difference = float(areas[0] - areas[1])
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if variance > NO_VARIANCE:
         error = math.sqrt(variance)
         z = difference / error
@@ -274,26 +242,21 @@ def bootstrap_interval(
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    repeats: int = 2000,
+    repeats: int = REPEATS,
     level: float = 0.95,
     random_state: int = 0,
 ) -> Interval:
-    """Any metric with its percentile interval over resampled patients.
-
-    Patients are drawn with replacement, each with all of its images, as many as there are.
-    They are drawn within three groups, those with majority images only, with minority images
-    only, and with both: every resample then has both classes in about the proportion of the
-    cohort, which is what the chance level of AUPR depends on (C. M. Rutter, *Bootstrap
-    estimation of diagnostic accuracy with patient-clustered data*, Academic Radiology 7 (2000)
-    413-419, for resampling patients).
+    """Any metric with its percentile interval over resampled patients (`resampled`).
 
     Parameters
     ----------
     metric : callable
-        ``(minority, anomaly_score) -> float``, such as `aupr_min`, or
-        ``functools.partial(sensitivity_at, specificity=0.95)``.
+        ``(minority, anomaly_score) -> float``, such as `sensitivity_at_5_percent`, or
+        ``functools.partial(sensitivity_at, specificity=0.9)``. Those of `METRICS` are
+        computed for many resamples at once; any other takes its own time, `repeats` times.
     minority : array of bool, shape (n,)
-    anomaly_score : array of float, shape (n,)
+    anomaly_score : array of float, shape (n,) or (k, n)
+        Of one fit, or of several fits whose mean is asked for.
     patient : array, shape (n,), optional
         Whose image it is; without it, images are taken as independent.
     repeats : int, default 2000
@@ -324,17 +287,72 @@ def bootstrap_interval(
     True
     """
     tail = (1 - in_unit_interval("level", level)) / 2
-    if repeats < 1:
-        raise ValueError(f"The 'repeats' parameter must be at least 1. Got {repeats!r} instead.")
-    told, score = checked(minority, anomaly_score)
-    groups = _images_by_patient(told, _patient_codes(patient, told.size))
-    rng = np.random.default_rng(random_state)
-    values = np.empty(repeats)
-    for repeat in range(repeats):
-        image = _resample(groups, rng)
-        values[repeat] = metric(told[image], score[image])
+    value, values = _resampled(metric, minority, anomaly_score, patient, repeats, random_state)
     low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(metric(told, score)), float(low), float(high))
+    return Interval(value, float(low), float(high))
+
+
+def logit_bootstrap_interval(
+    metric: Callable[[Bools, Floats], float],
+    minority: ArrayLike,
+    anomaly_score: ArrayLike,
+    *,
+    patient: ArrayLike | None = None,
+    repeats: int = REPEATS,
+    level: float = 0.95,
+    random_state: int = 0,
+) -> Interval:
+    r"""Metric in [0, 1] with an interval of Student's, on the logit scale, by resampled patients.
+
+    .. math:: \operatorname{logit}^{-1}\Bigl(\operatorname{logit} v
+        \pm t_{g - 1} \sqrt{g / (g - 1)} \, s\Bigr)
+
+    s is the standard deviation of the logits of the resampled figures, and g the number of
+    patients with images of the rarer class. The percentiles of an AUPR lie too high and too close
+    together, since a resample repeats images, which are then found together; and with few
+    patients any bootstrap's spread is too small, by the factor above on average, and itself
+    unsure, which is what Student's quantile is for. Figures of 0 or 1 are moved half as far
+    inside as the nearest other one, where the logit is finite.
+
+    K. Boyd, K. H. Eng and C. D. Page, *Area under the precision-recall curve: point estimates
+    and confidence intervals*, ECML PKDD 2013, 451-466, found the logit scale to serve AUPR best.
+
+    Parameters, errors and what is returned are as in `bootstrap_interval`; besides, two patients
+    of each class are needed.
+
+    Examples
+    --------
+    >>> from conocc.metrics import aupr_min
+    >>> minority = [False, False, False, True, True, True]
+    >>> score = [0.1, 0.2, 0.6, 0.5, 0.7, 0.9]
+    >>> interval = logit_bootstrap_interval(aupr_min, minority, score, repeats=100)
+    >>> 0 <= interval.low <= interval.value <= interval.high <= 1
+    True
+    """
+    tail = (1 - in_unit_interval("level", level)) / 2
+    value, values = _resampled(metric, minority, anomaly_score, patient, repeats, random_state)
+    if np.ptp(values) < NO_VARIANCE:
+        return Interval(value, value, value)
+    told = np.asarray(minority, dtype=bool)
+    groups = min(patients_of_each_class(told, patient_codes(patient, told.size)))
+    middle, *logits = _logits(np.append(value, values))
+    half = student.isf(tail, groups - 1) * unbiased(groups) ** 0.5 * np.std(logits, ddof=1)
+    low, high = expit([middle - half, middle + half])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def _logits(figures: Floats) -> Floats:
+    """Take logits; 0 and 1 are moved half as far inside as the nearest figure that is neither."""
+    inside = np.minimum(figures, 1 - figures)
+    edge = inside[inside > 0].min(initial=1) / 2
+    logits: Floats = logit(np.clip(figures, edge, 1 - edge))
+    return logits
+
+
+BOOTSTRAPS: dict[str, Callable[..., Interval]] = {
+    "AUPR-maj": logit_bootstrap_interval,
+    "AUPR-min": logit_bootstrap_interval,
+}
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -377,21 +395,6 @@ def holm(p_values: ArrayLike) -> Floats:
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
-def _covariance(minority: Bools, scores: Floats, code: Ints) -> tuple[Floats, Floats]:
-    over_majority, under_minority = structural_components(minority, scores)
-    areas = over_majority.mean(axis=1)
-    x = _patient_sums(over_majority - areas[:, None], code[minority], code.max() + 1)
-    y = _patient_sums(under_minority - areas[:, None], code[~minority], code.max() + 1)
-    with_minority, with_majority = _patients_of_each_class(minority, code)
-    m, n = minority.sum(), (~minority).sum()
-    covariance = (
-        _unbiased(with_minority) * (x @ x.T) / m**2
-        + _unbiased(with_majority) * (y @ y.T) / n**2
-        + _unbiased(x.shape[1]) * (x @ y.T + y @ x.T) / (m * n)
-    )
-    return areas, covariance
-
-
 def _lower_area(area: float, minority: int, majority: int, z: float) -> float:
     """Find the area below `area` from which it lies `z` of Newcombe's standard errors away."""
     if area <= 0:
@@ -406,58 +409,29 @@ def _lower_area(area: float, minority: int, majority: int, z: float) -> float:
     return float(brentq(excess, 0.0, min(area, 1 - 1e-12)))
 
 
-def _resample(groups: list[list[Ints]], rng: np.random.Generator) -> Ints:
-    drawn = [
-        patients[i] for patients in groups for i in rng.integers(len(patients), size=len(patients))
+def _fits(minority: ArrayLike, anomaly_score: ArrayLike) -> tuple[Bools, Floats]:
+    return checked_fits(minority, np.atleast_2d(np.asarray(anomaly_score, dtype=np.float64)))
+
+
+def _resampled(
+    metric: Callable[[Bools, Floats], float],
+    minority: ArrayLike,
+    anomaly_score: ArrayLike,
+    patient: ArrayLike | None,
+    repeats: int,
+    random_state: int,
+) -> tuple[float, Floats]:
+    """Return a metric, and the same of each resample; of several fits, the means."""
+    if repeats < 1:
+        raise ValueError(f"The 'repeats' parameter must be at least 1. Got {repeats!r} instead.")
+    told, scores = _fits(minority, anomaly_score)
+    code = patient_codes(patient, told.size)
+    values = [
+        resampled(metric, told, score, code, repeats=repeats, random_state=random_state)
+        for score in scores
     ]
-    return np.concatenate(drawn)
-
-
-def _images_by_patient(minority: Bools, code: Ints) -> list[list[Ints]]:
-    """Group patients by the classes they have images of; of each patient, the images' indices."""
-    images = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-    groups: dict[tuple[bool, bool], list[Ints]] = {}
-    for image in images:
-        told = minority[image]
-        groups.setdefault((bool(told.any()), bool(told.all())), []).append(image)
-    return [groups[classes] for classes in sorted(groups)]
-
-
-def _patient_sums(values: Floats, code: Ints, patients: int) -> Floats:
-    return np.stack([np.bincount(code, weights=row, minlength=patients) for row in values])
-
-
-def _patients_of_each_class(minority: Bools, code: Ints) -> tuple[int, int]:
-    with_minority, with_majority = np.unique(code[minority]).size, np.unique(code[~minority]).size
-    if min(with_minority, with_majority) < 2:
-        raise ValueError(
-            "The variance of an AUC needs images of each class from at least two patients (two "
-            f"images of each class where patients are unknown). Got {with_minority} with minority "
-            f"and {with_majority} with majority images instead."
-        )
-    return with_minority, with_majority
-
-
-def _unbiased(count: int) -> float:
-    return count / (count - 1)
-
-
-def _patient_codes(patient: ArrayLike | None, n: int) -> Ints:
-    if patient is None:
-        return np.arange(n)
-    names = np.asarray(patient)
-    if names.shape != (n,):
-        raise ValueError(
-            "The 'patient' parameter must have one value an image. "
-            f"Got shape {names.shape} for {n} images instead."
-        )
-    unknown = [i for i, name in enumerate(names.tolist()) if name is None or name != name]
-    if unknown:
-        raise ValueError(
-            "The 'patient' parameter must name the patient of every image. "
-            f"Got {names[unknown[0]]!r} for image {unknown[0]} instead."
-        )
-    return np.unique(names, return_inverse=True)[1]
+    value = float(np.mean([metric(told, score) for score in scores]))
+    return value, np.mean(values, axis=0)
 
 
 def _quantile(level: float) -> float:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from conocc.archives import is_archive, list_archive
+from conocc.formats.nifti import volume_and_slice
 from conocc.listing import (
     SIDES,
     Entry,
@@ -205,7 +206,10 @@ def is_manifest(where: Path) -> bool:
 
 
 def list_manifest(where: Path) -> Listing:
-    """List a CSV file ``path,label[,split][,patient]``, its paths relative to its folder."""
+    """List a CSV file ``path,label[,split][,patient]``, its paths relative to its folder.
+
+    A path may be that of one slice of a volume, ``volume.nii.gz[12]``.
+    """
     name = shown(where.name)
     columns, rows = read_table(where)
     if not {"path", "label"} <= set(columns):
@@ -226,7 +230,9 @@ def list_manifest(where: Path) -> Listing:
             )
         first_line[entry.path] = line
         entries.append(entry)
-    missing = [path for path in first_line if not (where.parent / path).is_file()]
+    missing = [
+        path for path in first_line if not (where.parent / volume_and_slice(path)[0]).is_file()
+    ]
     if missing:
         raise ValueError(
             f"'{name}', line {first_line[missing[0]]}: there is no file '{shown(missing[0])}' "

@@ -168,7 +168,7 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 def is_image_name(path: str) -> bool:
     """Say whether the suffix is that of a format that can be read."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES
+    return path.lower().endswith(tuple(SUFFIXES))
 
 
 def _is_dicom(folder: Path, path: str) -> bool:

@@ -6,7 +6,6 @@ which higher means less like the majority class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+
+# Of the metric that a study reports: one majority image in twenty may alarm.
+SPECIFICITY = 0.95
 
 
 def auc(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
@@ -110,10 +112,34 @@ def sensitivity_at(minority: ArrayLike, anomaly_score: ArrayLike, *, specificity
             f"The 'specificity' parameter must be in the range [0, 1]. Got {specificity!r} instead."
         )
     majority_score = np.sort(anomaly_score[~minority])
-    # 0.07 * 100 is 7.000000000000001 in floating point, and is meant as 7.
-    passing = math.ceil(specificity * majority_score.size - 1e-9)
+    passing = int(must_pass(majority_score.size, specificity))
     threshold = majority_score[passing - 1] if passing else -np.inf
     return float((anomaly_score[minority] > threshold).mean())
+
+
+def sensitivity_at_5_percent(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
+    """Share of minority images found where at most 5 % of the majority images alarm.
+
+    A point of the ROC curve of these very images: its threshold is set by the majority images
+    that it is then judged on. It compares methods; what a threshold that was set beforehand
+    does to these images say `sensitivity` and `false_alarms`. Parameters and errors as in `auc`.
+
+    Examples
+    --------
+    >>> minority, score = [False] * 20 + [True] * 2, [*range(20), 18.5, 17.5]
+    >>> sensitivity_at_5_percent(minority, score)
+    0.5
+    """
+    return sensitivity_at(minority, anomaly_score, specificity=SPECIFICITY)
+
+
+def must_pass(majority: ArrayLike, specificity: float) -> NDArray[np.int64]:
+    """Give how many of `majority` images must pass for the specificity asked for.
+
+    >>> int(must_pass(100, 0.07))  # though 0.07 * 100 is 7.000000000000001 in floating point
+    7
+    """
+    return np.ceil(specificity * np.asarray(majority) - 1e-9).astype(np.int64)
 
 
 def sensitivity(minority: ArrayLike, anomaly_score: ArrayLike, *, threshold: float) -> float:
@@ -186,4 +212,5 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "AUC": auc,
     "AUPR-maj": aupr_maj,
     "AUPR-min": aupr_min,
+    "sens@5%": sensitivity_at_5_percent,
 }

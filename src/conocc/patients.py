@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from conocc.formats.nifti import volume_and_slice
 from conocc.listing import count, read_table, shown
 from conocc.pseudonyms import pseudonym
 from conocc.readers import Person
@@ -19,6 +20,8 @@ FILE_COLUMNS = ("file", "path")
 # NORMAL2-IM-0115 and IM-0115 are two patients: merging them invents 94 overlaps between
 # training and test.
 _CHESTX = re.compile(r"person\d+(?=_(?:bacteria|virus)_\d+$)|(?:NORMAL2-)?IM-\d+(?=-\d+(?:-\d+)?$)")
+
+_VOLUME_SUFFIX = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def find_patients(
     The first of these that there is decides: the regular expression that the user gave; what
     the layout itself lists (`given`); a table beside the images; the PatientID of DICOM
     (`persons`), if every image has one, for which a pseudonym stands; the names of the ChestX
-    set, if every image has one.
-    Otherwise each image is a patient of its own, named by its path.
+    set, if every image has one; the names of volumes, if every image is a slice of one.
+    Otherwise each image is a patient of its own, named by its path, and each volume is one.
     `called` are the paths as they may be told, if these are not the paths themselves.
 
     Raises
@@ -71,8 +74,14 @@ def find_patients(
     chestx = by_chestx_names(paths)
     if chestx is not None:
         return Patients(chestx, True, "Patients are read from file names as in the ChestX set.")
+    volumes = by_volumes(paths)
+    if volumes is not None:
+        said = f"Each volume is a patient, by its name{_sharing(paths, volumes)}."
+        return Patients(volumes, True, said)
     return Patients(
-        tuple(called), False, "Patients are not known: each image counts as a patient of its own."
+        tuple(volume_and_slice(path)[0] for path in called),
+        False,
+        "Patients are not known: each image counts as a patient of its own.",
     )
 
 
@@ -130,6 +139,30 @@ def by_chestx_names(paths: Sequence[str]) -> tuple[str, ...] | None:
     return found if len(found) == len(paths) else None
 
 
+def by_volumes(paths: Sequence[str]) -> tuple[str, ...] | None:
+    """Take the names of the volumes for patients; None unless every image is a slice of one.
+
+    >>> by_volumes(["a/sub-01.nii.gz[3]", "b/sub-01.nii.gz[7]", "b/sub-02.nii[0]"])
+    ('sub-01', 'sub-01', 'sub-02')
+    """
+    cuts = [volume_and_slice(path) for path in paths]
+    if any(k is None for _, k in cuts):
+        return None
+    return tuple(_VOLUME_SUFFIX.sub("", PurePosixPath(volume).name) for volume, _ in cuts)
+
+
+def _sharing(paths: Sequence[str], names: Sequence[str]) -> str:
+    """Say so where volumes of one name, in several folders, count as one patient."""
+    files = len({volume_and_slice(path)[0] for path in paths})
+    patients = len(set(names))
+    if files == patients:
+        return ""
+    return (
+        f": {count(files, 'volume')} have {count(patients, 'name')}, and those of one name count "
+        "as one patient (--patient-regex tells them apart by their folders)"
+    )
+
+
 def _table_beside(folder: Path | None) -> Path | None:
     if folder is None:
         return None
@@ -139,7 +172,10 @@ def _table_beside(folder: Path | None) -> Path | None:
 def by_table(
     paths: Sequence[str], table: Path, called: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Look each image up in a table with a column 'file' or 'path' and a column 'patient'."""
+    """Look each image up in a table with a column 'file' or 'path' and a column 'patient'.
+
+    A slice that it does not name has the patient of its volume.
+    """
     columns, rows = read_table(table)
     column = next((name for name in FILE_COLUMNS if name in columns), None)
     if column is None or "patient" not in columns:
@@ -156,13 +192,14 @@ def by_table(
                 f"{row['patient']!r} here and {patients[path]!r} above."
             )
     called = paths if called is None else called
-    missing = [name for path, name in zip(paths, called, strict=True) if not patients.get(path)]
+    found = [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths]
+    missing = [name for patient, name in zip(found, called, strict=True) if not patient]
     if missing:
         raise ValueError(
             f"'{shown(table.name)}' has no patient for '{shown(missing[0])}' "
             f"({_of(len(missing), len(paths))})."
         )
-    return tuple(patients[path] for path in paths)
+    return tuple(patient for patient in found if patient)
 
 
 def _of(some: int, all_of_them: int) -> str:

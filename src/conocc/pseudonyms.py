@@ -17,8 +17,9 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from conocc.formats.nifti import slice_name, volume_and_slice
 from conocc.readers import SUFFIXES
 
 _KEY = re.compile(r"[0-9a-f]{64}\n")
@@ -43,7 +44,7 @@ def pseudonym(name: str) -> str:
 def hide(path: str, is_told: Callable[[str], bool] | None = None) -> str:
     """Put pseudonyms in place of the files and folders of `path` whose names `is_told` finds.
 
-    Without `is_told`, of all. The suffix of an image stays.
+    Without `is_told`, of all. The suffix of an image stays, and the number of a slice.
     """
     parts = path.split("/")
     told = [is_told is None or is_told(part) for part in parts]
@@ -56,8 +57,11 @@ def hide(path: str, is_told: Callable[[str], bool] | None = None) -> str:
 def _hidden(part: str) -> str:
     if part in ("", ".", ".."):
         return part
-    suffix = PurePosixPath(part).suffix
-    return pseudonym(part) + (suffix if suffix.lower() in SUFFIXES else "")
+    file, k = volume_and_slice(part)
+    if k is not None:
+        return slice_name(_hidden(file), k)
+    suffix = next((suffix for suffix in SUFFIXES if part.lower().endswith(suffix)), "")
+    return pseudonym(part) + part[len(part) - len(suffix) :]
 
 
 def _folder() -> Path:

@@ -10,7 +10,8 @@ What is done to values: palettes become RGB, JPEG's YCbCr becomes RGB, grey leve
 bits in PNG, TIFF and BMP are spread over 0 to 255, booleans become 0 and 1, and TIFF's
 white-is-zero is inverted. EXIF orientation is applied; gamma, colour profiles and the maximum
 that a PNM header states are not. CMYK and other colours are refused. What is done to DICOM is told
-in `conocc.formats.dicom`.
+in `conocc.formats.dicom`, to NIfTI in `conocc.formats.nifti`: its files are volumes, which
+`conocc.volumes` has cut into slices before anything here sees them.
 
 Letters: h and w pixels, c channels.
 """
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
-from conocc.formats import dicom
+from conocc.formats import dicom, nifti
 from conocc.formats.dicom import Person, person_of
 from conocc.formats.jpeg import read_jpeg
 from conocc.formats.npy import read_npy
@@ -111,7 +112,7 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
         images, transparent pixels or pixels that are not finite, or needs the extra ``deep`` or
-        ``dicom``; or if it is a DICOM object that is no image.
+        ``dicom``; or if it is a DICOM object that is no image, or a NIfTI volume.
 
     Examples
     --------
@@ -193,6 +194,8 @@ class Reading:
         The window of grey DICOM images, which spreads the values of interest over 0 to 1: none,
         so that all values stay; the one in each file, without which it is refused; or this one,
         such as "40,400", for all.
+    axis : {"axial", "coronal", "sagittal"}
+        How NIfTI volumes are cut into slices, which are the images.
     scaled : bool
         Whether a JPEG at least `SPARE` times 2, 4 or 8 as large as `size` on both sides is decoded
         at a half, a quarter or an eighth of its size, before it is resized.
@@ -205,13 +208,14 @@ class Reading:
     Examples
     --------
     >>> Reading.from_dict(Reading(size=64).to_dict())
-    Reading(size=64, colour='grey', fit='stretch', voi='none', scaled=False)
+    Reading(size=64, colour='grey', fit='stretch', voi='none', axis='axial', scaled=False)
     """
 
     size: int | None
     colour: str = "grey"
     fit: str = "stretch"
     voi: str = "none"
+    axis: str = "axial"
     scaled: bool = False
 
     def __post_init__(self) -> None:
@@ -220,8 +224,8 @@ class Reading:
                 f"The 'size' parameter of Reading must be an integer of at least {SMALLEST_SIZE}, "
                 f"or None. Got {self.size!r} instead."
             )
-        for parameter, value, known in (("colour", self.colour, COLOURS), ("fit", self.fit, FITS)):
-            if value not in tuple(known):
+        for parameter, known in (("colour", COLOURS), ("fit", FITS), ("axis", nifti.AXES)):
+            if (value := getattr(self, parameter)) not in tuple(known):
                 raise ValueError(
                     f"The '{parameter}' parameter of Reading must be one of "
                     f"{', '.join(map(repr, known))}. Got {value!r} instead."
@@ -247,8 +251,8 @@ class Reading:
     def to_dict(self) -> dict[str, int | str | None]:
         """Give plain values, for JSON.
 
-        A window and scaled decoding that are not asked for are left out: what was saved, cached or
-        begun before there were any was read in the same way.
+        A window, an axis and scaled decoding that are not asked for are left out: what was saved,
+        cached or begun before there were any was read in the same way.
         """
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in _LATER or v != getattr(Reading, k)}
@@ -272,7 +276,7 @@ class Reading:
 
 
 # What came when models had been saved already; they were read as by its defaults.
-_LATER = ("voi", "scaled")
+_LATER = ("voi", "axis", "scaled")
 
 
 def _is_window(voi: object) -> bool:
@@ -402,6 +406,7 @@ class Format(NamedTuple):
 # What precedes DICOM's may be anything, another format's beginning too.
 READERS: dict[str, Format] = {
     "DICOM": Format(dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True),
+    "NIfTI": Format(nifti.SIGNATURE, nifti.SUFFIXES, nifti.read_whole),
     "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png),
     "JPEG": Format(re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg"), read_jpeg, has_scales=True),
     "TIFF": Format(re.compile(rb"II[*+]\0|MM\0[*+]"), (".tif", ".tiff"), read_tiff),

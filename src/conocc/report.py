@@ -22,6 +22,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from conocc._version import __version__
+from conocc.comparison import compared
+from conocc.decisions import told
 from conocc.evidence import EMBEDDED, Embedding, Gallery
 from conocc.figures import (
     Scored,
@@ -39,16 +41,19 @@ from conocc.figures import (
 )
 from conocc.files import write_text
 from conocc.metrics import METRICS
-from conocc.tables import Cell, Table, _labelled, make_tables, read_rows
+from conocc.tables import explained, grouped, make_tables, read_rows, tested_on
+from conocc.typeset import Cell, Table
 
 # More curves than this in one figure cannot be told apart; a sweep has its bars instead.
 MOST_CURVES = 14
 # More parameters than this cannot be drawn as panels, groups and bars.
 MOST_SWEPT = 3
+# A longer list of comparisons is folded.
+MOST_LINES = 12
 # Figures wider than this, in inches, scroll sideways on a phone.
 WIDE = 5
 # What the evaluation counts as left out, and a reader need not be told.
-EXPECTED = {"trained on"}
+EXPECTED = {"trained on", "calibrated on"}
 INTERVALS = "With 95 % intervals, by patient where patients are known."
 
 T = TypeVar("T")
@@ -102,13 +107,24 @@ class Fit:
 
     @cached_property
     def scored(self) -> Scored | None:
-        """The test images' scores, with the threshold."""
+        """The test images' scores, with the threshold and the scores that it was set on."""
         table = self._read("scores.csv", _read_csv)
         if table is None:
             return None
         score = table["anomaly_score"].to_numpy(float)
-        threshold = (self._read("metrics.json", _read_json) or {}).get("threshold")
-        return Scored(self.label, table["minority"].to_numpy(bool), score, threshold)
+        calibration = self._read("calibration.csv", _read_csv)
+        return Scored(
+            self.label,
+            table["minority"].to_numpy(bool),
+            score,
+            self.measured.get("decision", self.measured).get("threshold"),
+            None if calibration is None else calibration["anomaly_score"].to_numpy(float),
+        )
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """What the evaluation found; nothing, if there was none."""
+        return self._read("metrics.json", _read_json) or {}
 
     @property
     def history(self) -> pd.DataFrame | None:
@@ -156,15 +172,14 @@ def _study_page(folder: Path) -> Context:
     rows = read_rows(folder)
     if not rows:
         raise ValueError(f"'{folder}' has no rows yet: nothing of it is done.")
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        key = tuple(str(row[name]) for name in ("protocol", "rule", "group"))
-        groups.setdefault(key, []).append(row)
+    groups = grouped(rows)
+    sure = {table.name: table for table in compared(folder, rows)}
     tables, parts, fits = [], [], []
-    for _, of_group in sorted(groups.items()):
-        (table,) = make_tables(of_group)
+    for table, of_group in zip(make_tables(rows), groups.values(), strict=True):
         tables.append(_table(table))
-        named = [Fit(row, folder / row["run"]) for row in _labelled(of_group)]
+        further = (sure.get(f"{table.name}-{kind}") for kind in ("intervals", "comparisons"))
+        tables += [_table(one) for one in further if one]
+        named = [Fit(row, folder / row["run"]) for row in of_group]
         named.sort(key=partial(_place, columns=table.columns))
         fits += named
         for cohort in dict.fromkeys(fit.row["cohort"] for fit in named):
@@ -199,7 +214,7 @@ def _run_page(folder: Path) -> Context:
         "commands": [about.get("command"), measured.get("command")],
     }
     fit = Fit(row, folder)
-    tables = [_run_table(row["metrics"])] if row["metrics"] else []
+    tables = [_run_table(row)] if row["metrics"] else []
     tested_on = measured.get("cohort", row["cohort"])
     title = row["cohort"] if tested_on == row["cohort"] else f"{row['cohort']}, tested: {tested_on}"
     return _page("Run", folder, tables, [_part(title, [fit])], [fit])
@@ -229,6 +244,8 @@ def _page(
 def _table(table: Table) -> Context:
     """Turn a table of `conocc.tables` into cells that the page can sort."""
     return {
+        "title": table.name.replace("-", ", "),
+        "folded": len(table.lines) > MOST_LINES and table.name.endswith("-comparisons"),
         "caption": " ".join(table.caption),
         "ranked": any(cell and cell.rank for line in table.lines for cell in line.cells),
         "head": table.head,
@@ -237,16 +254,18 @@ def _table(table: Table) -> Context:
     }
 
 
-def _run_table(metrics: Mapping[str, Mapping[str, Any]]) -> Context:
+def _run_table(row: Mapping[str, Any]) -> Context:
     """Give a run's metrics with their intervals, in the shape of `_table`."""
-    lines = []
+    lines, metrics = [], row["metrics"]
     for name, found in metrics.items():
         values = (found[key] for key in ("value", "low", "high"))
         cells = [None if value is None else Cell(value) for value in values]
         lines.append({"head": (name,), "cells": cells})
     reasons = dict.fromkeys(m["reason"] for m in metrics.values() if m.get("reason"))
     return {
-        "caption": " ".join([INTERVALS, *reasons]),
+        "title": "",
+        "folded": False,
+        "caption": " ".join([INTERVALS, *tested_on([row]), *explained(metrics), *reasons]),
         "ranked": False,
         "head": ("metric",),
         "columns": ("value", "low", "high"),
@@ -417,7 +436,8 @@ def _swept(params: Sequence[Mapping[str, Any]]) -> list[str]:
 def _histograms(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
         if fit.scored is not None:
-            yield _drawn(score_histogram(fit.scored), f"Scores of both classes by {fit.label}")
+            alt = f"Scores of both classes by {fit.label}"
+            yield _drawn(score_histogram(fit.scored), alt, " ".join(told(fit.measured)))
 
 
 def _training(fits: Sequence[Fit]) -> Iterator[Context]:

@@ -15,9 +15,7 @@ kill, the missing shards are scored, and the tables are those of an unbroken run
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,25 +27,28 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from conocc._version import __version__
+from conocc.decisions import RULE, Decisions, Rule, decisions
 from conocc.decoding import ahead
 from conocc.engines import Task, check_engine, do_all, threads_of
-from conocc.files import replacing, write_json
+from conocc.files import held, write_csv, write_json
+from conocc.formats.nifti import is_slice_name
 from conocc.incoming import Item, Part, list_images, read_block, shards, told_paths
 from conocc.listing import shown
 from conocc.methods import load
 from conocc.progress import bar
 from conocc.readers import Reading
-from conocc.run import model_path, predicted
+from conocc.run import SCORE_COLUMNS, model_path
 from conocc.training import BLOCK
+from conocc.volumes import VOLUME_COLUMNS, by_volume, check_top
 
 SHARD_FORMAT = 1
 # Files in a shard: what is done again at most after a kill, and given up with one file that
 # kills every worker.
 SHARD = 2048
-COLUMNS = ("path", "anomaly_score", "predicted")
 ERROR_COLUMNS = ("path", "reason")
 SHOWN_ERRORS = 5
 
@@ -57,11 +58,15 @@ Scores = tuple[list[Row], Sequence[Row]]
 
 @dataclass(frozen=True)
 class Scored:
-    """How many files `score_files` scored and could not read, and the first such errors."""
+    """How many files `score_files` scored and could not read, and the first such errors.
+
+    `words` say which rule made the predictions, and what it promises.
+    """
 
     count: int
     failed: int
     errors: tuple[tuple[str, str], ...]
+    words: str
 
 
 class Shard(NamedTuple):
@@ -78,6 +83,8 @@ def score_files(
     where: Sequence[str | Path],
     out: str | Path,
     *,
+    rule: Rule = RULE,
+    top: int = 3,
     engine: str = "processes",
     workers: int = 1,
     address: str | None = None,
@@ -85,7 +92,9 @@ def score_files(
 ) -> Scored:
     """Score files, folders or cohorts into a CSV table, read as the training images were.
 
-    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each.
+    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each. Where
+    there are volumes, ``volumes.csv`` has the highest score of each and the mean of the `top`
+    highest of its slices.
     Called again after it was killed, it does what is missing, with the same result.
 
     Parameters
@@ -96,6 +105,10 @@ def score_files(
         See `conocc.incoming.list_images`.
     out
         The table; under Dask, on a disk that all workers see, as are the files.
+    rule
+        When an image is ``predicted`` to be of the minority.
+    top
+        At least 1.
     engine : {"processes", "dask"}
         `workers` processes of this machine, which divide its cores (one works in this process,
         on all of them), or all workers of the Dask cluster at `address`.
@@ -104,43 +117,50 @@ def score_files(
     ------
     ValueError
         If the model cannot be used, or another command's scoring into `out` is unfinished.
+    BlockingIOError
+        If another process is at work on `out`.
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
     check_engine(engine, workers)
+    check_top(top)
     model = model_path(run).absolute()
     checksum = _sha256(model.read_bytes())
     detector = _model(model, checksum)
     if detector.reading_ is None:
         raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
+    decided = decisions(detector, rule)
     reading = Reading.from_dict(detector.reading_)
     out = Path(out).absolute()
     folder = out.with_name(f"{out.name}.shards")
     parts = list_images(where, reading)
     images = [shown(Path(one).absolute()) for one in where]
-    _claim(folder, {"model": shown(model), "images": images})
-    about = [SHARD_FORMAT, __version__, checksum, COLUMNS]
-    work = [
-        Shard(some, model, checksum, folder / f"{_key(about, some)}.json")
-        for some in shards(parts, SHARD)
-    ]
-    # Files that are given twice may make one shard twice.
-    todo = {shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()}
-    if engine == "processes" and workers == 1:
-        _here([shard for _, shard in todo.values()], verbose)
-    elif todo:
-        do_all(
-            [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
-            engine=engine,
-            workers=workers,
-            address=address,
-            give_up=_give_up,
-            ended=lambda task, done: "",
-            called="Shards",
-            total=len(work),
-            verbose=verbose,
-        )
-    return _join([shard.result for shard in work], out, folder)
+    with held(folder):
+        _claim(folder, {"model": shown(model), "images": images})
+        about = [SHARD_FORMAT, __version__, checksum]
+        work = [
+            Shard(some, model, checksum, folder / f"{_key(about, some)}.json")
+            for some in shards(parts, SHARD)
+        ]
+        # Files that are given twice may make one shard twice.
+        todo = {
+            shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()
+        }
+        if engine == "processes" and workers == 1:
+            _here([shard for _, shard in todo.values()], verbose)
+        elif todo:
+            do_all(
+                [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
+                engine=engine,
+                workers=workers,
+                address=address,
+                give_up=_give_up,
+                ended=lambda task, done: "",
+                called="Shards",
+                total=len(work),
+                verbose=verbose,
+            )
+        return _join([shard.result for shard in work], decided, top, out, folder)
 
 
 def _sha256(data: bytes) -> str:
@@ -248,9 +268,7 @@ def _score(detector: Any, items: Sequence[Item]) -> Scores:
     if not block.path:
         return [], block.errors
     scores = detector.anomaly_score(block.images)
-    return list(zip(block.path, scores.tolist(), predicted(detector, scores), strict=True)), (
-        block.errors
-    )
+    return list(zip(block.path, scores.tolist(), strict=True)), block.errors
 
 
 @contextmanager
@@ -268,46 +286,39 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def _write_shard(path: Path, rows: Sequence[Row], errors: Sequence[Row]) -> None:
-    write_json(
-        path,
-        {
-            "scored": len(rows),
-            "failed": len(errors),
-            "first": errors[:SHOWN_ERRORS],
-            "rows": _csv(rows),
-            "errors": _csv(errors),
-        },
-    )
+    """Keep paths and scores, which no rule changes, and errors."""
+    write_json(path, {"rows": list(rows), "errors": list(errors)})
 
 
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _join(results: Sequence[Path], out: Path, folder: Path) -> Scored:
+def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path, folder: Path) -> Scored:
     """Make the tables of all shards, in their order, one shard in memory at a time."""
-    listed = out.with_name("errors.csv")
-    count, failed = 0, 0
-    first: list[tuple[str, str]] = []
-    with (
-        replacing(out) as rows_file,
-        replacing(listed) as errors_file,
-        rows_file.open("w", encoding="utf-8", newline="") as rows,
-        errors_file.open("w", encoding="utf-8", newline="") as errors,
-    ):
-        rows.write(_csv([COLUMNS]))
-        errors.write(_csv([ERROR_COLUMNS]))
+    slices: dict[str, float] = {}
+    count = 0
+    errors: list[tuple[str, str]] = []
+
+    def scored() -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        nonlocal count
         for result in results:
             shard = json.loads(result.read_text(encoding="utf-8"))
-            rows.write(shard["rows"])
-            errors.write(shard["errors"])
-            count += shard["scored"]
-            failed += shard["failed"]
-            first += [(path, reason) for path, reason in shard["first"]]
-            first = first[:SHOWN_ERRORS]
-    if not failed:
-        listed.unlink()  # of an earlier call
+            errors.extend((path, reason) for path, reason in shard["errors"])
+            if shard["rows"]:
+                paths, scores = zip(*shard["rows"], strict=True)
+                count += len(paths)
+                pairs = zip(paths, scores, strict=True)
+                slices.update((path, score) for path, score in pairs if is_slice_name(path))
+                yield paths, np.array(scores)
+
+    write_csv(out, ("path", *SCORE_COLUMNS), decided.rows(scored()))
+    volumes = by_volume(slices.keys(), slices.values(), top=top)
+    _write_or_remove(out.with_name("errors.csv"), ERROR_COLUMNS, errors)
+    _write_or_remove(out.with_name("volumes.csv"), VOLUME_COLUMNS, volumes)
     shutil.rmtree(folder)
-    return Scored(count, failed, tuple(first))
+    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words())
+
+
+def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write a table, or where it would be empty remove that of an earlier call."""
+    if rows:
+        write_csv(path, header, rows)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -89,16 +90,76 @@ def split_by_patient(
         )
     group = patient_groups(patient, digest)
     majority = ~np.asarray(minority, dtype=bool)
-    names, images = np.unique(group[majority], return_counts=True)
-    order = sorted(range(len(names)), key=lambda i: _lot(seed, str(names[i])))
-    reached = np.cumsum(images[order])
+    names, images = _shuffled(group[majority], seed)
+    reached = np.cumsum(images)
     wanted = (1 - test_size) * majority.sum()
-    # A hair is given away lest 0.6 * 10 = 6.000…1 ask for a seventh image.
-    enough = int(np.searchsorted(reached, wanted - 1e-9)) + 1
-    training = names[order[: max(1, min(enough, len(names) - 1))]]
+    enough = int(np.searchsorted(reached, wanted - HAIR)) + 1
+    training = names[: max(1, min(enough, len(names) - 1))]
     in_training = np.isin(group, training)
     split = np.where(in_training, "train", "test")
     return np.where(in_training & ~majority, "unused", split).astype(np.str_)
+
+
+def kept_for_calibration(
+    split: Sequence[str] | Strings,
+    patient: Sequence[str] | Strings,
+    digest: Sequence[str] | Strings,
+    *,
+    seed: int,
+    share: float,
+) -> Strings:
+    """Move whole training patients of a split to the side "calibration".
+
+    Groups and their order are those of `split_by_patient`. The last of the groups that train,
+    at least a `share` of them and at least one, calibrate instead; one is left to train.
+    The share is of patients, not of images, because a threshold's promise counts patients.
+
+    Parameters
+    ----------
+    split, patient, digest : array-like of str, shape (n,)
+    seed : int
+    share : float in (0, 1)
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If `share` is outside its range, or fewer than two groups train.
+
+    >>> split = ["train", "train", "train", "unused", "test"]
+    >>> kept_for_calibration(split, list("aabbc"), list("12345"), seed=0, share=0.2).tolist()
+    ['train', 'train', 'calibration', 'unused', 'test']
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            "The share of training patients to calibrate on must be in the range (0, 1). "
+            f"Got {share!r} instead."
+        )
+    split = np.asarray(split, dtype=np.str_)
+    group = patient_groups(patient, digest)
+    names, _ = _shuffled(group[split == "train"], seed)
+    if len(names) < 2:
+        raise ValueError(
+            "To keep training patients for calibration there must be at least two of them. "
+            f"Got {len(names)}."
+        )
+    number = min(math.ceil(share * len(names) - HAIR), len(names) - 1)
+    calibrating = (split == "train") & np.isin(group, names[-number:])
+    return np.where(calibrating, "calibration", split).astype(np.str_)
+
+
+# What is given away lest 0.6 * 10 = 6.000…1 ask for a seventh.
+HAIR = 1e-9
+
+
+def _shuffled(group: Strings, seed: int) -> tuple[Strings, npt.NDArray[np.intp]]:
+    """Put groups in the order of their lots; with how many images each has."""
+    names, images = np.unique(group, return_counts=True)
+    order = sorted(range(len(names)), key=lambda i: _lot(seed, str(names[i])))
+    return names[order], images[order]
 
 
 def _lot(seed: int, name: str) -> bytes:

@@ -28,7 +28,7 @@ import torch
 
 from conocc.cohort import Cohort, load_cohort
 from conocc.engines import Task, check_engine, do_all, threads_of
-from conocc.files import write_json
+from conocc.files import held, write_json
 from conocc.methods import METHODS
 from conocc.phantoms import PHANTOMS
 from conocc.protocol import folds
@@ -292,6 +292,9 @@ def do(order: Order, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         row |= _result(order, study)
+    except BlockingIOError as error:  # a worker thought dead is at it still: try again later
+        logger.warning("%s: %s.", order.label, error.strerror)
+        return
     except Exception as error:
         logger.debug("Job %s failed.", order.key, exc_info=True)
         row |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
@@ -383,6 +386,8 @@ def run_study(
     ------
     ValueError
         If a cohort or a parameter cannot be used, or the optional Dask is not installed.
+    BlockingIOError
+        If another process is at work in `out`.
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
@@ -394,10 +399,6 @@ def run_study(
     for job, label in zip(jobs, labels, strict=True):
         order = Order(job, job_key(job), label, str(study.folder), command)
         tasks[order.key] = _task(order, study)
-    if retry_failed:
-        for key in tasks:
-            if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
-                study.forget(key)
 
     def give_up(task: Task, reason: str) -> None:
         row = {**_blank_row(task.job), "status": "error", "error": reason}
@@ -407,19 +408,24 @@ def run_study(
         logger.info("%d/%d %s: %s", done, len(tasks), task.name, _said(read_row(task.result)))
         return str(task.job.label)
 
-    todo = [task for task in tasks.values() if not task.result.exists()]
-    if todo:
-        do_all(
-            todo,
-            engine=engine,
-            workers=workers,
-            address=address,
-            give_up=give_up,
-            ended=ended,
-            called="Jobs",
-            total=len(tasks),
-            verbose=verbose,
-        )
+    with held(study.folder):
+        if retry_failed:
+            for key in tasks:
+                if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
+                    study.forget(key)
+        todo = [task for task in tasks.values() if not task.result.exists()]
+        if todo:
+            do_all(
+                todo,
+                engine=engine,
+                workers=workers,
+                address=address,
+                give_up=give_up,
+                ended=ended,
+                called="Jobs",
+                total=len(tasks),
+                verbose=verbose,
+            )
     return [read_row(task.result) for task in tasks.values()]
 
 

@@ -1,4 +1,4 @@
-"""Rows of a study into tables in the paper's layout, as text, Markdown, CSV and LaTeX.
+"""Rows of a study into tables in the paper's layout.
 
 One table a protocol: a line for each cohort and metric, a column for each method. A sweep has a
 line for each combination of values and a column for each metric.
@@ -7,28 +7,28 @@ line for each combination of values and a column for each metric.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from conocc.files import write_csv, write_text
 from conocc.metrics import METRICS
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from conocc.typeset import FORMATS, Cell, Line, Table
 
 RESULT_FORMAT = 1
 # Which cohorts are the paper's own, by their name here and in its tables.
 PAPER_COHORTS = {"chest_xray": "ChestX"}
-# The order of the paper's columns.
-ORDER = ("ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc")
-NOTHING = "–"
+# The order of the columns: the floor, the paper's, the successor.
+ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc", "lrt")
+
+SENSITIVITY = (
+    "sens@5%: sensitivity where at most 5 % of these majority images alarm, a point of their ROC "
+    "curve and not of a threshold set beforehand."
+)
 
 Row = Mapping[str, Any]
 
@@ -79,63 +79,25 @@ def column_labels(fits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 # --- tables ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A figure: the mean over `n` fits and, over folds, their deviation."""
-
-    value: float
-    deviation: float | None = None
-    n: int = 1
-    rank: int | None = None
-
-    def __str__(self) -> str:
-        if self.deviation is None:
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ± {self.deviation:.3f}"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table; an empty cell is None."""
-
-    head: tuple[str, ...]
-    cells: tuple[Cell | None, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it will be printed.
-
-    Attributes
-    ----------
-    name
-        Of its files.
-    caption
-        Sentences: what was averaged over what, and what is missing.
-    head
-        The names of the columns that name a line.
-    columns
-        The names of the others.
-    """
-
-    name: str
-    caption: tuple[str, ...]
-    head: tuple[str, ...]
-    columns: tuple[str, ...]
-    lines: tuple[Line, ...]
-
-
 def make_tables(rows: Iterable[Row]) -> list[Table]:
     """Make a table of each protocol, and of each rule of cross-validation, there are rows of."""
+    made = []
+    for name, group in grouped(rows).items():
+        make = _sweep_table if group[0]["protocol"] == "sweep" else _methods_table
+        made.append(make(name, group))
+    return made
+
+
+def grouped(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+    """Divide rows into those of one table each, by its name; cohorts and columns are named anew.
+
+    In a group a row's `cohort` and `label` are what its table calls them, and `own_name` is the
+    cohort's.
+    """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["protocol"], row["rule"], row["group"]), []).append(row)
-    made = []
-    for key in sorted(groups, key=str):
-        protocol, rule, group = key
-        make = _sweep_table if protocol == "sweep" else _methods_table
-        made.append(make(_table_name(protocol, rule, group), _labelled(groups[key])))
-    return made
+    return {_table_name(*key): _labelled(groups[key]) for key in sorted(groups, key=str)}
 
 
 def _table_name(protocol: str, rule: str | int | None, group: str | None) -> str:
@@ -182,20 +144,19 @@ def _cohort_names(rows: Sequence[Row]) -> list[str]:
 
 def _methods_table(name: str, rows: list[dict[str, Any]]) -> Table:
     folds = rows[0]["protocol"] == "crossval"
-    columns = sorted({(row["method"], row["label"]) for row in rows}, key=_column_order)
+    columns = columns_of(rows)
     found: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
-        for metric in METRICS if row["status"] == "done" else ():
-            value = row["metrics"][metric]["value"]
-            found.setdefault((row["cohort"], metric, row["label"]), []).append(value)
+        for metric, measured in _metrics(row).items():
+            found.setdefault((row["cohort"], metric, row["label"]), []).append(measured["value"])
     lines = []
     for cohort, own_name in dict.fromkeys((row["cohort"], row["own_name"]) for row in rows):
-        published = paper_figures(3 if folds else 2).get(PAPER_COHORTS.get(own_name, ""))
-        for metric in METRICS:
+        published = paper_figures(3 if folds else 2).get(PAPER_COHORTS.get(own_name, ""), {})
+        for metric in _measured_of(rows, cohort):
             cells = [_cell(found.get((cohort, metric, label)), folds) for _, label in columns]
             lines.append(Line((cohort, metric), _ranked(cells)))
-            if published is not None:
-                theirs = tuple(published.get((metric, method)) for method, _ in columns)
+            theirs = tuple(published.get((metric, method)) for method, _ in columns)
+            if any(theirs):
                 lines.append(Line((cohort, f"{metric} (paper)"), theirs))
     return Table(
         name,
@@ -211,8 +172,8 @@ def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in sorted(rows, key=_sweep_order):
         cells = found.setdefault((row["cohort"], row["label"]), {})
-        for metric in METRICS if row["status"] == "done" else ():
-            cells.setdefault(metric, []).append(row["metrics"][metric]["value"])
+        for metric, measured in _metrics(row).items():
+            cells.setdefault(metric, []).append(measured["value"])
     lines = [
         Line(head, tuple(_cell(cells.get(metric), False) for metric in METRICS))
         for head, cells in found.items()
@@ -220,6 +181,23 @@ def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
     return Table(
         name, tuple(_caption(rows, False)), ("cohort", "fit"), tuple(METRICS), tuple(lines)
     )
+
+
+def _metrics(row: Row) -> Mapping[str, Mapping[str, Any]]:
+    """Give the metrics of a row by their names; a failed fit has none."""
+    return row["metrics"] or {}
+
+
+def _measured_of(rows: Iterable[Row], cohort: str) -> list[str]:
+    """Name the metrics that any row of a cohort has; rows of earlier versions have fewer."""
+    of_cohort = [row for row in rows if row["cohort"] == cohort]
+    there = {name for row in of_cohort for name in _metrics(row)}
+    return [name for name in METRICS if name in there or not there]
+
+
+def columns_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """List the methods of rows with their labels, in the order of the paper's columns."""
+    return sorted({(row["method"], row["label"]) for row in rows}, key=_column_order)
 
 
 def _column_order(column: tuple[str, str]) -> tuple[int, str, str]:
@@ -286,6 +264,8 @@ def _caption(rows: Sequence[Row], folds: bool) -> Iterable[str]:
         )
     if folds:
         yield "One run a fold; mean ± deviation (ddof = 1) over folds."
+    yield from tested_on(rows)
+    yield from explained({name for row in rows for name in _metrics(row)})
     yield from _epochs(rows)
     yield from _missing(rows)
     if any(row["own_name"] in PAPER_COHORTS for row in rows) and first["protocol"] != "sweep":
@@ -295,14 +275,43 @@ def _caption(rows: Sequence[Row], folds: bool) -> Iterable[str]:
         )
 
 
+def tested_on(rows: Sequence[Row]) -> Iterable[str]:
+    """Count each cohort's test images by class, with the prevalence; over folds, the range."""
+    of_cohort: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["counts"] is not None:
+            of_cohort.setdefault(row["cohort"], []).append(row)
+    for cohort, its in of_cohort.items():
+        majority, minority = (
+            _span([row["counts"][name] for row in its]) for name in ("majority", "minority")
+        )
+        patients = {row["counts"].get("patients") for row in its} - {None}
+        known = f" of {_span(sorted(patients))} patients" if patients else ""
+        chance = _span([row["prevalence"] for row in its], "{:.3f}")
+        yield (
+            f"Tested on {cohort}: {majority} majority and {minority} minority images{known}; "
+            f"prevalence of the minority {chance}, the chance level of AUPR-min."
+        )
+
+
+def explained(metrics: Iterable[str]) -> Iterable[str]:
+    """Say of a metric what its name does not."""
+    if "sens@5%" in metrics:
+        yield SENSITIVITY
+
+
+def _span(values: Sequence[float], form: str = "{}") -> str:
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
 def _per_cell(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
     return Counter((row["cohort"], row["label"]) for row in rows)
 
 
 def _range(counts: Iterable[int]) -> str:
-    low, high = min(counts), max(counts)
-    number = str(low) if low == high else f"{low} to {high}"
-    return f"{number} run{'s' if high > 1 else ''} (seeds)"
+    numbers = list(counts)
+    return f"{_span(numbers)} run{'s' if max(numbers) > 1 else ''} (seeds)"
 
 
 def _epochs(rows: Sequence[Row]) -> Iterable[str]:
@@ -328,75 +337,7 @@ def _missing(rows: Sequence[Row]) -> Iterable[str]:
         yield f"{label} on {cohort}: {n} of {asked[cohort, label]} fits failed."
 
 
-# --- printing ----------------------------------------------------------------------------------
-
-EXPLAINED = "Of each line the best is marked {best}, the second best {second}."
-
-
-def as_text(table: Table) -> RichTable:
-    """Lay the table out for a terminal; the marks are ¹ and ², which survive without colour."""
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    caption = _with_marks(table, best="¹", second="²")
-    made = RichTable(caption=escape(caption), caption_justify="left")
-    for name in table.head:
-        made.add_column(escape(name), no_wrap=True)
-    for name in table.columns:
-        made.add_column(escape(name), justify="right")
-    marks = {1: "¹", 2: "²"}
-    for line, head in zip(table.lines, _heads(table), strict=True):
-        cells = (NOTHING if c is None else f"{c}{marks.get(c.rank or 0, '')}" for c in line.cells)
-        made.add_row(*map(escape, head), *cells)
-    return made
-
-
-def as_markdown(table: Table) -> str:
-    """Write the table in GitHub's Markdown: the best bold, the second best in italics."""
-    marks = {1: "**{}**", 2: "*{}*"}
-    rows = [
-        [*table.head, *table.columns],
-        ["---"] * len(table.head) + ["---:"] * len(table.columns),
-    ]
-    body = [[*head, *_marked(line, marks)] for line, head in _with_heads(table)]
-    escaped = [[_markdown(t) for t in rows[0]], rows[1]]
-    escaped += [[*map(_markdown, row[: len(table.head)]), *row[len(table.head) :]] for row in body]
-    text = "".join(f"| {' | '.join(row)} |\n" for row in escaped)
-    caption = _with_marks(table, best="bold", second="in italics")
-    return f"{text}\n{_markdown(caption)}\n"
-
-
-def as_latex(table: Table) -> str:
-    """Write the table in LaTeX, for booktabs: the best bold, the second best underlined."""
-    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-    lines = [r"\begin{tabular}{" + "l" * len(table.head) + "r" * len(table.columns) + "}"]
-    lines += [r"\toprule", _latex_row(map(_latex, (*table.head, *table.columns))), r"\midrule"]
-    for line, head in _with_heads(table):
-        cells = (cell.replace("±", r"$\pm$") for cell in _marked(line, marks))
-        lines.append(_latex_row([*map(_latex, head), *cells]))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    caption = _latex(_with_marks(table, best="bold", second="underlined"))
-    body = "\n".join(lines)
-    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}\n"
-
-
-def as_csv(table: Table) -> str:
-    """Write the figures in full, without marks: mean, deviation and number of fits a column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    parts = ("", " sd", " n")
-    writer.writerow([*table.head, *(name + part for name in table.columns for part in parts)])
-    for line in table.lines:
-        cells = ((c.value, c.deviation, c.n) if c else (None, None, 0) for c in line.cells)
-        writer.writerow([*line.head, *(value for cell in cells for value in cell)])
-    return text.getvalue()
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "md": as_markdown,
-    "csv": as_csv,
-    "tex": as_latex,
-}
+# --- files ---------------------------------------------------------------------------------------
 
 
 def write_tables(study: str | Path) -> list[Table]:
@@ -426,54 +367,3 @@ def _long(rows: Iterable[Row]) -> Iterable[list[Any]]:
         about += [counts.get("majority"), counts.get("minority")]
         for name, metric in (row["metrics"] or {"": {}}).items():
             yield [*about, name, *(metric.get(key) for key in ("value", "low", "high"))]
-
-
-def _with_heads(table: Table) -> Iterable[tuple[Line, tuple[str, ...]]]:
-    return zip(table.lines, _heads(table), strict=True)
-
-
-def _heads(table: Table) -> list[tuple[str, ...]]:
-    """Name a cohort in its first line only, as the paper does."""
-    heads: list[tuple[str, ...]] = []
-    before = ""
-    for line in table.lines:
-        cohort, *rest = line.head
-        heads.append(("" if cohort == before else cohort, *rest))
-        before = cohort
-    return heads
-
-
-def _marked(line: Line, marks: Mapping[int, str]) -> list[str]:
-    return [
-        NOTHING if cell is None else marks.get(cell.rank or 0, "{}").format(cell)
-        for cell in line.cells
-    ]
-
-
-def _with_marks(table: Table, *, best: str, second: str) -> str:
-    ranked = any(cell and cell.rank for line in table.lines for cell in line.cells)
-    said = [EXPLAINED.format(best=best, second=second)] if ranked else []
-    return " ".join([*table.caption, *said])
-
-
-def _markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in text.replace("\n", " "))
-
-
-LATEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "\n": " ",
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"

@@ -39,6 +39,9 @@ SAVE_EVERY_S = 60.0
 # hang on how many came with it: all blocks are padded to this one height.
 BLOCK = 64
 
+# One pass over each parameter instead of a dozen.
+adam = functools.partial(torch.optim.Adam, fused=True)
+
 Terms = Mapping[str, Tensor]
 Loss = Callable[[Tensor, int], Terms]
 
@@ -366,9 +369,13 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
         i, name = key.split("/")
-        state.setdefault(int(i), {})[name] = value
+        parameter = parameters[int(i)]
+        # The fused step goes through memory, in which all must lie like the parameter.
+        alike = torch.empty_like(parameter) if value.shape == parameter.shape else value
+        state.setdefault(int(i), {})[name] = alike.detach().copy_(value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -199,3 +199,20 @@ def test_training_is_what_makes_it_score_well(seed):
         return roc_auc_score(minority, scores)
 
     assert auc(epochs=30) > auc(epochs=1, lr=1e-12) + 0.05
+
+
+def test_the_threshold_comes_of_at_most_256_training_images_drawn_by_the_seed():
+    """A fit of 300 images searches for 256 of them, the same ones each time."""
+    images = np.random.default_rng(0).random((300, 16, 16))
+    given = {"epochs": 1, "search_steps": 1, "contamination": 0.5, "random_state": 3}
+    searched = []
+
+    class Counting(AnoGAN):
+        def _score(self, x):
+            searched.append(len(x))
+            return super()._score(x)
+
+    fitted = Counting(**given).fit(images)
+    assert sum(searched) == 256
+    rows = np.sort(np.random.default_rng(3).choice(300, 256, replace=False))
+    assert fitted.offset_ == np.median(fitted.score_samples(images[rows]))

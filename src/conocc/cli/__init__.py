@@ -3,10 +3,20 @@
 Rooms that need torch are imported in the command that uses them, so that ``--help`` is quick.
 """
 
-from conocc.cli import pages, runs, studies  # the commands, which the application lists
+from conocc.cli import pages, patches, runs, studies, thresholds  # which the application lists
 from conocc.cli.application import INTERRUPTED, SOME_FAILED, app
 
-__all__ = ["INTERRUPTED", "SOME_FAILED", "app", "main", "pages", "runs", "studies"]
+__all__ = [
+    "INTERRUPTED",
+    "SOME_FAILED",
+    "app",
+    "main",
+    "pages",
+    "patches",
+    "runs",
+    "studies",
+    "thresholds",
+]
 
 
 def main() -> None:

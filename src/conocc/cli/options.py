@@ -28,6 +28,9 @@ Fit = Annotated[str, typer.Option("--fit", help="How images become square: stret
 Voi = Annotated[
     str, typer.Option("--voi", help="Window of DICOM: none, file (its own) or CENTER,WIDTH.")
 ]
+Axis = Annotated[
+    str, typer.Option("--axis", help="Slices of NIfTI volumes: axial, coronal or sagittal.")
+]
 Scaled = Annotated[
     bool,
     typer.Option(
@@ -61,17 +64,51 @@ Address = Annotated[
     str | None, typer.Option(help="Of Dask's scheduler, tcp://HOST:PORT.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+FalseAlarms = Annotated[
+    float | None,
+    typer.Option(
+        "--false-alarms",
+        metavar="RATE",
+        help="Rate of new majority images to be called minority at most; needs calibration.",
+        show_default=False,
+    ),
+]
+Confidence = Annotated[
+    float, typer.Option("--confidence", help="Certainty with which --false-alarms is kept.")
+]
+Unit = Annotated[
+    str, typer.Option("--unit", help="Of promise and p-values: 'image', or 'patient'.")
+]
+Fdr = Annotated[
+    float | None,
+    typer.Option(
+        "--fdr",
+        metavar="RATE",
+        help="Instead: rate of majority images among those of this batch called minority.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 
 
 def read_cohort_as(
-    run: str, where: str, cache: Path | None, no_cache: bool, jobs: int | None, quiet: bool
+    run: str,
+    where: str,
+    cache: Path | None,
+    no_cache: bool,
+    jobs: int | None,
+    quiet: bool,
+    majority: list[str] | None = None,
+    patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
     from conocc.run import read_run
 
     loading = read_run(Path(run))["loading"]
-    asked = {name: loading.get(name) for name in ("majority", "patient_regex")}
+    asked: dict[str, Any] = {
+        "majority": majority or loading.get("majority"),
+        "patient_regex": patient_regex or loading.get("patient_regex"),
+    }
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
     given: dict[str, Any] = {**reading_of(run), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)

@@ -13,10 +13,14 @@ from rich.table import Table
 from conocc.cli.application import SOME_FAILED, app, data_app, err, out
 from conocc.cli.options import (
     Address,
+    Axis,
     Cache,
     CohortArgument,
     Colour,
+    Confidence,
     Engine,
+    FalseAlarms,
+    Fdr,
     Fit,
     Jobs,
     Majority,
@@ -28,6 +32,7 @@ from conocc.cli.options import (
     Scaled,
     Size,
     SplitSeed,
+    Unit,
     Voi,
     Workers,
     add_metrics,
@@ -37,6 +42,7 @@ from conocc.cli.options import (
     reading_of,
     setting,
 )
+from conocc.cli.thresholds import print_calibration
 
 
 @app.command()
@@ -77,6 +83,7 @@ def inspect(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
     scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
@@ -105,6 +112,7 @@ def inspect(
         jobs,
         fit=fitting,
         voi=voi,
+        axis=axis,
         scaled=scaled,
         pseudonyms=pseudonyms,
     )
@@ -128,11 +136,20 @@ def fit(
     colour: Colour = "grey",
     fitting: Fit = "stretch",
     voi: Voi = "none",
+    axis: Axis = "axial",
     scaled: Scaled = True,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     pseudonyms: Pseudonyms = False,
     split_seed: SplitSeed = 0,
+    calibrate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the training patients to keep for a threshold.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(show_default=False, help="Passes over them.")
     ] = None,
@@ -156,7 +173,7 @@ def fit(
 
     Killed, and started again with the same command, it goes on where it was.
     """
-    from conocc.run import fit_run, make_detector
+    from conocc.run import fit_run, make_detector, read_run
 
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -176,8 +193,10 @@ def fit(
         quiet,
         fit=fitting,
         voi=voi,
+        axis=axis,
         scaled=scaled,
         pseudonyms=pseudonyms,
+        calibration_size=calibrate,
     )
     for note in loaded.notes:
         out.print(f"• {escape(note)}")
@@ -185,8 +204,11 @@ def fit(
     loading: dict[str, Any] = {"where": cohort, "majority": majority}
     loading["patient_regex"] = patient_regex
     loading |= {"pseudonyms": True} if pseudonyms else {}
+    loading |= {"calibration_size": calibrate} if calibrate else {}
     if fit_run(loaded, method, params, run, command=command_line(), loading=loading):
         out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
+        if calibrate:
+            print_calibration(read_run(run)["calibration"])
     else:
         out.print(f"{where} is finished already; nothing was done.")
 
@@ -196,6 +218,11 @@ def score(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
     scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
+    top: Annotated[int, typer.Option(help="Slices of a volume whose scores are averaged.")] = 3,
+    false_alarms: FalseAlarms = None,
+    confidence: Confidence = 0.95,
+    unit: Unit = "image",
+    fdr: Fdr = None,
     workers: Workers = 1,
     engine: Engine = "processes",
     address: Address = None,
@@ -203,21 +230,29 @@ def score(
 ) -> None:
     """Score images into a CSV table: higher is less like the majority class.
 
+    An image is 'predicted' minority above the threshold: the model's own, which promises nothing,
+    or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
     Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
+    its --top highest.
     Killed, and started again with the same command, it does what is missing.
     """
+    from conocc.decisions import Rule
     from conocc.scoring import score_files
 
     done = score_files(
         run,
         images,
         scores,
+        rule=Rule(false_alarms, confidence, unit, fdr),
+        top=top,
         engine=engine,
         workers=workers,
         address=address,
         verbose=0 if quiet else 1,
     )
     out.print(f"Scored {done.count} images: {escape(str(scores))}")
+    out.print(escape(done.words))
     if done.failed:
         listed = scores.with_name("errors.csv")
         for path, reason in done.errors:
@@ -233,17 +268,25 @@ def evaluate(
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
+    false_alarms: FalseAlarms = None,
+    confidence: Confidence = 0.95,
+    unit: Unit = "image",
+    fdr: Fdr = None,
     cache: Cache = None,
     no_cache: NoCache = False,
     jobs: Jobs = None,
 ) -> None:
-    """Compute AUC, AUPR-maj and AUPR-min on the labelled test images of a cohort.
+    """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
     The test images are those of the run's own split, found by content; images and patients
-    that were trained on are left out.
+    that were trained or calibrated on are left out. False alarms and sensitivity are those at
+    the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
     """
+    from conocc.decisions import Rule, told
     from conocc.run import evaluate_run, read_run
+    from conocc.tables import SENSITIVITY
 
+    rule = Rule(false_alarms, confidence, unit, fdr)
     loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
@@ -256,7 +299,7 @@ def evaluate(
         jobs=jobs,
         quiet=as_json,
     )
-    result = evaluate_run(run, loaded, command=command_line())
+    result = evaluate_run(run, loaded, command=command_line(), rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return
@@ -269,6 +312,9 @@ def evaluate(
         f"{counts['majority']} majority and {counts['minority']} minority test images{known}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
+    out.print(SENSITIVITY)
+    for sentence in told(result):
+        out.print(escape(sentence))
     for reason, number in result["left_out"].items():
         if number:
             out.print(f"{number} images left out: {reason}.")

@@ -227,8 +227,10 @@ def _study(
     retry_failed: bool,
     quiet: bool,
 ) -> None:
+    from conocc.comparison import write_comparisons
     from conocc.study import run_study
-    from conocc.tables import as_text, write_tables
+    from conocc.tables import write_tables
+    from conocc.typeset import as_text
 
     if dry_run:
         _print_costs(jobs, study, workers)
@@ -243,7 +245,7 @@ def _study(
         retry_failed=retry_failed,
         verbose=0 if quiet else 1,
     )
-    for made in write_tables(study):
+    for made in [*write_tables(study), *write_comparisons(study)]:
         out.print(as_text(made))
     out.print(f"Tables and rows are in {escape(str(study / 'tables'))}")
     failed = sum(row["status"] == "error" for row in rows)

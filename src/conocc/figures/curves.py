@@ -26,12 +26,16 @@ CLASSES: tuple[tuple[bool, str, dict[str, Any]], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The test images' scores by one fit: a label, the class and score of n images."""
+    """The test images' scores by one fit: a label, the class and score of n images.
+
+    `calibration` holds the scores of the calibration images, if there are any.
+    """
 
     label: str
     minority: np.ndarray
     anomaly_score: np.ndarray
     threshold: float | None = None
+    calibration: np.ndarray | None = None
 
 
 @styled
@@ -86,6 +90,7 @@ def _unit_square(axes: Axes, x: str, y: str) -> None:
 def score_histogram(scored: Scored) -> Figure:
     """Draw the scores of both classes, each class's bars summing to one, and the threshold.
 
+    Calibration images, which are of the majority, are an outline of their own.
     Scores beyond the 1st and 99th percentile are counted in the outermost bars.
     """
     figure = blank(height=2.8)
@@ -99,6 +104,10 @@ def score_histogram(scored: Scored) -> Figure:
         of_class = np.clip(score[scored.minority == minority], edges[0], edges[-1])
         share = np.histogram(of_class, edges)[0] / max(len(of_class), 1)
         axes.stairs(share, edges, label=f"{name} ({len(of_class)})", **look)
+    if scored.calibration is not None:
+        share = np.histogram(np.clip(scored.calibration, edges[0], edges[-1]), edges)[0]
+        label = f"calibration ({len(scored.calibration)})"
+        axes.stairs(share / share.sum(), edges, label=label, color="black", linewidth=0.8)
     if scored.threshold is not None:
         axes.axvline(scored.threshold, color="black", linestyle="--", label="threshold")
     axes.set(title=scored.label, xlabel="anomaly score", ylabel="share of the class")

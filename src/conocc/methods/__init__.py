@@ -23,6 +23,8 @@ METHODS = {
     "dagmm": Method("DAGMM", "Zong et al. 2018"),
     "dsvdd": Method("DeepSVDD", "Ruff et al. 2018"),
     "anogan": Method("AnoGAN", "Schlegl et al. 2017"),
+    "lrt": Method("LRT", "this package, docs/successor.md"),
+    "profile": Method("Profile", "Ledoit and Wolf 2004"),
 }
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, bottleneck_of, dense, dense_widths, halved
-from conocc.training import Batches, Stage, Train
+from conocc.training import Batches, Stage, Train, adam
 
 BETAS = (0.5, 0.999)  # Adam's, of DCGAN
 SLOPE = 0.2  # of DCGAN's leaky rectifiers
@@ -57,7 +57,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        x: Tensor = self.into(z).reshape(len(z), *self.start)
+        x: Tensor = self.into(z).reshape(z.shape[0], *self.start)
         x = x.contiguous(memory_format=torch.channels_last)
         for norm, conv, (h, w) in zip(self.norms, self.convs, self.sizes, strict=True):
             x = conv(F.relu(norm(x)))[..., :h, :w]
@@ -260,6 +260,11 @@ class AnoGAN(OneClassDetector):
         "augment": ["boolean"],
     }
 
+    _no_graph = (
+        "each image is searched for by steps down a gradient, which ONNX cannot take. "
+        "Score with 'conocc score', or in Python."
+    )
+
     def __init__(
         self,
         *,
@@ -291,6 +296,9 @@ class AnoGAN(OneClassDetector):
         self.device = device
         self.verbose = verbose
 
+    # A search for each of all training images would take longer than the training.
+    _threshold_images = 256
+
     def _build(self) -> None:
         self.network_ = Gan(self.input_shape_, self.latent, self.channels)
 
@@ -304,7 +312,7 @@ class AnoGAN(OneClassDetector):
             name="gan",
             modules={"network": gan},
             optimizers={
-                name: torch.optim.Adam(parameters, lr=self.lr, betas=BETAS)
+                name: adam(parameters, lr=self.lr, betas=BETAS)
                 for name, parameters in players.items()
             },
             losses={"discriminator": self._discriminator, "generator": self._generator},

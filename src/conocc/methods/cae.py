@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train
+from conocc.training import Batches, Stage, Train, adam
 
 
 def reconstruction_stage(
@@ -28,7 +27,7 @@ def reconstruction_stage(
     return Stage(
         name=name,
         modules={"network": autoencoder},
-        optimizers={"adam": torch.optim.Adam(autoencoder.parameters(), lr=lr)},
+        optimizers={"adam": adam(autoencoder.parameters(), lr=lr)},
         losses={"adam": loss},
         epochs=epochs,
     )

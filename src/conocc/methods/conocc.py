@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, apply
+from conocc.training import Batches, Stage, Train, adam, apply
 
 logger = logging.getLogger("conocc")
 
@@ -168,7 +168,7 @@ class ConOCC(OneClassDetector):
         stage = Stage(
             name="conocc",
             modules={"network": network},
-            optimizers={"adam": torch.optim.Adam(network.parameters(), lr=self.lr)},
+            optimizers={"adam": adam(network.parameters(), lr=self.lr)},
             losses={"adam": self._alternating if alternate else self._joint},
             epochs=self.epochs,
             before_epoch=update_center,

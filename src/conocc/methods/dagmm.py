@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, apply
+from conocc.training import Batches, Stage, Train, adam, apply
 
 HIDDEN = 10  # units of the estimation network in all of Zong's experiments
 DROPOUT = 0.5
@@ -142,11 +142,25 @@ def energy(z: Tensor, mixture: Mixture) -> Tensor:
     alone is beyond float64.
     """
     phi, mu, sigma = mixture
-    # Features of a diverged network are NaN and pass through, so that the loop names the term.
-    cholesky = torch.linalg.cholesky_ex(sigma).L
+    cholesky = factor(sigma)
     whitened = torch.linalg.solve_triangular(cholesky, (z - mu[:, None]).mT, upper=False)
-    log_root = cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
-    log_density = -0.5 * (whitened.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+    return energy_of(whitened, phi, cholesky.diagonal(dim1=1, dim2=2).log().sum(1))
+
+
+def factor(sigma: Tensor) -> Tensor:
+    """Give the Cholesky factors of covariances; (k, d, d) -> (k, d, d)."""
+    # Features of a diverged network are NaN and pass through, so that the loop names the term.
+    lower: Tensor = torch.linalg.cholesky_ex(sigma).L
+    return lower
+
+
+def energy_of(whitened: Tensor, phi: Tensor, log_root: Tensor) -> Tensor:
+    r"""Eq. (6) of whitened features; (k, d, n), (k,), (k,) -> (n,).
+
+    These are :math:`L_k^{-1} (z - \mu_k)`, where :math:`L_k` is the Cholesky factor of
+    :math:`\Sigma_k`; `log_root` is :math:`\log |L_k|`.
+    """
+    log_density = -0.5 * (whitened.square().sum(1) + whitened.shape[1] * math.log(2 * math.pi))
     log_phi = phi.clamp(min=TINY).log()
     return -torch.logsumexp(log_density + (log_phi - log_root)[:, None], dim=0)
 
@@ -157,24 +171,44 @@ def diagonal_penalty(sigma: Tensor) -> Tensor:
 
 
 class StoredMixture(nn.Module):
-    """The mixture that scores, as buffers, so that it is saved with the model."""
+    """The mixture that scores, as buffers, so that it is saved with the model.
+
+    The inverse Cholesky factors are taken once, and not saved: with them an energy is products and
+    sums alone, which exist in every exported format.
+    """
 
     phi: Tensor
     mu: Tensor
     sigma: Tensor
+    whitening: Tensor
 
     def __init__(self, k: int, d: int) -> None:
         super().__init__()
         self.register_buffer("phi", torch.full((k,), 1 / k, dtype=torch.float64))
         self.register_buffer("mu", torch.zeros(k, d, dtype=torch.float64))
         self.register_buffer("sigma", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
+        self.register_buffer("whitening", self.sigma.clone(), persistent=False)
 
     def keep(self, mixture: Mixture) -> None:
         for name, value in mixture._asdict().items():
             getattr(self, name).copy_(value)
+        self._take_whitening()
 
-    def mixture(self) -> Mixture:
-        return Mixture(self.phi, self.mu, self.sigma)
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().load_state_dict(*args, **kwargs)
+        self._take_whitening()
+        return loaded
+
+    def _take_whitening(self) -> None:
+        eye = torch.eye(self.sigma.shape[1], dtype=self.sigma.dtype, device=self.sigma.device)
+        lower = factor(self.sigma)
+        self.whitening.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Give the `energy` of features; (n, d) -> (n,)."""
+        whitened = self.whitening @ (z - self.mu[:, None]).mT
+        log_root = -self.whitening.diagonal(dim1=1, dim2=2).log().sum(1)
+        return energy_of(whitened, self.phi, log_root)
 
 
 # --- the method ----------------------------------------------------------------------------------
@@ -269,7 +303,7 @@ class DAGMM(OneClassDetector):
         stage = Stage(
             name="dagmm",
             modules={"network": self.network_},
-            optimizers={"adam": torch.optim.Adam(self.network_.parameters(), lr=self.lr)},
+            optimizers={"adam": adam(self.network_.parameters(), lr=self.lr)},
             losses={"adam": self._objective},
             epochs=self.epochs,
         )
@@ -298,7 +332,8 @@ class DAGMM(OneClassDetector):
 
     def _score(self, x: Tensor) -> Tensor:
         _, z = self.network_(x)
-        return energy(z, self.mixture_.mixture())
+        scores: Tensor = self.mixture_(z)
+        return scores
 
     def _embed(self, x: Tensor) -> Tensor:
         z_c: Tensor = self.network_.autoencoder.encoder(x)

@@ -25,7 +25,7 @@ from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.methods.cae import reconstruction_stage
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, apply
+from conocc.training import Batches, Stage, Train, adam, apply
 
 logger = logging.getLogger("conocc")
 
@@ -193,9 +193,7 @@ class DeepSVDD(OneClassDetector):
             name="svdd",
             modules={"network": autoencoder, "sphere": sphere},
             optimizers={
-                "adam": torch.optim.Adam(
-                    self.encoder_.parameters(), lr=self.lr, weight_decay=self.weight_decay
-                )
+                "adam": adam(self.encoder_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
             },
             losses={"adam": self._soft_boundary if soft else self._one_class},
             epochs=self.epochs,

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import OneClassSVM
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
@@ -49,9 +48,11 @@ def svm_score(
     In float64 on the CPU, where the support vectors are.
     """
     # Distances are computed as a² + b² - 2ab, which loses digits far from the origin.
-    origin = vectors.mean(0)
-    kernel = rbf_kernel(z.double().cpu().numpy() - origin, vectors - origin, gamma=gamma)
-    return torch.from_numpy(rho - kernel @ alpha)
+    origin = torch.from_numpy(vectors.mean(0))
+    a, b = z.double().cpu() - origin, torch.from_numpy(vectors) - origin
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    kernel = torch.exp(-gamma * square.clamp(min=0))
+    return rho - kernel @ torch.from_numpy(alpha)
 
 
 def fit_svm(

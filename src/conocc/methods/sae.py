@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
-import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train
+from conocc.training import Batches, Stage, Train, adam
 
 
 def activity(a: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ class SAE(OneClassDetector):
         stage = Stage(
             name="sparse autoencoder",
             modules={"network": self.network_},
-            optimizers={"adam": torch.optim.Adam(self.network_.parameters(), lr=self.lr)},
+            optimizers={"adam": adam(self.network_.parameters(), lr=self.lr)},
             losses={"adam": self._loss},
             epochs=self.epochs,
         )

@@ -1,0 +1,93 @@
+"""One scale for the residuals of all images, taken from majority images.
+
+A map scaled to its own maximum makes every image look ill. Here the scale comes from what a
+method leaves of *majority* images, and is the same for every image that is looked at.
+
+A residual is an image less its reconstruction, averaged over channels, in the units of
+`OneClassDetector.normalized`; its size is its absolute value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Half of the pixels of majority images show nothing; of those that do, few in full colour.
+FAINT, FULL = 0.5, 0.999
+# Sizes are counted in bins 1 % wide, so that no residual is kept.
+EDGES = np.geomspace(1e-8, 1e32, 9257)
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class ResidualScale:
+    """From which size on a residual is shown, and from which in full colour.
+
+    Attributes
+    ----------
+    faint, full : float
+        The `FAINT` and the `FULL` quantile of the sizes of all pixels, to 1 %;
+        0 < faint < full.
+    images : int
+        How many images they are of.
+    source : str
+        ``"calibration"``; or ``"training"``, whose residuals are smaller than those of new
+        images of the majority, which then look less calm than they are.
+
+    Examples
+    --------
+    >>> scale = ResidualScale(0.1, 0.8, images=64, source="calibration")
+    >>> scale == ResidualScale(**scale.as_json())
+    True
+    """
+
+    faint: float
+    full: float
+    images: int
+    source: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that JSON keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ResidualScale:
+        """Read what `as_json` wrote."""
+        return cls(**values)
+
+
+def averaged(residual: Floats) -> Floats:
+    """Average over channels, with their signs; (n, c, h, w) -> (n, h, w)."""
+    mean: Floats = residual.mean(1)
+    return mean
+
+
+def scale_of(blocks: Iterable[Floats], *, source: str) -> ResidualScale:
+    """Take the scale of residuals that come in blocks, in the memory of one; (·, c, h, w) each.
+
+    Where nothing is left of any image, the scale is the smallest there is.
+
+    Examples
+    --------
+    >>> sizes = np.arange(1, 1001).reshape(10, 1, 10, 10)  # 0.5 of them up to 500
+    >>> scale = scale_of([sizes, -sizes], source="calibration")
+    >>> bool(500 <= scale.faint < 505 and 999 <= scale.full < 1009), scale.images
+    (True, 20)
+    """
+    counts, images = np.zeros(len(EDGES), dtype=np.int64), 0
+    for block in blocks:
+        sizes = np.abs(averaged(block)).ravel()
+        # The i-th bin holds what is larger than the edge before it and at most the i-th edge.
+        bins = np.searchsorted(EDGES, sizes).clip(max=len(EDGES) - 1)
+        counts += np.bincount(bins, minlength=len(EDGES))
+        images += len(block)
+    share = np.cumsum(counts) / counts.sum()
+    faint, full = (int(np.searchsorted(share, quantile)) for quantile in (FAINT, FULL))
+    faint = min(faint, len(EDGES) - 2)
+    full = max(full, faint + 1)
+    return ResidualScale(float(EDGES[faint]), float(EDGES[full]), images, source)

@@ -1,0 +1,220 @@
+"""LRT: its ratio against two densities, its lesions and maps by hand, its folds unseen."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from shadings import shadings
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
+
+from conftest import quick
+from conocc.methods import lrt
+from conocc.methods.profile import Gaussian, gabor_pairs
+
+RNG = np.random.default_rng(5)
+VECTORS = RNG.normal(size=(60, 5)) * [1, 2, 3, 4, 50] + 1000
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+# --- the ratio ----------------------------------------------------------------------------------
+
+
+def test_score_is_twice_the_log_ratio_of_two_densities():
+    """With a constant: of the majority's Gaussian, and of the same with lesions of strength ε."""
+    z = RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 3)) + 7
+    moved = [RNG.normal(size=(90, 3)) * [5, 1, 0], RNG.normal(size=(80, 3)) * [0, 0, 2]]
+    gaussian = Gaussian(3)
+    lrt.fit_ratio(gaussian, z, moved)
+
+    scale = z.std(0)
+    covariance = LedoitWolf().fit(z / scale).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    whiten = np.diag(1 / scale) @ vectors @ np.diag(values**-0.5)
+    effect = np.zeros((3, 3))
+    for kind in moved:
+        second = (kind @ whiten).T @ (kind @ whiten)
+        effect += second / second.trace() * 3 / 2
+    unwhiten = np.linalg.inv(whiten)
+    majority = multivariate_normal(z.mean(0), unwhiten.T @ unwhiten)
+    lesioned = multivariate_normal(z.mean(0), unwhiten.T @ (np.eye(3) + 0.1 * effect) @ unwhiten)
+    new = RNG.normal(size=(20, 3)) * 9
+    ratio = 2 * (lesioned.logpdf(new) - majority.logpdf(new))
+    score = gaussian(torch.from_numpy(new)).numpy()
+    assert np.allclose(score - score[0], ratio - ratio[0], rtol=1e-8)
+
+
+def test_vectors_are_scored_by_the_mahalanobis_distance():
+    fitted = quick("lrt").fit(VECTORS[:40])
+    seen = fitted.normalized(VECTORS).astype(np.float64)
+    oracle = LedoitWolf().fit(seen[:40])
+    assert np.allclose(fitted.anomaly_score(VECTORS), oracle.mahalanobis(seen), rtol=1e-4)
+    assert not hasattr(fitted, "reconstruct")
+
+
+def test_what_never_varied_does_not_count():
+    z = np.column_stack([RNG.normal(size=50), np.full(50, 3.0)])
+    gaussian = Gaussian(2)
+    lrt.fit_ratio(gaussian, z, [])
+    near = gaussian(torch.tensor([[0.0, 3.0], [0.0, 3.001]]))
+    assert float(near[1] - near[0]) < 0.01
+
+
+# --- lesions ------------------------------------------------------------------------------------
+
+
+def test_masks_cover_a_part_of_each_image_softly():
+    masks = lrt.lesion_masks(200, 40, 48)
+    assert masks.shape == (200, 1, 40, 48)
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    covered = (masks > 0.5).float().mean((1, 2, 3))
+    # The largest ellipse is π · 0.35² = 38 % of an image, and there are at most three.
+    assert covered.max() <= 1
+    assert 0.05 < covered.mean() < 0.6
+    assert len(covered.unique()) > 100
+
+
+@pytest.mark.parametrize("change", lrt.LESIONS)
+def test_every_kind_of_lesion_changes_every_image_and_its_like_in_another_way(change):
+    x = torch.from_numpy(RNG.normal(size=(8, 3, 20, 24))).float()
+    before = x.clone()
+    first, second = lrt.with_lesion(x, change), lrt.with_lesion(x, change)
+    assert torch.equal(x, before)
+    assert ((first - x).abs().amax((1, 2, 3)) > 0.05).all()
+    assert not torch.equal(first, second)
+
+
+def test_detail_is_what_smoothing_takes_away():
+    """A ramp has none inside; beside a lone bright pixel it is a ninth of it, to either side."""
+    ramp = torch.arange(16.0).expand(1, 1, 16, 16)
+    assert torch.allclose(lrt.detailed(ramp)[..., 2:-2], torch.zeros(12), atol=1e-5)
+    spot = torch.zeros(1, 1, 16, 16)
+    spot[0, 0, 8, 8] = 9.0
+    changed = lrt.detailed(spot)[0, 0]
+    # 9 − 1 in the middle and 0 − 1 beside it, whatever the strength.
+    assert float(changed[8, 8] / changed[8, 9]) == pytest.approx(-8)
+
+
+def test_a_shade_is_even():
+    changed = lrt.shaded(torch.from_numpy(RNG.normal(size=(50, 1, 16, 16))))
+    assert (changed.amax((1, 2, 3)) == changed.amin((1, 2, 3))).all()
+    assert (changed > 0).any()
+    assert (changed < 0).any()
+
+
+def test_a_replaced_piece_is_of_another_image():
+    x = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 16, 16)
+    assert (x + lrt.replaced(x))[:, 0, 0, 0].tolist() == [3, 0, 1, 2]
+
+
+# --- description --------------------------------------------------------------------------------
+
+
+def test_quantiles_are_numpys():
+    x = RNG.normal(size=(3, 300))
+    expected = np.quantile(x, np.linspace(0.01, 0.99, 21), axis=1).T
+    assert np.allclose(lrt.quantiles(torch.from_numpy(x)), expected, atol=1e-6)
+
+
+def test_correlations_are_numpys():
+    maps = RNG.normal(size=(1, 3, 8, 9)) + 5
+    rows = lrt.standardised(torch.from_numpy(maps))
+    expected = np.corrcoef(maps[0].reshape(3, -1))
+    assert np.allclose(lrt.correlations(rows, rows)[0], expected, atol=0.01)  # its 1e-3 below
+
+
+def test_the_number_of_features_is_that_of_the_parts():
+    """At 32 pixels, four levels. Profile 4 · 80, fine grid on 32, 16 and 8: 3 · 64, quantiles
+    3 · 21, correlations 4 · 10 + 3 · 25; residual 4 · 16 · (4 + 2); bottleneck 32.
+    """
+    parts = 4 * 80 + 3 * 64 + 3 * 21 + 4 * 10 + 3 * 25 + 4 * 16 * 6 + 32
+    assert lrt.Description((1, 32, 32))(torch.zeros(1, 1, 32, 32)).shape == (1, parts)
+    colour = lrt.Description((3, 32, 32))(torch.zeros(1, 3, 32, 32))
+    assert colour.shape == (1, parts + 3 * 4 * 80)
+
+
+def test_a_residual_too_small_is_told_from_one_as_usual():
+    """In each cell, the log of a tenth of it is lower by log 100."""
+    residual = torch.from_numpy(RNG.normal(size=(1, 1, 32, 32))).float() * 10
+    usual, small = (lrt.residual_profile(r, gabor_pairs()) for r in (residual, residual / 10))
+    finest = slice(0, 64)  # the log-energies of the first level
+    assert np.allclose(usual[0, finest] - small[0, finest], np.log(100), atol=0.05)
+
+
+def test_autoencoders_are_the_principal_components():
+    """As many as there are eight images for each; what they leave is orthogonal to them."""
+    v = RNG.normal(size=(40, 5)) @ RNG.normal(size=(5, 256))
+    description = lrt.Description((1, 16, 16))
+    description.learn(1, v.astype(np.float32), seed=0)
+    images = torch.from_numpy(v).float().reshape(40, 1, 16, 16)
+    assert torch.allclose(description.residual(images, 1), torch.zeros(1), atol=1e-4)
+    description = lrt.Description((1, 16, 16))
+    description.learn(1, v[:16].astype(np.float32), seed=0)
+    used = description.components[1].abs().amax(0) > 0
+    assert used.sum() == 2
+    left = description.residual(images, 1).flatten(1) @ description.components[1]
+    assert torch.allclose(left, torch.zeros(1), atol=1e-4)
+
+
+# --- method -------------------------------------------------------------------------------------
+
+
+def test_training_images_are_described_by_autoencoders_that_have_not_seen_them(images, monkeypatch):
+    """Every image is learned by all autoencoders but that of its own fold."""
+    learned = {}
+    learn = lrt.Description.learn
+
+    def spy(self, k, v, seed):
+        learned[k] = {row.tobytes() for row in v}
+        learn(self, k, v, seed)
+
+    described = []
+    forward = lrt.Description.forward
+
+    def watch(self, x, folds=range(lrt.FOLDS)):
+        if list(folds) != list(range(lrt.FOLDS)):
+            described.append((next(iter(folds)), self.small(x).numpy()))
+        return forward(self, x, folds)
+
+    monkeypatch.setattr(lrt.Description, "learn", spy)
+    monkeypatch.setattr(lrt.Description, "forward", watch)
+    quick("lrt").fit(images)
+    assert len(learned[lrt.FOLDS]) == 20
+    for k, small in described:
+        assert not any(row.tobytes() in learned[k] for row in small)
+    assert {k for k, _ in described} == {0, 1, 2}
+
+
+def test_reconstruction_leaves_what_the_autoencoders_cannot_see():
+    """Their mean residual, at its own size where an image is no larger than they see."""
+    X = RNG.normal(size=(30, 24, 24)).cumsum(1).cumsum(2)
+    fitted = quick("lrt").fit(X)
+    x = torch.from_numpy(fitted.normalized(X[:2]))
+    residuals = [fitted.description_.residual(x, k) for k in range(3)]
+    left = fitted.normalized(X[:2]) - fitted.reconstruct(X[:2])
+    assert np.allclose(left, torch.stack(residuals).mean(0), atol=1e-5)
+
+
+def test_embedding_has_the_score_for_its_squared_length(images):
+    fitted = quick("lrt").fit(images)
+    lengths = (fitted.embed(images).astype(np.float64) ** 2).sum(1)
+    assert np.allclose(lengths, fitted.anomaly_score(images), rtol=1e-4)
+
+
+def test_two_images_are_enough(images):
+    assert np.isfinite(quick("lrt").fit(images[:2]).anomaly_score(images)).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_images_without_the_structure_of_the_majority_score_higher(seed):
+    rng = np.random.default_rng(seed)
+    fitted = quick("lrt", random_state=seed).fit(shadings(200, 12, rng))
+    X = np.concatenate([shadings(150, 12, rng), shadings(150, 0, rng)])
+    assert roc_auc_score(np.repeat([False, True], 150), fitted.anomaly_score(X)) > 0.65

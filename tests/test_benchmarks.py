@@ -1,0 +1,78 @@
+"""The harness: what it counts, how it lets contestants compete, where it writes."""
+
+import numpy as np
+import pytest
+from benchmarks import contestants, operations, training
+from benchmarks.__main__ import written
+from benchmarks.contest import Contestant, compete, table
+
+from conocc.networks import Autoencoder
+
+
+def test_operations_of_a_tiny_network_by_hand():
+    """4 pixels a side, 2 channels, 3 features.
+
+    Forward: 9·1·2 at 2·2 places = 72, twice 8·3 = 48, 9·2·1 at 4·4 places = 288; 408 in all.
+    A step: 3·408 less the 72 of the first layer's input, two operations each.
+    """
+    assert operations.multiplications(4, channels=(2,), d=3) == (72, 408)
+    assert operations.training_operations(4, channels=(2,), d=3) == 2 * (3 * 408 - 72)
+
+
+def test_upsampled_maps_count_before_they_are_cropped():
+    """3 pixels come from 2: 9·2·1 at 4·4 places, though 3·3 are kept."""
+    assert operations.multiplications(3, channels=(2,), d=3)[1] == 72 + 48 + 288
+
+
+@pytest.mark.parametrize("side", [16, 25, 100])
+def test_parameters_are_those_of_the_network(side):
+    network = Autoencoder((1, side, side), operations.BOTTLENECK, operations.CHANNELS)
+    assert operations.parameters(side) == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["conocc", "pytorch"])
+def test_a_contestant_trains_a_network_of_the_right_size(name):
+    work, count = contestants.CONTESTANTS[name](contestants.images(4, 25), 1)
+    assert count == operations.parameters(25)
+    work()
+
+
+def test_images_are_z_scored():
+    x = contestants.images(3, 16)
+    assert np.allclose(x.mean((1, 2)), 0, atol=1e-6)
+    assert np.allclose(x.std((1, 2)), 1, atol=1e-6)
+
+
+def test_contestants_answer_as_often_as_they_are_asked():
+    """In a process of its own: one round to warm up, two that count."""
+    contestant = Contestant("conocc", ["benchmarks.contestants", "conocc", "16", "4", "1"])
+    compete([contestant], repeats=2)
+    assert len(contestant.answers) == 2
+    assert contestant.median("rate") > 0
+    assert contestant.process.poll() == 0
+
+
+def test_a_contestant_that_ends_is_named():
+    with pytest.raises(RuntimeError, match="'nobody' ended"):
+        compete([Contestant("nobody", ["benchmarks.operations"])], repeats=1)
+
+
+def test_rows_hold_medians_ratios_and_shares():
+    """Rates 40, 10 and 5; a machine that does 80 images' operations a second: 50 %."""
+    per_image = operations.training_operations(32)
+    rates = {"conocc": [40, 40, 1], "keras": [10], "pytorch": [5], "machine": [80 * per_image]}
+    asked = {name: Contestant(name, []) for name in rates}
+    for name, contestant in asked.items():
+        contestant.answers = [{"rate": r, "peak_mib": i} for i, r in enumerate(rates[name])]
+    assert training.rows(asked, 32)[0] == ["`ConOCC.fit`", "40", "4.0×", "8.0×", "50%", "2"]
+
+
+def test_a_table_is_written_between_its_markers():
+    page = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
+    assert written(page, "x", "new") == page.replace("old", "new")
+    with pytest.raises(ValueError, match="lacks the markers"):
+        written(page, "y", "new")
+
+
+def test_numbers_stand_to_the_right():
+    assert table(["", "n"], [["a", 1]]) == "|  | n |\n| --- | ---: |\n| a | 1 |"

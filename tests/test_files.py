@@ -1,0 +1,66 @@
+"""Folders are written by one process at a time, and nothing is left behind."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from conocc.files import held, replacing
+
+HOLDER = """
+    import sys
+    from pathlib import Path
+    from conocc.files import held, replacing
+
+    with held(Path(sys.argv[1])), replacing(Path(sys.argv[1]) / "table.csv"):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder, in the middle of writing a file."""
+    program = textwrap.dedent(HOLDER)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    with process:
+        yield process
+        process.kill()
+
+
+def test_a_folder_that_another_process_holds_is_refused_by_name(holder, tmp_path):
+    with pytest.raises(BlockingIOError, match="at work here.*run'"), held(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_does_not_outlive_its_owner_nor_do_its_files(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    left = sorted(path.suffix for path in (tmp_path / "run").iterdir())
+    assert left == ["", ".tmp"]  # .lock has no suffix
+    with held(tmp_path / "run"):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_folder_is_free_again_after_a_failure(tmp_path):
+    with pytest.raises(RuntimeError), held(tmp_path):
+        raise RuntimeError
+    with held(tmp_path):
+        pass
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]

@@ -1,0 +1,29 @@
+"""Short forms of the torture that `make torture` does at length."""
+
+import pytest
+from torture.mutations import GOOD, LOADERS, _outcome, survive
+from torture.samples import samples
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, monkeypatch_module):
+    monkeypatch_module.delenv("CONOCC_DATA", raising=False)
+    return samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_every_loader_has_a_whole_file_and_reads_it(whole, tmp_path):
+    assert {sample.loader for sample in whole} == set(LOADERS)
+    outcomes = [_outcome(0, sample, sample.data, tmp_path) for sample in whole]
+    assert not [outcome for outcome in outcomes if outcome.what != "decoded"]
+
+
+def test_damaged_files_are_decoded_or_refused_in_one_sentence(whole, tmp_path):
+    outcomes = survive(300, 1, whole, tmp_path)
+    assert len(outcomes) == 300
+    assert not [outcome for outcome in outcomes if outcome.what not in GOOD]

@@ -1,0 +1,136 @@
+"""Whole files of every kind that the package reads, made here, and those that `CONOCC_DATA` has."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from conocc.evidence import Embedding, Gallery
+from conocc.methods.conocc import ConOCC
+from conocc.model_file import read_model
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (24, 32), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (24, 32), dtype=np.uint16)
+
+LARGEST = 300_000  # bytes; of the real files, those that mutate and decode quickly
+REAL_FOLDERS = {"dicom": 90, "nifti": 20, "busi/benign": 3, "chest_xray/test/NORMAL": 3}
+
+
+class Sample(NamedTuple):
+    """A whole file: which loader reads it (`torture.mutations.LOADERS`), its name, its bytes."""
+
+    loader: str
+    name: str
+    data: bytes
+
+
+def samples(scratch: Path) -> list[Sample]:
+    """Make or read one file of each kind; `scratch` is a folder for what has to be written."""
+    made = [
+        *_images(),
+        *_archives(),
+        Sample("manifest", "manifest.csv", _manifest()),
+        *_of_a_fit(scratch),
+        *_of_a_run(scratch),
+    ]
+    return [*made, *_real()]
+
+
+def _images() -> Iterator[Sample]:
+    formats = {
+        "grey.png": (GREY, "PNG", {}),
+        "deep.png": (DEEP, "PNG", {}),
+        "colour.png": (COLOUR, "PNG", {}),
+        "grey.jpg": (GREY, "JPEG", {}),
+        "progressive.jpg": (COLOUR, "JPEG", {"progressive": True}),
+        "grey.bmp": (GREY, "BMP", {}),
+        "grey.pgm": (GREY, "PPM", {}),
+        "colour.ppm": (COLOUR, "PPM", {}),
+        "deep.tif": (DEEP, "TIFF", {}),
+        "lzw.tif": (GREY, "TIFF", {"compression": "tiff_lzw"}),
+        "deflate.tif": (COLOUR, "TIFF", {"compression": "tiff_adobe_deflate"}),
+    }
+    for name, (image, kind, options) in formats.items():
+        yield Sample("image", name, _bytes(lambda f, i=image, k=kind, o=options: _save(i, f, k, o)))
+    for dtype in ("u1", "<u2", ">f4", "f8"):
+        values = GREY.astype(dtype)
+        yield Sample("image", f"{dtype[-2:]}.npy", _bytes(lambda f, v=values: np.save(f, v)))
+
+
+def _save(image: np.ndarray, file: BytesIO, kind: str, options: dict[str, object]) -> None:
+    Image.fromarray(image).save(file, kind, **options)
+
+
+def _bytes(write: Callable[[BytesIO], object]) -> bytes:
+    file = BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def _archives() -> Iterator[Sample]:
+    images = RNG.integers(0, 256, (6, 16, 16), dtype=np.uint8)
+    own = {"images": images, "labels": np.array(["a", "a", "a", "b", "b", "b"])}
+    sides = {
+        f"{side}_{what}": values
+        for side in ("train", "val", "test")
+        for what, values in (("images", images), ("labels", np.array([[0]] * 3 + [[1]] * 3)))
+    }
+    for name, arrays in (("own.npz", own), ("pneumoniamnist.npz", sides)):
+        for save in (np.savez, np.savez_compressed):
+            data = _bytes(lambda f, s=save, a=arrays: s(f, **a))
+            yield Sample("cohort", name, data)
+
+
+def _manifest() -> bytes:
+    lines = ["path,label,split,patient"]
+    for i in range(8):
+        label, side = ("a", "train") if i < 5 else ("b", "test")
+        lines.append(f'images/{i}.png,{label},{side},"p {i}"')
+    return "\n".join(lines).encode()
+
+
+def _of_a_fit(scratch: Path) -> Iterator[Sample]:
+    images = RNG.random((4, 16, 16))
+    detector = ConOCC(epochs=1, bottleneck=2, channels=(2, 2), random_state=0)
+    detector.fit(images, checkpoint=scratch / "checkpoint")
+    detector.save(scratch / "model.safetensors")
+    yield Sample("model", "model.safetensors", (scratch / "model.safetensors").read_bytes())
+    header, _ = read_model(scratch / "model.safetensors")
+    yield Sample("header", "header.json", json.dumps(header).encode())
+
+
+def _of_a_run(scratch: Path) -> Iterator[Sample]:
+    zeros = np.zeros((2, 1, 16, 16), np.float32)
+    words, flags = np.array(["a.png", "b.png"]), np.array([False, True])
+    gallery = Gallery(zeros, zeros, zeros, words, np.zeros(2), flags, zeros, flags, words)
+    vectors = np.zeros((2, 3), np.float32)
+    embedding = Embedding(vectors, vectors, flags, vectors[:1], np.array([2, 1, 1]))
+    for name, evidence in (("gallery.npz", gallery), ("embedding.npz", embedding)):
+        evidence.save(scratch / name)
+        yield Sample(name.removesuffix(".npz"), name, (scratch / name).read_bytes())
+    metrics = {"AUC": {"value": 0.5, "low": 0.4, "high": None}}
+    row = {"format": 1, "key": "0", "status": "done", "method": "cae", "label": "cae", "seed": 0}
+    row |= {"params": {"lr": 0.001}, "cohort": "c", "metrics": metrics, "fold": None}
+    yield Sample("row", "row.json", json.dumps(row).encode())
+    run = {"format": 1, "params": {"epochs": 2}, "finished": True, "loading": {"where": "c"}}
+    yield Sample("run", "run.json", json.dumps(run).encode())
+
+
+def _real() -> Iterator[Sample]:
+    """Files below `CONOCC_DATA`, where it is set."""
+    root = os.environ.get("CONOCC_DATA")
+    for folder, most in REAL_FOLDERS.items() if root else ():
+        files = sorted(path for path in Path(root, folder).rglob("*") if path.is_file())
+        small = [path for path in files if path.stat().st_size <= LARGEST]
+        for path in small[:most]:
+            if path.suffix != ".csv":
+                yield Sample("image", path.name, path.read_bytes())
