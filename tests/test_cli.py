@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED, app
+from made_cohorts import make_folder
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
 
@@ -94,6 +96,46 @@ def test_score_writes_a_row_for_each_image(run, folder, tmp_path):
     assert {row["predicted"] for row in rows} <= {"majority", "minority"}
     assert all(float(row["anomaly_score"]) > 0 for row in rows)
     assert not (tmp_path / "errors.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory) -> Path:
+    """JPEG files of 128 pixels, eight times what they are fitted at."""
+    root = tmp_path_factory.mktemp("radiographs")
+    rng = np.random.default_rng(0)
+    for name, n in (("plain", 12), ("odd", 4)):
+        (root / name).mkdir()
+        for i in range(n):
+            pixels = rng.integers(0, 255, (128, 128), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.jpg")
+    return root
+
+
+@pytest.mark.parametrize("option", ["--scaled", "--full"])
+def test_jpegs_are_read_as_the_run_read_them_by_every_command(radiographs, tmp_path, option):
+    """Scores of `score`, `evaluate` and Python are those of one reading."""
+    run = tmp_path / "run"
+    fitting = ["--majority", "plain", "--size", "16", option, "--out", run]
+    code, said = call("fit", radiographs, *fitting, *QUICK)
+    assert code == 0, said
+    code, said = call("score", run, radiographs, "--out", tmp_path / "s.csv", "--quiet")
+    assert code == 0, said
+    code, said = call("evaluate", run, radiographs, "--no-cache")
+    assert code == 0, said
+    cohort = load_cohort(
+        radiographs, size=16, majority="plain", scaled=option == "--scaled", cache=False
+    )
+    scores = load(run / "model.safetensors").anomaly_score(cohort.images)
+    expected = dict(zip(cohort.path.tolist(), scores.tolist(), strict=True))
+    scored = {row["path"]: row for row in table(tmp_path / "s.csv")}
+    evaluated = {row["path"]: row for row in table(run / "scores.csv")}
+    assert len(evaluated) == 8  # 4 and, of 12, the 4 that were not trained on
+    for path, score in expected.items():
+        assert float(scored[f"{radiographs.as_posix()}/{path}"]["anomaly_score"]) == score
+        assert float(evaluated.get(path, {"anomaly_score": score})["anomaly_score"]) == score
+    assert ("scaled" in json.loads((run / "run.json").read_text())["reading"]) == (
+        option == "--scaled"
+    )
 
 
 def test_bad_files_are_listed_the_good_ones_scored_and_the_exit_code_says_so(run, folder, tmp_path):
@@ -396,3 +438,17 @@ def test_a_study_that_cannot_be_is_one_sentence(arguments, said, folder, tmp_pat
     code, output = call(*arguments, "--majority", "plain", "--out", tmp_path / "study")
     assert (code, said in output) == (1, True), output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_reads_files_as_it_is_told(tmp_path):
+    """What `fit` takes of how files are read, a study takes too, into each of its runs."""
+    folder = make_folder(tmp_path / "c", *(f"{c}/{i}.png" for c in "ab" for i in range(8)))
+    how = ["--majority", "a", "--size", "20", "--fit", "pad", "--full", "--pseudonyms"]
+    code, said = call(
+        "benchmark", folder, "--methods", "ocsvm", "--runs", "1", *how, "--out", tmp_path / "s"
+    )
+    assert code == 0, said
+    (about,) = (tmp_path / "s" / "jobs").glob("*/run.json")
+    run = json.loads(about.read_text())
+    assert run["reading"] == {"size": 20, "colour": "grey", "fit": "pad"}
+    assert run["loading"]["pseudonyms"] is True

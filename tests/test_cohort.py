@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conocc.cohort import SPLITS, Cohort, load_cohort
 from conocc.readers import Reading
@@ -365,6 +366,21 @@ def test_phantoms_have_the_counts_of_table_1(tmp_path):
     assert loaded.images.shape == (304, 1, 16, 16)
     assert load_cohort("phantom-ffdm").images.shape[2:] == (64, 64)
     assert not (tmp_path / "cache").exists()
+
+
+def test_large_jpegs_are_scaled_unless_told_otherwise_and_the_cache_knows_which(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg"):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (128, 128), np.uint8)).save(path)
+    for cache in (tmp_path / "cache", False):
+        scaled, whole = (
+            load_cohort(tmp_path / "set", size=16, majority="a", cache=cache, **options)
+            for options in ({}, {"scaled": False})
+        )
+        assert (scaled.reading.scaled, whole.reading.scaled) == (True, False)
+        assert not np.array_equal(scaled.images, whole.images)
 
 
 def test_shapes_and_sizes(tmp_path):

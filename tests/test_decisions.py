@@ -108,16 +108,6 @@ def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
     assert list(decided.rows(iter([]))) == []
 
 
-def test_what_cannot_be_decided_is_refused_before_anything_is_scored():
-    def blocks():
-        pytest.fail("an image was scored")
-        yield
-
-    decided = decisions(detector(), Rule(fdr=0.1, unit="patient"))
-    with pytest.raises(ValueError, match="needs to know whose images"):
-        next(decided.rows(blocks()))
-
-
 # --- words -------------------------------------------------------------------------------------
 
 

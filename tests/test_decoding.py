@@ -9,11 +9,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conocc.decoding import ahead, decode_all, digest_of, survey_all, threads
 from conocc.decoding import pixels as said
 from conocc.listing import read_file
-from conocc.readers import Reading
+from conocc.readers import Reading, decode, prepare
 from made_cohorts import make_folder, pixels, write_image
 
 READING = Reading(size=16)
@@ -56,6 +57,22 @@ def test_ahead_stays_within_bounds(handful, bound):
     time.sleep(0.05)
     assert handful <= len(taken) <= bound
     results.close()
+
+
+@pytest.mark.parametrize("size", [16, 32, 60])
+def test_a_large_jpeg_is_scaled_if_the_reading_says_so(tmp_path, size):
+    """256 pixels: an eighth is twice 16, a quarter twice 32, and a half twice 60 with 8 more."""
+    grey = np.add.outer(np.arange(256), np.arange(256))
+    smooth = (127 + 100 * np.sin(grey / 40)).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    data = (tmp_path / "a.jpg").read_bytes()
+    scaled, whole = Reading(size=size, scaled=True), Reading(size=size)
+    (got,) = decoded(tmp_path, ["a.jpg"], scaled)
+    np.testing.assert_array_equal(got.image, prepare(decode(data, "a", side=2 * size), scaled))
+    (full,) = decoded(tmp_path, ["a.jpg"], whole)
+    np.testing.assert_array_equal(full.image, prepare(decode(data, "a"), whole))
+    difference = np.abs(got.image - full.image)
+    assert 0 < difference.mean() < 1
 
 
 def test_ahead_works_while_the_caller_does_other_things():

@@ -1,9 +1,13 @@
 """What an evaluation keeps of images and features: chosen as promised, read without pickle."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from conocc.evidence import EMBEDDED, Embedding, Gallery, drawn, extremes
+from conocc.residuals import ResidualScale, scale_of
 from made_runs import embedding, gallery
 
 
@@ -47,6 +51,20 @@ def test_a_newer_format_is_refused(tmp_path):
     np.savez(tmp_path / "new.npz", format=np.array(99))
     with pytest.raises(ValueError, match="format is 99"):
         Embedding.load(tmp_path / "new.npz")
+
+
+def test_a_gallery_of_an_earlier_version_has_a_scale_of_its_own(tmp_path):
+    arrays = {k: v for k, v in vars(gallery()).items() if k != "residual_scale"}
+    np.savez(tmp_path / "old.npz", format=np.array(1), **arrays)
+    scale = Gallery.load(tmp_path / "old.npz").scale()
+    assert scale == scale_of([gallery().residual], source="gallery")
+    assert scale.source == "gallery"
+
+
+def test_a_gallery_keeps_the_scale_of_majority_images():
+    scale = ResidualScale(0.5, 2.0, images=3, source="calibration")
+    made = replace(gallery(), residual_scale=np.array(json.dumps(scale.as_json())))
+    assert made.scale() == scale
 
 
 def test_compactness_does_not_depend_on_the_scale_of_the_features():

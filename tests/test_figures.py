@@ -1,5 +1,6 @@
 """Figures: what is drawn, from plain values; they are looked at too, see docs/decisions.md."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from conocc import figures
 from conocc.evidence import Embedding
 from conocc.figures import Scored
 from conocc.figures.drawing import COLOURS, DASHES, line_style
+from conocc.residuals import ResidualScale
 from made_runs import embedding, gallery
 
 RNG = np.random.default_rng(0)
@@ -174,14 +176,63 @@ def test_a_strip_holds_input_reconstruction_and_residual_side_by_side():
     assert figures.case_strip(gallery(reconstructs=False), 0).shape == (16, 16, 3)
 
 
-def test_a_residual_is_red_where_the_image_is_brighter_and_blue_where_darker():
-    made = gallery()
-    made.residual[0] = 0
-    made.residual[0, 0, 0, :2] = [5, -5]
-    bright, dark, none = figures.case_strip(made, 0)[0, 36:39].astype(int)
-    assert bright[0] > bright[2]
-    assert dark[2] > dark[0]
-    assert none.min() > 240
+SCALE = ResidualScale(1.0, 3.0, images=9, source="calibration")
+
+
+def test_a_residual_is_laid_over_its_image_on_a_fixed_scale():
+    """Nothing up to the faint size, orange or blue from there on, no more beyond the full one."""
+    given, residual = np.zeros((1, 1, 6)), np.array([[[0.0, 1.0, -1.0, 3.0, -3.0, 30.0]]])
+    given[0, 0, 0] = 1
+    white, faint, dark_faint, bright, dark, beyond = figures.overlay(given, residual, SCALE)[0]
+    assert white.tolist() == [255] * 3
+    assert faint.tolist() == dark_faint.tolist() == [0] * 3
+    # 0.85 of #D55E00 and of #56B4E9 over black
+    assert bright.tolist() == beyond.tolist() == [181, 80, 0]
+    assert dark.tolist() == [73, 153, 198]
+
+
+def test_halfway_between_faint_and_full_the_colour_is_half_as_opaque():
+    half = figures.overlay(np.zeros((1, 1, 1)), np.full((1, 1, 1), 2.0), SCALE)[0, 0]
+    assert np.allclose(half, [0.425 * 213, 0.425 * 94, 0], atol=1.5)
+
+
+def test_channels_are_averaged_under_and_in_the_overlay():
+    given = np.array([[[0.0, 3.0]], [[0.0, 0.0]], [[0.0, 0.0]]])  # mean 0 and 1: black and white
+    residual = np.array([[[9.0, 9.0]], [[0.0, -9.0]], [[0.0, 0.0]]])  # mean 3 and 0
+    assert figures.overlay(given, residual, SCALE)[0].tolist() == [[181, 80, 0], [255] * 3]
+
+
+def test_a_gallery_is_on_the_scale_that_was_kept_with_it():
+    """On a scale that all its residuals fall short of it is calm: grey."""
+    wide = ResidualScale(100.0, 200.0, images=9, source="calibration")
+    made = replace(gallery(), residual_scale=np.array(json.dumps(wide.as_json())))
+    strip = figures.case_strip(made, 0)[:, 36:]
+    assert np.ptp(strip, axis=2).max() == 0
+    own = figures.case_strip(gallery(), 0)[:, 36:]
+    assert np.ptp(own, axis=2).max() > 100
+
+
+def test_an_explanation_has_a_colour_bar_in_units():
+    given = np.random.default_rng(0).normal(size=(1, 16, 16))
+    figure = figures.explanation(given, 0 * given, SCALE, title="1: a  score 3", unit="a unit")
+    said = texts(figure)
+    assert {"1: a  score 3", "image", "reconstruction", "image − reconstruction"} <= set(
+        said.split("\n")
+    )
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "a unit"
+    assert bar.get_yticks().tolist() == [-3, -1, 1, 3]
+    assert [label.get_text() for label in bar.get_yticklabels()] == [
+        "−3 darker",
+        "−1",
+        "1",
+        "3 brighter",
+    ]
+    shown = figure.axes[2].images[0].get_array()
+    assert np.array_equal(shown, figures.overlay(given, given, SCALE))
+    # The reconstruction is on the grey scale of its image: zeros are no darker than that.
+    again = figure.axes[1].images[0].get_array()
+    assert np.unique(again).tolist() == [round(255 * -given.min() / np.ptp(given))]
 
 
 def test_a_sheet_lays_images_out_in_rows():

@@ -21,6 +21,7 @@ ROOMS = [
         "progress",
         "files",
         "residuals",
+        "markup",
     },
     {"readers", "placements", "resampling"},
     {"engines", "listing", "squares", "intervals", "intake", "model_file", "pseudonyms", "typeset"},

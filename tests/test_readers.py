@@ -21,9 +21,11 @@ from PIL import Image, ImageFile, ImageOps
 from conocc.readers import (
     MAX_PIXELS,
     READERS,
+    SPARE,
     SUFFIXES,
     Format,
     Reading,
+    decode,
     is_colour,
     prepare,
     read_image,
@@ -376,14 +378,37 @@ def test_reading_survives_json():
         Reading(size=64),
         Reading(size=None, colour="rgb"),
         Reading(size=64, fit="crop", voi="-600.5,1500", axis="coronal"),
+        Reading(size=64, scaled=True),
     ):
         assert Reading.from_dict(json.loads(json.dumps(reading.to_dict()))) == reading
     assert Reading.from_dict({"size": 16}) == Reading(size=16)
 
 
-def test_a_reading_without_a_window_or_an_axis_is_written_as_before_there_were_any():
+def test_a_reading_without_what_came_later_is_written_as_before():
     """So that caches stay valid, and runs begun before go on."""
     assert Reading(size=16).to_dict() == {"size": 16, "colour": "grey", "fit": "stretch"}
+
+
+def test_a_model_older_than_scaled_decoding_is_read_without_it():
+    assert not Reading.from_dict({"size": 64, "colour": "grey", "fit": "stretch"}).scaled
+
+
+@pytest.mark.parametrize(
+    ("reading", "side"),
+    [
+        (Reading(size=64), None),
+        (Reading(size=None, scaled=True), None),
+        (Reading(size=64, scaled=True), SPARE * 64),
+    ],
+)
+def test_what_a_jpeg_must_keep_follows_from_the_size(reading, side):
+    assert reading.least_side == side
+
+
+def test_only_jpeg_can_be_scaled():
+    image = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    for data in (pillow(image, "PNG"), pillow(image, "TIFF")):
+        np.testing.assert_array_equal(decode(data, "a", side=16), image)
 
 
 def test_padding_keeps_the_shape_and_fills_with_the_lowest_value():
@@ -438,6 +463,7 @@ def test_a_square_image_is_the_same_however_it_is_fitted():
         ({"size": 64, "voi": "nan,4"}, r"Got 'nan,4' instead."),
         ({"size": 64, "axis": "z"}, r"one of 'sagittal', 'coronal', 'axial'. Got 'z' instead."),
         ({"size": 64, "voi": None}, r"Got None instead."),
+        ({"size": 64, "scaled": 1}, r"'scaled' .* True or False. Got 1 instead."),
         ({"colour": "rgb"}, r"must have a 'size'. Got {'colour': 'rgb'} instead."),
     ],
 )

@@ -164,6 +164,7 @@ def test_evaluation_keeps_the_images_it_erred_on_most(run, cohort):
     assert np.array_equal(kept.input, detector.normalized(images))
     assert np.array_equal(kept.reconstruction, detector.reconstruct(images))
     assert np.array_equal(kept.residual, kept.input - kept.reconstruction)
+    assert kept.scale() == detector.residual_scale_
     # Eq. (6) is the residual's sum of squares.
     assert np.allclose((kept.residual**2).sum((1, 2, 3)), kept.anomaly_score, rtol=1e-4)
     assert np.isin(kept.montage, cohort.images[12:]).all()

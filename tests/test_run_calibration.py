@@ -9,6 +9,7 @@ import pytest
 from conocc import Cohort, load
 from conocc.decisions import Rule
 from conocc.run import calibrate_run, evaluate_run, fit_run, read_run
+from conocc.scoring import score_files
 from test_run import PARAMS, small_cohort
 
 
@@ -123,6 +124,17 @@ def test_a_run_without_calibration_has_no_p_values_and_no_promise(run):
     with pytest.raises(ValueError, match="not calibrated.*--calibrate"):
         evaluate_run(run, cohort, command="", rule=Rule(false_alarms=0.5))
     assert (run / "metrics.json").read_bytes() == before
+
+
+def test_a_batch_by_patient_is_refused_before_a_file_is_scored(calibrated, tmp_path):
+    """Nobody says whose new files are."""
+    rule = Rule(fdr=0.5, unit="patient")
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "a.png").touch()
+    with pytest.raises(ValueError, match="needs to know whose images"):
+        score_files(calibrated, [new], new / "scores.csv", rule=rule)
+    assert [path.name for path in new.iterdir()] == ["a.png"]
 
 
 # --- afterwards --------------------------------------------------------------------------------

@@ -157,7 +157,6 @@ class Decisions:
 
         Under a rate of false discoveries the first row comes after the last block.
         """
-        self.columns(np.empty(0))  # what is refused is refused before anything is scored
         settled = self
         if self.threshold is None:
             blocks = list(blocks)

@@ -55,7 +55,7 @@ FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "calibration_": lambda values: values and Calibration.from_json(values),
     "residual_scale_": lambda values: values and ResidualScale.from_json(values),
 }
-# Images whose residuals set a scale, at most: for AnoGAN each is another search.
+# About as many images, from all over, set the scale of residuals: for AnoGAN each is a search.
 ENOUGH = 256
 
 
@@ -502,7 +502,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
         if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
             return None
-        some = array[:: -(-len(array) // ENOUGH)]
+        some = array[:: max(1, len(array) // ENOUGH)]
         return scale_of(self._blocks(self._residual, self._batches(some)), source=source)
 
     def _residual(self, x: Tensor) -> Tensor:

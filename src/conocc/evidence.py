@@ -8,10 +8,11 @@ Letters: n images, k chosen ones, c channels, h and w pixels, d bottleneck featu
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ import numpy as np
 
 from conocc.cohort import Cohort
 from conocc.files import replacing
+from conocc.residuals import ResidualScale, scale_of
 
 EVIDENCE_FORMAT = 1
 # Images of each class in the gallery and in the montage, and features of each group.
@@ -47,6 +49,9 @@ class Gallery:
         Test images drawn with a seed, in the cohort's units; the majority first.
     montage_minority : ndarray of bool, shape (m,)
     montage_label : ndarray of str, shape (m,)
+    residual_scale : ndarray of str, shape ()
+        `ResidualScale` as JSON; empty without a reconstruction, or where an earlier version kept
+        none.
     """
 
     input: np.ndarray
@@ -58,6 +63,13 @@ class Gallery:
     montage: np.ndarray
     montage_minority: np.ndarray
     montage_label: np.ndarray
+    residual_scale: np.ndarray = field(default_factory=lambda: np.array(""))
+
+    def scale(self) -> ResidualScale:
+        """Give the scale of majority images; where none was kept, one of these images."""
+        if kept := str(self.residual_scale):
+            return ResidualScale.from_json(json.loads(kept))
+        return scale_of([self.residual], source="gallery")
 
     def save(self, path: Path) -> None:
         """Write the arrays, whole or not at all."""
@@ -66,7 +78,7 @@ class Gallery:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; a damaged file is a `ValueError`."""
-        return cls(**_read(path, set(cls.__dataclass_fields__)))
+        return cls(**_read(path, set(cls.__dataclass_fields__), later={"residual_scale"}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +150,7 @@ def gallery_of(detector: Any, test: Cohort, anomaly_score: np.ndarray) -> Galler
     images = test.take(rows).images
     given = detector.normalized(images)
     again = detector.reconstruct(images) if hasattr(detector, "reconstruct") else given[:0]
+    scale: ResidualScale | None = detector.residual_scale_
     classes = (test.rows(minority=minority) for minority in (False, True))
     some = test.take(np.concatenate([drawn(of_class, SHOWN) for of_class in classes]))
     return Gallery(
@@ -150,6 +163,7 @@ def gallery_of(detector: Any, test: Cohort, anomaly_score: np.ndarray) -> Galler
         montage=np.array(some.images),
         montage_minority=some.minority,
         montage_label=some.label,
+        residual_scale=np.array(json.dumps(scale.as_json()) if scale else ""),
     )
 
 
@@ -195,14 +209,15 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _read(path: Path, names: set[str]) -> dict[str, Any]:
+def _read(path: Path, names: set[str], later: Set[str] = frozenset()) -> dict[str, Any]:
+    """Read arrays by their names; those that came `later` may be missing."""
     try:
         # Opened here, since NumPy leaves a damaged archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if file["format"] > EVIDENCE_FORMAT:
                 newer = f"its format is {file['format']}, this version reads {EVIDENCE_FORMAT}"
                 raise ValueError(newer)
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in names - (later - set(file.files))}
     except FileNotFoundError:
         raise
     except (

@@ -13,7 +13,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,10 @@ from torch import Tensor, nn
 
 from conocc._version import __version__
 from conocc.files import replacing
+from conocc.incoming import load_images
 from conocc.phantoms import draw_phantom
+from conocc.readers import Reading
+from conocc.run import load_model
 
 EXPORT_FORMAT = 1
 # How far ONNX Runtime may be from PyTorch, see `Parity`.
@@ -145,13 +148,34 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     return parity
 
 
+def export_run(
+    run: str | Path, path: str | Path, where: Sequence[str | Path] = (), *, jobs: int | None = None
+) -> Parity:
+    """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
+
+    `where` names images to compare on, of which the first 64 are read as the training
+    images were; one that cannot be read is a `ValueError`.
+    """
+    detector = load_model(run)
+    images = None
+    if where:
+        if detector.reading_ is None:
+            raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
+        reading = Reading.from_dict(detector.reading_)
+        block = next(load_images(where, reading, detector.input_shape_, jobs=jobs))
+        for _, reason in block.errors:
+            raise ValueError(reason)
+        images = block.images
+    return export_onnx(detector, path, images=images)
+
+
 class _Graph(nn.Module):
     """Raw images to what a detector makes of them."""
 
     def __init__(self, detector: Any) -> None:
         super().__init__()
         self.detector = detector
-        # The exporter finds weights only in modules of its own module.
+        # Weights in modules of its own are written once, others for each use.
         self.parts = nn.ModuleList(part for part in vars(detector).values() if _is_module(part))
         self.normalize = detector._normalization(torch.device("cpu"))
         self.outputs = [SCORE, RESIDUAL] if hasattr(detector, "_reconstruct") else [SCORE]

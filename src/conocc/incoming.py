@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from conocc.decoding import (
     Decoded,
     Surveyed,
     Unreadable,
+    ahead,
     decode_one,
     pixels,
     survey_one,
@@ -32,12 +33,15 @@ from conocc.formats.nifti import is_volume_name, volume_and_slice
 from conocc.layouts import is_manifest, list_cohort
 from conocc.listing import Entry, Fetch, Listing, content, of_files, shown, walk
 from conocc.phantoms import PHANTOMS
+from conocc.progress import bar
 from conocc.readers import Reading
 from conocc.volumes import fetch_images, with_slices
 
 logger = logging.getLogger("conocc")
 
 Item = tuple[str, Fetch]
+
+BLOCK = 64  # images that `load_images` gives out together
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,28 @@ def read_block(reading: Reading, shape: tuple[int, ...], items: Iterable[Item]) 
         path=tuple(one.path for one in good),
         errors=tuple(errors),
     )
+
+
+def load_images(
+    where: Sequence[str | os.PathLike[str]],
+    reading: Reading,
+    shape: tuple[int, ...],
+    *,
+    jobs: int | None = None,
+    verbose: int = 0,
+) -> Iterator[Block]:
+    """Yield the images that `where` leads to (`list_images`) in blocks, as `read_block` reads them.
+
+    `jobs` threads, by default one a core, read ahead while the caller works on a block.
+    """
+    parts = list_images(where, reading)
+    items = chain.from_iterable(part.items(reading.size) for part in parts)
+    handfuls = iter(lambda: list(islice(items, BLOCK)), [])
+    read = partial(read_block, reading, shape)
+    with bar("Reading images", sum(map(len, parts)), verbose=verbose) as advance:
+        for block in ahead(read, handfuls, jobs=threads(jobs), handful=1):
+            yield block
+            advance(len(block.path) + len(block.errors))
 
 
 def _misfit(decoded: Decoded, shape: tuple[int, ...]) -> str:

@@ -7,18 +7,14 @@ security policy forbids it to ask for anything.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from conocc._version import __version__
@@ -32,7 +28,6 @@ from conocc.figures import (
     parameter_bars,
     png,
     precision_recall_curves,
-    residual_limit,
     roc_curves,
     score_histogram,
     sheet,
@@ -40,6 +35,7 @@ from conocc.figures import (
     training_curves,
 )
 from conocc.files import write_text
+from conocc.markup import rendered
 from conocc.metrics import METRICS
 from conocc.tables import explained, grouped, make_tables, read_rows, tested_on
 from conocc.typeset import Cell, Table
@@ -80,7 +76,7 @@ def write_report(folder: str | Path) -> Path:
             f"'{folder}' is neither a run nor a study: it has no run.json and no folder 'rows'."
         )
     path = folder / "report.html"
-    write_text(path, _rendered(page))
+    write_text(path, rendered("report.html", page))
     return path
 
 
@@ -464,7 +460,7 @@ def _gallery(fit: Fit) -> Context | None:
         "label": fit.label,
         "key": fit.row["key"],
         "reconstructed": len(kept.reconstruction) > 0,
-        "limit": residual_limit(kept) if len(kept.reconstruction) else None,
+        "scale": kept.scale().as_json() if len(kept.reconstruction) else None,
         "groups": [
             ("Majority images scored highest", [c for c in cases if not c["minority"]]),
             ("Minority images scored lowest", [c for c in cases if c["minority"]]),
@@ -482,31 +478,3 @@ def _drawn(figure: Figure, alt: str, caption: str = "") -> Context:
 
 def _inline(image: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
-
-
-def _rendered(page: Context) -> str:
-    """Fill the template; whatever came from names, labels and errors is escaped."""
-    environment = Environment(
-        loader=PackageLoader("conocc"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Ours, and allowed by their hashes alone: nothing else in the page can run.
-    style, script = (
-        files("conocc").joinpath("templates", name).read_text(encoding="utf-8")
-        for name in ("report.css", "report.js")
-    )
-    return environment.get_template("report.html").render(
-        **page,
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-    )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -130,6 +130,7 @@ def score_files(
     if detector.reading_ is None:
         raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
     decided = decisions(detector, rule)
+    decided.columns(np.empty(0))  # what the rule refuses, it refuses before anything is scored
     reading = Reading.from_dict(detector.reading_)
     out = Path(out).absolute()
     folder = out.with_name(f"{out.name}.shards")

@@ -3,7 +3,8 @@
 Rooms that need torch are imported in the command that uses them, so that ``--help`` is quick.
 """
 
-from conocc.cli import pages, patches, runs, studies, thresholds  # which the application lists
+# The commands, which the application lists.
+from conocc.cli import pages, patches, pictures, runs, studies, thresholds
 from conocc.cli.application import INTERRUPTED, SOME_FAILED, app
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "main",
     "pages",
     "patches",
+    "pictures",
     "runs",
     "studies",
     "thresholds",

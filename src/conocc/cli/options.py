@@ -104,18 +104,24 @@ def read_cohort_as(
     patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
-    from conocc.readers import Reading
-    from conocc.run import load_model, read_run
+    from conocc.run import read_run
 
-    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
     loading = read_run(Path(run))["loading"]
     asked: dict[str, Any] = {
         "majority": majority or loading.get("majority"),
         "patient_regex": patient_regex or loading.get("patient_regex"),
     }
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**asdict(reading), **asked}
+    given: dict[str, Any] = {**reading_of(run), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
+
+
+def reading_of(run: str | Path) -> dict[str, Any]:
+    """Say how the images of a run were read, also where its model is older than some setting."""
+    from conocc.readers import Reading
+    from conocc.run import load_model
+
+    return asdict(Reading.from_dict(load_model(run).reading_))
 
 
 def read_cohort(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +40,7 @@ from conocc.cli.options import (
     metrics_table,
     print_tested,
     read_cohort,
+    reading_of,
     setting,
 )
 from conocc.cli.thresholds import print_calibration
@@ -285,15 +285,13 @@ def evaluate(
     the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
     """
     from conocc.decisions import Rule, told
-    from conocc.readers import Reading
-    from conocc.run import evaluate_run, load_model, read_run
+    from conocc.run import evaluate_run, read_run
 
     rule = Rule(false_alarms, confidence, unit, fdr)
-    reading = Reading.from_dict(load_model(run).reading_)  # what it lacks was not the default then
     loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        **asdict(reading),
+        **reading_of(run),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),

@@ -12,19 +12,21 @@ from conocc.figures.curves import (
 )
 from conocc.figures.drawing import save_figure, svg
 from conocc.figures.features import feature_maps
-from conocc.figures.pictures import case_strip, gallery, montage, png, residual_limit, sheet
+from conocc.figures.pictures import case_strip, gallery, montage, png, sheet
+from conocc.figures.residuals import explanation, overlay
 from conocc.figures.sweeps import parameter_bars
 
 __all__ = [
     "Scored",
     "case_strip",
+    "explanation",
     "feature_maps",
     "gallery",
     "montage",
+    "overlay",
     "parameter_bars",
     "png",
     "precision_recall_curves",
-    "residual_limit",
     "roc_curves",
     "save_figure",
     "score_histogram",

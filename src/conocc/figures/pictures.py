@@ -8,16 +8,14 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
 from conocc.cohort import Cohort
 from conocc.evidence import Gallery
-from conocc.figures.drawing import blank, styled
+from conocc.figures.drawing import blank, rgb, styled
+from conocc.figures.residuals import overlay
 
-# Blue where the image is darker than its reconstruction, red where it is brighter.
-RESIDUALS = "RdBu_r"
 GAP = 2
 
 
@@ -36,7 +34,7 @@ def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -
         for position, axis in enumerate(half.subplots(rows, columns).flat):
             axis.set_axis_off()
             if position < len(drawn):
-                axis.imshow(_shown(np.asarray(cohort.images[drawn[position]])))
+                axis.imshow(rgb(np.asarray(cohort.images[drawn[position]])))
     return figure
 
 
@@ -66,24 +64,17 @@ def gallery(kept: Gallery, *, minority: bool, columns: int = 2) -> Figure:
 def case_strip(kept: Gallery, case: int) -> np.ndarray:
     """Put input, reconstruction and residual of one image side by side; -> (h, 3 w + gaps, 3).
 
-    The reconstruction is shown on the grey scale of its input. The residual, of colour images
-    the mean over channels, is on one scale for the whole gallery (`residual_limit`).
+    The reconstruction is shown on the grey scale of its input, the residual as an `overlay` on
+    one scale for the whole gallery.
     """
     given = kept.input[case]
     low, high = float(given.min()), float(given.max())
-    parts = [_shown(given)]
+    parts = [rgb(given)]
     if len(kept.reconstruction):
-        parts.append(_shown(kept.reconstruction[case], low, high))
-        residual = kept.residual[case].mean(0) / residual_limit(kept)
-        coloured = colormaps[RESIDUALS]((residual + 1) / 2)[..., :3]
-        parts.append((255 * coloured).round().astype(np.uint8))
+        parts.append(rgb(kept.reconstruction[case], low, high))
+        parts.append(overlay(given, kept.residual[case], kept.scale()))
     gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
-
-
-def residual_limit(kept: Gallery) -> float:
-    """Give the size of a residual that has full colour: exceeded by one pixel in two hundred."""
-    return float(np.percentile(np.abs(kept.residual), 99.5)) or 1.0
 
 
 def sheet(images: np.ndarray, columns: int = 8) -> np.ndarray:
@@ -94,7 +85,7 @@ def sheet(images: np.ndarray, columns: int = 8) -> np.ndarray:
     paper = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, np.uint8)
     for i, image in enumerate(images):
         top, left = (i // columns) * (h + GAP), (i % columns) * (w + GAP)
-        paper[top : top + h, left : left + w] = _shown(image)
+        paper[top : top + h, left : left + w] = rgb(image)
     return paper
 
 
@@ -104,11 +95,3 @@ def png(pixels: np.ndarray) -> bytes:
     image = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def _shown(image: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Give an image as 8-bit RGB, on its own scale or a given one; (c, h, w) -> (h, w, 3)."""
-    low = float(image.min()) if low is None else low
-    high = float(image.max()) if high is None else high
-    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1).transpose(1, 2, 0)
-    return np.broadcast_to(np.rint(255 * scaled), (*scaled.shape[:2], 3)).astype(np.uint8)
