@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test check bench format
+.PHONY: demo test check bench torture format
 
 demo: $(VENV)/installed          ## the main job on a built-in cohort
 	$(BIN)/conocc demo --out conocc-demo
@@ -19,6 +19,10 @@ check: $(VENV)/installed         ## lint, format, types, and who may import whom
 bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+torture: $(VENV)/installed      ## damaged files and faults in mid-work; docs/reliability.md
+	$(BIN)/python -m torture.mutations
+	$(BIN)/python -m torture.strikes
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix

@@ -7,9 +7,9 @@ from benchmarks.operations import training_operations
 
 SIDES = (32, 64, 100)
 IMAGES = 256
-REPEATS = 7
-# Whole epochs of one measurement, about two seconds each.
-EPOCHS = {32: 40, 64: 12, 100: 6}
+REPEATS = 5
+# Whole epochs of one measurement: seconds, so that what a fit does once weighs little.
+EPOCHS = {32: 60, 64: 20, 100: 10}
 NAMES = {
     "conocc": "`ConOCC.fit`",
     "keras": "Keras on JAX",

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED, app
+from made_cohorts import make_folder
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
 
@@ -437,3 +438,17 @@ def test_a_study_that_cannot_be_is_one_sentence(arguments, said, folder, tmp_pat
     code, output = call(*arguments, "--majority", "plain", "--out", tmp_path / "study")
     assert (code, said in output) == (1, True), output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_reads_files_as_it_is_told(tmp_path):
+    """What `fit` takes of how files are read, a study takes too, into each of its runs."""
+    folder = make_folder(tmp_path / "c", *(f"{c}/{i}.png" for c in "ab" for i in range(8)))
+    how = ["--majority", "a", "--size", "20", "--fit", "pad", "--full", "--pseudonyms"]
+    code, said = call(
+        "benchmark", folder, "--methods", "ocsvm", "--runs", "1", *how, "--out", tmp_path / "s"
+    )
+    assert code == 0, said
+    (about,) = (tmp_path / "s" / "jobs").glob("*/run.json")
+    run = json.loads(about.read_text())
+    assert run["reading"] == {"size": 20, "colour": "grey", "fit": "pad"}
+    assert run["loading"]["pseudonyms"] is True

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,9 @@ def test_a_key_holds_all_that_decides_the_result(cohort):
         key(where=other_split),
         key(where=other_class),
         key(where=other_size),
+        key(where=replace(other_size, fit="pad")),
+        key(where=replace(other_size, scaled=False)),
+        key(where=replace(other_size, pseudonyms=True)),
         key(protocol="crossval", rule="paper", fold=1),
         key(protocol="crossval", rule="paper", fold=2),
         key(protocol="crossval", rule=2, fold=2),

@@ -89,6 +89,35 @@ def upsampled_to_few(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, i
     return y[..., 1 : 1 + size[0], 1 : 1 + size[1]]
 
 
+class _UpsampledToFew(torch.autograd.Function):
+    """`upsampled_to_few` forwards, the transposed convolution's gradients backwards.
+
+    With few channels to convolve to, each is the faster way round.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return upsampled_to_few(x, weight, bias, size).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (h, w), (kept_h, kept_w) = x.shape[-2:], gradients[0].shape[-2:]
+        g = F.pad(gradients[0], (0, 2 * w - kept_w, 0, 2 * h - kept_h))
+        with torch.enable_grad():
+            weight = weight.detach().requires_grad_()
+            kernel = upsampling_kernel(weight)
+        of_x, of_kernel, of_bias = torch.ops.aten.convolution_backward(
+            *(g, x, kernel.detach(), [len(weight)]),
+            *([2, 2], [1, 1], [1, 1]),  # stride, padding, dilation
+            *(True, [0, 0], 1),  # transposed, output padding, groups
+            [True, True, True],
+        )
+        (of_weight,) = torch.autograd.grad(kernel, weight, of_kernel)
+        return of_x, of_weight, of_bias, None
+
+
 class UpsampledConv(nn.Conv2d):
     """Nearest-neighbour upsampling by two, a 3×3 convolution, and a crop to `size`.
 
@@ -102,8 +131,8 @@ class UpsampledConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.out_channels <= FEW:
-            assert self.bias is not None
-            return upsampled_to_few(x, self.weight, self.bias, self.size)
+            few: Tensor = _UpsampledToFew.apply(x, self.weight, self.bias, self.size)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return few
         kernel = upsampling_kernel(self.weight)
         y = F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
         h, w = self.size

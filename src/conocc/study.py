@@ -58,6 +58,11 @@ class Loading:
     where: str
     size: int | None = None
     colour: str = "grey"
+    fit: str = "stretch"
+    voi: str = "none"
+    axis: str = "axial"
+    scaled: bool = True
+    pseudonyms: bool = False
     majority: tuple[str, ...] | None = None
     patient_regex: str | None = None
     split_seed: int = 0

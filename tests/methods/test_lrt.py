@@ -218,3 +218,14 @@ def test_images_without_the_structure_of_the_majority_score_higher(seed):
     fitted = quick("lrt", random_state=seed).fit(shadings(200, 12, rng))
     X = np.concatenate([shadings(150, 12, rng), shadings(150, 0, rng)])
     assert roc_auc_score(np.repeat([False, True], 150), fitted.anomaly_score(X)) > 0.65
+
+
+def test_training_images_count_mirrored_too(images, monkeypatch):
+    """Mean intensities on the finest level, features 64 to 79, change places left to right."""
+    seen = {}
+    monkeypatch.setattr(lrt, "fit_ratio", lambda gaussian, z, moved: seen.update(z=z, moved=moved))
+    quick("lrt").fit(images)
+    assert len(seen["z"]) == 40
+    given, mirror = seen["z"][:, 64:80].reshape(2, 20, 4, 4)
+    assert np.allclose(given[..., ::-1], mirror, atol=1e-5)
+    assert [len(kind) for kind in seen["moved"]] == [20] * 4

@@ -13,16 +13,21 @@ from rich.table import Table
 from conocc.cli.application import SOME_FAILED, app, err, out
 from conocc.cli.options import (
     Address,
+    Axis,
     Cache,
     CohortArgument,
     Colour,
     Device,
     Engine,
+    Fit,
     Majority,
     PatientRegex,
+    Pseudonyms,
     Quiet,
+    Scaled,
     Size,
     SplitSeed,
+    Voi,
     Workers,
     command_line,
     setting,
@@ -63,6 +68,11 @@ def benchmark(
     settings: Settings = None,
     size: Size = None,
     colour: Colour = "grey",
+    fitting: Fit = "stretch",
+    voi: Voi = "none",
+    axis: Axis = "axial",
+    scaled: Scaled = True,
+    pseudonyms: Pseudonyms = False,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     split_seed: SplitSeed = 0,
@@ -82,7 +92,20 @@ def benchmark(
     """
     from conocc.study import benchmark_jobs
 
-    loading = _loadings(cohorts, size, colour, majority, patient_regex, split_seed, cache)
+    loading = _loadings(
+        cohorts,
+        majority,
+        cache,
+        size=size,
+        colour=colour,
+        fit=fitting,
+        voi=voi,
+        axis=axis,
+        scaled=scaled,
+        pseudonyms=pseudonyms,
+        patient_regex=patient_regex,
+        split_seed=split_seed,
+    )
     jobs = benchmark_jobs(
         loading, _names(methods), settings=_settings(settings, epochs, device), runs=runs
     )
@@ -106,6 +129,11 @@ def crossval(
     settings: Settings = None,
     size: Size = None,
     colour: Colour = "grey",
+    fitting: Fit = "stretch",
+    voi: Voi = "none",
+    axis: Axis = "axial",
+    scaled: Scaled = True,
+    pseudonyms: Pseudonyms = False,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     split_seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
@@ -124,7 +152,20 @@ def crossval(
     """
     from conocc.study import crossval_jobs
 
-    loading = _loadings(cohorts, size, colour, majority, patient_regex, split_seed, cache)
+    loading = _loadings(
+        cohorts,
+        majority,
+        cache,
+        size=size,
+        colour=colour,
+        fit=fitting,
+        voi=voi,
+        axis=axis,
+        scaled=scaled,
+        pseudonyms=pseudonyms,
+        patient_regex=patient_regex,
+        split_seed=split_seed,
+    )
     jobs = crossval_jobs(
         loading,
         _names(methods),
@@ -148,6 +189,11 @@ def sweep(
     seed: Annotated[int, typer.Option(help="Seed of every fit.")] = 0,
     size: Size = None,
     colour: Colour = "grey",
+    fitting: Fit = "stretch",
+    voi: Voi = "none",
+    axis: Axis = "axial",
+    scaled: Scaled = True,
+    pseudonyms: Pseudonyms = False,
     majority: Majority = None,
     patient_regex: PatientRegex = None,
     split_seed: SplitSeed = 0,
@@ -166,7 +212,20 @@ def sweep(
     """
     from conocc.study import sweep_jobs
 
-    (loading,) = _loadings([cohort], size, colour, majority, patient_regex, split_seed, cache)
+    (loading,) = _loadings(
+        [cohort],
+        majority,
+        cache,
+        size=size,
+        colour=colour,
+        fit=fitting,
+        voi=voi,
+        axis=axis,
+        scaled=scaled,
+        pseudonyms=pseudonyms,
+        patient_regex=patient_regex,
+        split_seed=split_seed,
+    )
     named = {"lr": lr, "gamma": gamma, "interval": interval}
     texts = [*(settings or []), *(f"{k}={v}" for k, v in named.items() if v is not None)]
     jobs = sweep_jobs(loading, method, settings=_settings(texts, epochs, device), seed=seed)
@@ -174,28 +233,13 @@ def sweep(
 
 
 def _loadings(
-    cohorts: list[str],
-    size: int | None,
-    colour: str,
-    majority: list[str] | None,
-    patient_regex: str | None,
-    split_seed: int,
-    cache: Path | None,
+    cohorts: list[str], majority: list[str] | None, cache: Path | None, **how: Any
 ) -> list[Loading]:
     from conocc.study import Loading
 
-    return [
-        Loading(
-            cohort,
-            size=size,
-            colour=colour,
-            majority=tuple(majority) if majority else None,
-            patient_regex=patient_regex,
-            split_seed=split_seed,
-            cache=str(cache.resolve()) if cache else True,
-        )
-        for cohort in cohorts
-    ]
+    named = tuple(majority) if majority else None
+    kept = str(cache.resolve()) if cache else True
+    return [Loading(cohort, majority=named, cache=kept, **how) for cohort in cohorts]
 
 
 def _names(methods: str) -> str | list[str]:
