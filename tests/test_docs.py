@@ -45,7 +45,7 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
     lines = [line for block in blocks("console") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("conocc ")]
     fitting, deciding = ["data", "fit", "evaluate", "score"], ["calibrate", "evaluate", "score"]
-    names = [*fitting, *deciding, "benchmark", "report"]
+    names = [*fitting, *deciding, "explain", "export", "benchmark", "report"]
     assert [command[0] for command in commands] == names
     for command in commands:
         code, said = call(*command)
