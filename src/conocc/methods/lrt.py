@@ -323,8 +323,8 @@ class LRT(OneClassDetector):
     vectors have no lesions: their score is the squared Mahalanobis distance.
 
     Everything is in closed form: there are no epochs, `history_` stays empty and a checkpoint is
-    not needed. All training images are held at once at 64 pixels a side, 16 KB each. Nothing was
-    chosen by labels of `chest_xray`; ``docs/successor.md`` says what was chosen where.
+    not needed. All training images are held at once at 64 pixels a side, 16 KB each. What
+    was chosen by which labels is in ``docs/successor.md``.
 
     Parameters
     ----------
