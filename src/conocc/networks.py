@@ -22,7 +22,10 @@ from torch.nn import functional as F
 
 CHANNELS = (16, 32, 64)
 FEW = 4  # channels up to which the last layer is computed another way than those before
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+ONEDNN: bool = (
+    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
 
 
 def halved(side: int, times: int) -> list[int]:
@@ -162,8 +165,8 @@ class _DenseByOneDNN(torch.autograd.Function):
 class Dense(nn.Linear):
     """A linear layer whose matrices are multiplied by oneDNN where that can be done.
 
-    On AMD's processors with AVX-512 it is more than twice as fast as the library that
-    `nn.Linear` takes, which there does not use it; elsewhere they are alike.
+    On an AMD processor with AVX-512 it is more than twice as fast as the library that `nn.Linear`
+    takes (docs/performance.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:
