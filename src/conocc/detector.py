@@ -43,7 +43,7 @@ from conocc.intake import (
 from conocc.model_file import read_model, write_model
 from conocc.progress import bar
 from conocc.residuals import ResidualScale, scale_of
-from conocc.training import Batches, Checkpoint, Train, apply, reproducible, train
+from conocc.training import Batches, Checkpoint, Train, apply, gathered, reproducible, train
 
 logger = logging.getLogger("conocc")
 
@@ -497,13 +497,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _scores(self, batches: Batches) -> np.ndarray:
         blocks = self._blocks(self._score, batches)
-        return np.concatenate(list(blocks)).astype(np.float64)
+        return gathered(blocks, len(batches)).numpy().astype(np.float64)
 
     def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
         if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
             return None
         some = array[:: max(1, len(array) // ENOUGH)]
-        return scale_of(self._blocks(self._residual, self._batches(some)), source=source)
+        blocks = self._blocks(self._residual, self._batches(some))
+        return scale_of((block.numpy(force=True) for block in blocks), source=source)
 
     def _residual(self, x: Tensor) -> Tensor:
         residual: Tensor = x - self._reconstruct(x)
@@ -512,17 +513,15 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _applied(self, X: Any, name: str) -> np.ndarray:
         check_is_fitted(self)
         batches = self._batches(self._checked(X))
-        return np.concatenate(list(self._blocks(getattr(self, name), batches)))
+        return gathered(self._blocks(getattr(self, name), batches), len(batches)).numpy()
 
-    def _blocks(
-        self, function: Callable[[Tensor], Tensor], batches: Batches
-    ) -> Iterator[np.ndarray]:
+    def _blocks(self, function: Callable[[Tensor], Tensor], batches: Batches) -> Iterator[Tensor]:
         for module in self._modules():
             module.eval()
         with bar("Scoring", len(batches), verbose=self.verbose) as advance:
             for rows in apply(function, batches):
                 advance(len(rows))
-                yield rows.cpu().numpy()
+                yield rows
 
     def _modules(self) -> list[nn.Module]:
         return [value for value in vars(self).values() if isinstance(value, nn.Module)]

@@ -20,11 +20,11 @@ def center(blocks: Iterable[Tensor]) -> Tensor:
 
     Summed in float64 over blocks, since all training images need not fit into memory at once.
     """
-    sums, n, dtype = [], 0, None
+    total, n, dtype = torch.zeros((), dtype=torch.float64), 0, None
     for z in blocks:
-        sums.append(z.double().sum(0))
+        total = total.to(z.device) + z.double().sum(0)
         n, dtype = n + len(z), z.dtype
-    return (torch.stack(sums).sum(0) / n).to(dtype)
+    return (total / n).to(dtype)
 
 
 def constraining_loss(z: Tensor, mu: Tensor) -> Tensor:

@@ -166,8 +166,8 @@ class _DenseByOneDNN(torch.autograd.Function):
 class Dense(nn.Linear):
     """A linear layer whose matrices are multiplied by oneDNN where that can be done.
 
-    On AMD's processors with AVX-512 it is more than twice as fast as the library that
-    `nn.Linear` takes, which there does not use it; elsewhere they are alike.
+    On an AMD processor with AVX-512 it is more than twice as fast as the library that `nn.Linear`
+    takes (docs/performance.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:

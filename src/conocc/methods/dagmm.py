@@ -118,8 +118,10 @@ def mixture_of(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Mixture
     neither all features are held at once nor large squares subtracted. A component that has lost
     all its members keeps a weight of zero at the origin.
     """
-    sums = [(gamma.sum(0), gamma.T @ z) for z, gamma in blocks()]
-    members, total = (torch.stack(blockwise).sum(0) for blockwise in zip(*sums, strict=True))
+    members, total = reduce(
+        lambda a, b: (a[0] + b[0], a[1] + b[1]),
+        ((gamma.sum(0), gamma.T @ z) for z, gamma in blocks()),
+    )
     divisor = members.clamp(min=TINY)
     mu = total / divisor[:, None]
     scatter = reduce(torch.add, (_scatter(z, gamma, mu) for z, gamma in blocks()))

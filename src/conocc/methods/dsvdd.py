@@ -25,7 +25,7 @@ from conocc import equations
 from conocc.detector import OneClassDetector
 from conocc.methods.cae import reconstruction_stage
 from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, adam, apply
+from conocc.training import Batches, Stage, Train, adam, apply, gathered
 
 logger = logging.getLogger("conocc")
 
@@ -186,7 +186,7 @@ class DeepSVDD(OneClassDetector):
             if epoch == 0:
                 sphere.c.copy_(away_from_zero(equations.center(apply(self.encoder_, X))))
             if soft and epoch >= WARM_UP:
-                distances = torch.cat(list(apply(self._score, X)))
+                distances = gathered(apply(self._score, X), len(X)).to(X.device)
                 sphere.radius.copy_(radius_of(distances, self.nu))
 
         svdd = Stage(
