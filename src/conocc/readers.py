@@ -308,7 +308,7 @@ def prepare(image: Pixels, reading: Reading) -> Floats:
     planes = planes_of(image)
     if reading.size is not None:
         planes = [FITS[reading.fit](plane, reading.size) for plane in planes]
-    return np.stack(planes * (channels // len(planes)))
+    return np.array(planes * (channels // len(planes)))
 
 
 def _grey(image: Pixels) -> list[Floats]:

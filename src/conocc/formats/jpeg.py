@@ -29,12 +29,13 @@ def read_jpeg(data: bytes, side: int | None = None) -> Pixels:
 
 def _plain_jpeg(data: bytes) -> tuple[bytes, int]:
     """Leave out texts, profiles and EXIF; give what is left, and EXIF's orientation."""
-    kept, orientation = [data[:2]], None
+    kept: list[bytes | memoryview] = [data[:2]]
+    orientation = None
     at = 2
     while (segment := _SEGMENT.search(data, at)) is not None:
         start, marker = segment.start(), segment[1]
         if marker == _SCAN:
-            return b"".join([*kept, data[start:]]), orientation or 1
+            return b"".join([*kept, memoryview(data)[start:]]), orientation or 1
         at = start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4]))
         exif = marker == _APPLICATION_1 and data.startswith(b"Exif\0\0", start + 4)
         if exif and orientation is None:
