@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import machine, memory, training
+from benchmarks import machine, memory, scoring, training
 from benchmarks.contest import share_one_core
 
-SECTIONS = {"machine": machine.section, "training": training.section, "memory": memory.section}
+SECTIONS = {
+    "machine": machine.section,
+    "training": training.section,
+    "memory": memory.section,
+    "scoring": scoring.section,
+}
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
