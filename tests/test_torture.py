@@ -6,9 +6,14 @@ from torture.samples import samples
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, monkeypatch_module):
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("samples")
+
+
+@pytest.fixture(scope="module")
+def whole(scratch, monkeypatch_module):
     monkeypatch_module.delenv("CONOCC_DATA", raising=False)
-    return samples(tmp_path_factory.mktemp("samples"))
+    return samples(scratch)
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +22,13 @@ def monkeypatch_module():
         yield patch
 
 
-def test_every_loader_has_a_whole_file_and_reads_it(whole, tmp_path):
+def test_every_loader_has_a_whole_file_and_reads_it(whole, scratch):
     assert {sample.loader for sample in whole} == set(LOADERS)
-    outcomes = [_outcome(0, sample, sample.data, tmp_path) for sample in whole]
+    outcomes = [_outcome(0, sample, sample.data, scratch) for sample in whole]
     assert not [outcome for outcome in outcomes if outcome.what != "decoded"]
 
 
-def test_damaged_files_are_decoded_or_refused_in_one_sentence(whole, tmp_path):
-    outcomes = survive(300, 1, whole, tmp_path)
+def test_damaged_files_are_decoded_or_refused_in_one_sentence(whole, scratch):
+    outcomes = survive(300, 1, whole, scratch)
     assert len(outcomes) == 300
     assert not [outcome for outcome in outcomes if outcome.what not in GOOD]

@@ -100,6 +100,15 @@ def _image(path: Path) -> None:
     prepare(read_image(path), Reading(size=16))
 
 
+def _volume(path: Path) -> None:
+    from conocc.incoming import load_images
+    from conocc.readers import Reading
+
+    for block in load_images([path], Reading(size=16), (1, 16, 16), jobs=1):
+        if block.errors:
+            raise ValueError(block.errors[0][1])
+
+
 def _cohort(path: Path) -> None:
     from conocc import load_cohort
 
@@ -164,6 +173,7 @@ def _run(path: Path) -> None:
 
 LOADERS: dict[str, Callable[[Path], None]] = {
     "image": _image,
+    "volume": _volume,
     "cohort": _cohort,
     "manifest": _manifest,
     "model": _model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,8 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel
 import numpy as np
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from conocc.evidence import Embedding, Gallery
 from conocc.methods.conocc import ConOCC
@@ -37,6 +41,8 @@ def samples(scratch: Path) -> list[Sample]:
     """Make or read one file of each kind; `scratch` is a folder for what has to be written."""
     made = [
         *_images(),
+        *_volumes(),
+        *_dicom(),
         *_archives(),
         Sample("manifest", "manifest.csv", _manifest()),
         *_of_a_fit(scratch),
@@ -64,6 +70,31 @@ def _images() -> Iterator[Sample]:
     for dtype in ("u1", "<u2", ">f4", "f8"):
         values = GREY.astype(dtype)
         yield Sample("image", f"{dtype[-2:]}.npy", _bytes(lambda f, v=values: np.save(f, v)))
+
+
+def _volumes() -> Iterator[Sample]:
+    voxels = RNG.integers(1, 1000, (18, 20, 6)).astype(np.int16)
+    for name, kind in (("one.nii", nibabel.Nifti1Image), ("two.nii", nibabel.Nifti2Image)):
+        data = kind(voxels, np.eye(4)).to_bytes()
+        yield Sample("volume", name, data)
+        yield Sample("volume", f"{name}.gz", gzip.compress(data, mtime=0))
+
+
+def _dicom() -> Iterator[Sample]:
+    for name, image in (("deep.dcm", DEEP), ("grey.dcm", GREY)):
+        said = Dataset()
+        said.file_meta = FileMetaDataset()
+        said.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        said.SOPClassUID, said.PatientID = CTImageStorage, "A"
+        said.Rows, said.Columns = image.shape
+        said.SamplesPerPixel, said.PhotometricInterpretation = 1, "MONOCHROME2"
+        bits = 8 * image.dtype.itemsize
+        said.BitsAllocated, said.BitsStored, said.HighBit = bits, bits, bits - 1
+        said.PixelRepresentation = 0
+        said.RescaleSlope, said.RescaleIntercept = "2", "-1024"
+        said.PixelData = image.tobytes()
+        data = _bytes(lambda f, s=said: s.save_as(f, enforce_file_format=True))
+        yield Sample("image", name, data)
 
 
 def _save(image: np.ndarray, file: BytesIO, kind: str, options: dict[str, object]) -> None:
@@ -133,4 +164,5 @@ def _real() -> Iterator[Sample]:
         small = [path for path in files if path.stat().st_size <= LARGEST]
         for path in small[:most]:
             if path.suffix != ".csv":
-                yield Sample("image", path.name, path.read_bytes())
+                loader = "volume" if folder == "nifti" else "image"
+                yield Sample(loader, path.name, path.read_bytes())
