@@ -10,7 +10,6 @@ with a sentence, not with a traceback. The exit status is 1 if anything was lost
 from __future__ import annotations
 
 import argparse
-import atexit
 import hashlib
 import json
 import multiprocessing
@@ -32,8 +31,9 @@ import numpy as np
 from PIL import Image
 
 PATIENCE_S = 120.0
-# What hangs on the clock, and what is a record of the strike itself.
-TIMES = ("seconds",)
+# What hangs on the clock, and on where a strike's folder is.
+OF_THE_OCCASION = ("seconds", "where")
+RETRY = {"benchmark": ["--retry-failed"], "crossval": ["--retry-failed"]}
 SMALL = ["--set", "channels=(4,8)", "--set", "bottleneck=8", "--quiet"]
 COMMANDS = {
     "fit": [
@@ -55,7 +55,7 @@ COMMANDS = {
 # --- one command in a process of its own -------------------------------------------------------
 
 
-def _command(name: str, folder: Path, largest: int | None) -> None:
+def _command(name: str, folder: Path, largest: int | None, again: bool) -> None:
     """Run a command in a child that has the package imported already."""
     os.setpgid(0, 0)
     os.chdir(folder)
@@ -70,19 +70,18 @@ def _command(name: str, folder: Path, largest: int | None) -> None:
     from conocc.cli import app
 
     training.SAVE_EVERY_S = 0.05  # or so short a fit would never save its state
+    # What the outputs tell of the command is the same when it is run again.
     sys.argv = ["conocc", *COMMANDS[name]]
     try:
-        app(COMMANDS[name])
+        app([*COMMANDS[name], *(RETRY.get(name, []) if again else [])])
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
         code = 1
-    # As an interpreter of its own would end; a child of multiprocessing waits for idle workers.
-    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(code)  # a child of multiprocessing would wait a minute for idle workers
 
 
 _context = multiprocessing.get_context("forkserver")
@@ -91,9 +90,9 @@ _context.set_forkserver_preload(
 )
 
 
-def start(name: str, folder: Path, largest: int | None = None) -> Any:
+def start(name: str, folder: Path, largest: int | None = None, *, again: bool = False) -> Any:
     """Start a command in a folder; `largest` bytes is as much as any file may grow to."""
-    process = _context.Process(target=_command, args=(name, folder, largest))
+    process = _context.Process(target=_command, args=(name, folder, largest, again))
     process.start()
     return process
 
@@ -233,7 +232,7 @@ def make_cohort(folder: Path) -> None:
 
 
 def left_by(folder: Path) -> dict[str, str]:
-    """Hash every file that a command left, but for what hangs on the clock."""
+    """Hash every file that a command left, but for what is of the occasion."""
     return {
         path.relative_to(folder).as_posix(): _digest(path)
         for path in sorted((folder / "out").rglob("*"))
@@ -244,7 +243,7 @@ def left_by(folder: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     data = path.read_bytes()
     if path.suffix == ".json":
-        data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+        data = json.dumps(_lasting(json.loads(data)), sort_keys=True).encode()
     if path.suffix == ".npz":  # an archive holds the time at which it was written
         with np.load(path, allow_pickle=False) as file:
             data = b"".join(file[name].tobytes() for name in sorted(file.files))
@@ -253,9 +252,9 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _timeless(value: Any) -> Any:
+def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k not in TIMES}
+        return {k: _lasting(v) for k, v in value.items() if k not in OF_THE_OCCASION}
     return value
 
 
@@ -278,7 +277,7 @@ def strike_once(command: str, fault: str, base: Path, index: int, seed: int) -> 
     try:
         FAULTS[fault](Strike(command, folder, after, rng))
         for _ in range(3):
-            code = finish(start(command, folder))
+            code = finish(start(command, folder, again=True))
             if code == 0:
                 break
         found = left_by(folder)

@@ -25,8 +25,22 @@ HEADER_KEYS = {"format", "class", "params", "values", "versions", "sha256"}
 def write_model(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a model whole or not at all; `header` holds the `HEADER_KEYS` but format and sum."""
     header = {"format": MODEL_FORMAT, **header, "sha256": _sha256(header, tensors)}
-    with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"conocc": json.dumps(header)})
+    write_tensors(Path(path), header, tensors)
+
+
+def write_tensors(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors with a header of JSON values, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or the folder may not be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"conocc": json.dumps(header)})
+        except SafetensorError as error:
+            raise OSError(f"Cannot write '{path}': {error}.") from error
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -25,10 +25,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from conocc.files import replacing
+from conocc.model_file import write_tensors
 from conocc.progress import Advance, bar
 
 logger = logging.getLogger("conocc")
@@ -318,8 +317,7 @@ class Checkpoint:
             "threads": torch.get_num_threads(),
         }
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with replacing(self.path) as temporary:
-            save_file(tensors, temporary, metadata={"conocc": json.dumps(header)})
+        write_tensors(self.path, header, tensors)
 
     def restore(self, stages: Sequence[Stage]) -> _Position:
         """Load what `save` wrote into the stages, in place; without a file, start afresh.
