@@ -85,7 +85,9 @@ def _dicom() -> Iterator[Sample]:
         said = Dataset()
         said.file_meta = FileMetaDataset()
         said.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        said.SOPClassUID, said.PatientID = CTImageStorage, "A"
+        said.file_meta.MediaStorageSOPClassUID = said.SOPClassUID = CTImageStorage
+        said.file_meta.MediaStorageSOPInstanceUID = said.SOPInstanceUID = "1.2.3"
+        said.PatientID = "A"
         said.Rows, said.Columns = image.shape
         said.SamplesPerPixel, said.PhotometricInterpretation = 1, "MONOCHROME2"
         bits = 8 * image.dtype.itemsize
