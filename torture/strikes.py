@@ -202,7 +202,7 @@ def _started_twice(strike: Strike) -> None:
 
 
 def _must_be_a_sentence(folder: Path) -> None:
-    said = (folder / "said").read_text()
+    said = (folder / "said").read_text(errors="replace")
     if "Traceback" in said:
         raise AssertionError(f"a traceback: {said[-300:]!r}")
 
@@ -282,7 +282,7 @@ def strike_once(command: str, fault: str, base: Path, index: int, seed: int) -> 
                 break
         found = left_by(folder)
         if code:
-            said = (folder / "said").read_text()[-300:]
+            said = (folder / "said").read_text(errors="replace")[-300:]
             return Result(command, fault, "not finished", f"exit {code}: {said}")
         expected = reference["left"]
         lost = sorted(k for k in expected if found.get(k) != expected[k])
