@@ -37,6 +37,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, false_discovery_control
 
+from conocc.metrics import in_unit_interval, patient_names
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -159,8 +161,8 @@ def needed(false_alarms: float, confidence: float = 0.95) -> int:
     >>> [needed(rate, 0.95) for rate in (0.10, 0.05, 0.01)]
     [29, 59, 299]
     """
-    _in_unit_interval("false_alarms", false_alarms)
-    _in_unit_interval("confidence", confidence)
+    in_unit_interval("false_alarms", false_alarms)
+    in_unit_interval("confidence", confidence)
     return math.ceil(math.log(1 - confidence + ROUNDING) / math.log1p(-false_alarms))
 
 
@@ -193,7 +195,7 @@ def benjamini_hochberg(p: ArrayLike, *, rate: float) -> Bools:
     >>> benjamini_hochberg([0.01, 0.20, 0.02, 0.90], rate=0.05)
     array([ True, False,  True, False])
     """
-    _in_unit_interval("rate", rate)
+    in_unit_interval("rate", rate)
     p = _scores("p", p)
     if ((p < 0) | (p > 1)).any():
         outside = p[(p < 0) | (p > 1)][0]
@@ -222,7 +224,7 @@ def one_image_a_patient(patient: ArrayLike, random_state: int = 0) -> Ints:
     >>> one_image_a_patient(["a", "b", "a", "b", "c"]).size
     3
     """
-    patient = _patients(patient)
+    patient = patient_names(patient)
     shuffled = np.random.default_rng(random_state).permutation(patient.size)
     first = np.unique(patient[shuffled], return_index=True)[1]
     return np.sort(shuffled[first])
@@ -255,7 +257,7 @@ def patient_maxima(patient: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any],
     (['a', 'b'], [2.0, 3.0])
     """
     scores = _scores("scores", scores)
-    patient = _patients(patient, scores.size)
+    patient = patient_names(patient, scores.size)
     patients, code = np.unique(patient, return_inverse=True)
     maxima = np.full(patients.size, -np.inf)
     np.maximum.at(maxima, code, scores)
@@ -301,7 +303,7 @@ class Calibration:
     def __post_init__(self) -> None:
         scores = _calibration_scores(self.scores)
         if self.patient is not None:
-            _patients(self.patient, scores.size)
+            patient_names(self.patient, scores.size)
 
     @property
     def patients(self) -> int:
@@ -383,7 +385,7 @@ def calibrate(
     scores = _calibration_scores(scores)
     codes = None
     if patient is not None:
-        names = _patients(patient, scores.size)
+        names = patient_names(patient, scores.size)
         codes = tuple(np.unique(names, return_inverse=True)[1].tolist())
     return Calibration(tuple(scores.tolist()), codes, random_state)
 
@@ -412,22 +414,6 @@ def known_unit(unit: str) -> Callable[[NDArray[Any], Floats, int], Floats]:
     return UNITS[unit]
 
 
-def _patients(patient: ArrayLike, n: int | None = None) -> NDArray[Any]:
-    names = np.asarray(patient)
-    if names.ndim != 1 or (n is not None and names.size != n):
-        raise ValueError(
-            "The 'patient' parameter must have one value an image. "
-            f"Got shape {names.shape}{'' if n is None else f' for {n} images'} instead."
-        )
-    unknown = [i for i, name in enumerate(names.tolist()) if name is None or name != name]
-    if unknown:
-        raise ValueError(
-            "The 'patient' parameter must name the patient of every image. "
-            f"Got {names[unknown[0]]!r} for image {unknown[0]} instead."
-        )
-    return names
-
-
 def _calibration_scores(scores: ArrayLike) -> Floats:
     scores = _scores("calibration_scores", scores)
     if not scores.size:
@@ -445,13 +431,6 @@ def _scores(name: str, scores: ArrayLike) -> Floats:
             f"The {name!r} parameter must be finite. Got {row[bad]} at position {bad} instead."
         )
     return row
-
-
-def _in_unit_interval(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(
-            f"The {name!r} parameter must be in the range (0, 1). Got {value!r} instead."
-        )
 
 
 UNITS: dict[str, Callable[[NDArray[Any], Floats, int], Floats]] = {

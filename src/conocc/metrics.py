@@ -208,6 +208,23 @@ def in_unit_interval(name: str, value: float) -> float:
     return value
 
 
+def patient_names(patient: ArrayLike, n: int | None = None) -> NDArray[np.generic]:
+    """Return the patient of each of `n` images, or refuse what does not name them; -> (n,)."""
+    names = np.asarray(patient)
+    if names.ndim != 1 or (n is not None and names.size != n):
+        raise ValueError(
+            "The 'patient' parameter must have one value an image. "
+            f"Got shape {names.shape}{'' if n is None else f' for {n} images'} instead."
+        )
+    unknown = [i for i, name in enumerate(names.tolist()) if name is None or name != name]
+    if unknown:
+        raise ValueError(
+            "The 'patient' parameter must name the patient of every image. "
+            f"Got {names[unknown[0]]!r} for image {unknown[0]} instead."
+        )
+    return names
+
+
 METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "AUC": auc,
     "AUPR-maj": aupr_maj,

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from conocc.metrics import Bools, Floats, checked
+from conocc.metrics import Bools, Floats, checked, patient_names
 
 Ints = NDArray[np.intp]
 
@@ -167,7 +167,9 @@ def mean_auc_covariance(folds: Sequence[Fold]) -> tuple[Floats, Floats]:
     (array([0.75]), array([[0.0625]]))
     """
     each = [checked_fits(fold.minority, fold.scores) for fold in folds]
-    names = [_names(fold.patient, told.size) for fold, (told, _) in zip(folds, each, strict=True)]
+    names = [
+        patient_names(fold.patient, told.size) for fold, (told, _) in zip(folds, each, strict=True)
+    ]
     code = np.unique(np.concatenate(names), return_inverse=True)[1]
     codes = np.split(code, np.cumsum([len(n) for n in names])[:-1])
     return _covariance([(*fold, c) for fold, c in zip(each, codes, strict=True)])
@@ -177,7 +179,7 @@ def patient_codes(patient: ArrayLike | None, n: int) -> Ints:
     """Give n images the numbers of their patients; without any, each image is its own patient."""
     if patient is None:
         return np.arange(n)
-    code: Ints = np.unique(_names(patient, n), return_inverse=True)[1]
+    code: Ints = np.unique(patient_names(patient, n), return_inverse=True)[1]
     return code
 
 
@@ -226,22 +228,6 @@ def checked_fits(minority: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]
     for row in rows:
         told, _ = checked(minority, row)
     return told, rows
-
-
-def _names(patient: ArrayLike, n: int) -> NDArray[np.generic]:
-    names = np.asarray(patient)
-    if names.shape != (n,):
-        raise ValueError(
-            "The 'patient' parameter must have one value an image. "
-            f"Got shape {names.shape} for {n} images instead."
-        )
-    unknown = [i for i, name in enumerate(names.tolist()) if name is None or name != name]
-    if unknown:
-        raise ValueError(
-            "The 'patient' parameter must name the patient of every image. "
-            f"Got {names[unknown[0]]!r} for image {unknown[0]} instead."
-        )
-    return names
 
 
 def _sums(values: Floats, code: Ints, patients: int) -> Floats:

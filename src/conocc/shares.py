@@ -7,13 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 from scipy.stats import t as student
 
-from conocc.intervals import Interval
+from conocc.intervals import NO_VARIANCE, Interval
 from conocc.metrics import Bools, in_unit_interval
 
 Ints = NDArray[np.intp]
-
-# A variance below this is rounding.
-NO_VARIANCE = 1e-15
 
 
 def share_interval(
