@@ -69,6 +69,20 @@ def films(tmp_path) -> Path:
     return folder
 
 
+def test_classes_and_patients_that_look_like_formulas_are_read_again_as_they_are(films, tmp_path):
+    for i, name in enumerate(("-1.png", "-2.png")):
+        (films / f"p0{i + 8}_1.png").rename(films / name)
+    boxes = [f"-{i}.png,30,20,10,12,=odd,@{i}" for i in (1, 2)]
+    text = "\n".join(["path,x,y,width,height,label,patient", *boxes])
+    (tmp_path / "boxes.csv").write_text(text + "\n")
+    cut_patches(films, tmp_path / "out", boxes=tmp_path / "boxes.csv", rules=Rules(16))
+    assert [row["patient"] for row in rows_of(tmp_path / "out" / "patches.csv")] == ["'@1", "'@2"]
+    for where in (tmp_path / "out", tmp_path / "out" / "patches.csv"):
+        cohort = load_cohort(where, majority="=odd", cache=False)
+        assert set(cohort.path) == {"=odd/-1_0.png", "=odd/-2_0.png"}
+        assert set(cohort.patient) == {"@1", "@2"}
+
+
 def test_patches_are_cut_with_their_patients_and_can_be_fitted(films, tmp_path):
     """As many outside as inside, each named in patches.csv with its source and its square."""
     out = tmp_path / "out"

@@ -253,7 +253,7 @@ def test_latex_writes_deviations_in_mathematics():
 def test_markdown_escapes_names_and_marks_the_best():
     (table,) = make_tables([row("cae", 0.9, cohort=AWKWARD), row("sae", 0.8, cohort=AWKWARD)])
     first = as_markdown(table).splitlines()[2]
-    assert first == r"| a\_b\|50%&c\\\* | AUC | *0.800* | **0.900** |"
+    assert first == r"| a\_b\|50%\&c\\\* | AUC | *0.800* | **0.900** |"
 
 
 def test_text_keeps_its_marks_without_colour():

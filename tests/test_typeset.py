@@ -90,3 +90,19 @@ def test_where_a_terminal_is_narrow_figures_are_folded_and_not_cut():
     said = console.file.getvalue()
     assert "…" not in said
     assert "750)" in "".join(said.split())
+
+
+def test_names_start_no_formula_and_break_no_line():
+    line = Line(("=HYPERLINK(1)\r\n\u2028x",), (Cell(-0.5),))
+    made = Table("t", ("Said.",), ("cohort",), ("-odd",), (line,))
+    first, second = csv.reader(StringIO(as_csv(made), newline=""))
+    assert first == ["cohort", "'-odd", "'-odd sd", "'-odd n"]
+    assert second == ["'=HYPERLINK(1)\r\n\u2028x", "-0.5", "", "1"]
+    assert len(as_markdown(made).splitlines()) == 5
+    assert "=HYPERLINK(1)  x & -0.500" in as_latex(made)
+
+
+def test_names_are_no_markdown():
+    line = Line(("<b>a</b> ~~b~~ &lt; $x$",), (Cell(0.5),))
+    made = as_markdown(Table("t", ("Said.",), ("cohort",), ("x",), (line,)))
+    assert r"| \<b\>a\</b\> \~\~b\~\~ \&lt; \$x\$ |" in made

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conocc.files import write_text
+from conocc.files import read_csv, write_text
 from conocc.intervals import Comparison, difference_test, holm, metric_interval
 from conocc.metrics import METRICS, Bools, Floats
 from conocc.placements import Fold, mean_auc_covariance
@@ -165,9 +165,10 @@ def _split(study: Path, rows: Rows) -> _Split:
 
 
 def _read_scores(path: Path) -> pd.DataFrame | None:
-    columns = {"path": str, "minority": bool, "patient": str, "anomaly_score": float}
+    columns = ["path", "minority", "patient", "anomaly_score"]
+    types = {"minority": bool, "anomaly_score": float}
     try:
-        return pd.read_csv(path, usecols=list(columns), dtype=columns, keep_default_na=False)
+        return read_csv(path, usecols=columns, dtype=types)
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from conocc.files import unguarded
 from conocc.formats.dicom import PREAMBLE
 from conocc.readers import SUFFIXES
 
@@ -268,7 +269,8 @@ def side(word: str, where: str) -> str:
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read a CSV file with a head line: its columns, and each row with its line number.
 
-    Cells are stripped of surrounding blanks; empty lines are passed over.
+    Cells are stripped of surrounding blanks, and of the apostrophe that keeps a name from being a
+    formula (`conocc.files.guarded`); empty lines are passed over.
 
     Raises
     ------
@@ -294,7 +296,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
                         f"'{name}', line {reader.line_num}: {len(cells)} cells, where the head "
                         f"line has {len(columns)}."
                     )
-                values = [cell.strip() for cell in cells]
+                values = [unguarded(cell.strip()) for cell in cells]
                 rows.append((reader.line_num, dict(zip(columns, values, strict=True))))
     except OSError as error:
         raise ValueError(f"Cannot read '{name}': {error.strerror}.") from None

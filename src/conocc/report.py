@@ -34,7 +34,7 @@ from conocc.figures import (
     svg,
     training_curves,
 )
-from conocc.files import write_text
+from conocc.files import read_csv, write_text
 from conocc.markup import rendered
 from conocc.metrics import METRICS
 from conocc.tables import explained, grouped, make_tables, read_rows, tested_on
@@ -147,7 +147,7 @@ class Fit:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype={"path": str, "patient": str, "label": str})
+        return read_csv(path)
     except ValueError as error:
         raise ValueError(f"Cannot read '{path}': {error}.") from error
 

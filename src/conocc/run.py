@@ -36,7 +36,7 @@ from conocc._version import __version__
 from conocc.cohort import Cohort
 from conocc.decisions import RULE, Rule, decisions, realised
 from conocc.evidence import Embedding, embedding_of, gallery_of
-from conocc.files import held, write_csv, write_json, write_text
+from conocc.files import held, read_csv, write_csv, write_json, write_text
 from conocc.intervals import metric_interval
 from conocc.methods import load, method_class
 from conocc.metrics import METRICS
@@ -112,7 +112,8 @@ def fit_run(
             "versions": versions(),
         }
         write_json(out / "run.json", {**about, "finished": False})
-        write_text(out / "split.csv", cohort.table().to_csv(index=False, lineterminator="\n"))
+        table = cohort.table()
+        write_csv(out / "split.csv", table.columns.tolist(), table.to_numpy().tolist())
         checkpoint = out / "checkpoint"
         start = time.perf_counter()
         patients = training.patient if cohort.patients_known else None
@@ -458,4 +459,4 @@ def _sides(run: Path, cohort: Cohort) -> np.ndarray:
 
 
 def _split_table(run: Path) -> pd.DataFrame:
-    return pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
+    return read_csv(run / "split.csv")

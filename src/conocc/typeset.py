@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from conocc.files import csv_lines
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -190,17 +190,15 @@ def as_latex(table: Table) -> str:
 
 def as_csv(table: Table) -> str:
     """Write the figures in full, without marks: of each column all the parts of its cells."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = ([line.cells[i] for line in table.lines] for i in range(len(table.columns)))
     parts = [next(filter(None, cells), Cell(0)).parts for cells in columns]
     names = (name + part for name, of in zip(table.columns, parts, strict=True) for part in of)
-    writer.writerow([*table.head, *names])
+    rows: list[list[Any]] = [[*table.head, *names]]
     for line in table.lines:
         shown = zip(line.cells, parts, strict=True)
         cells = (cell.parts if cell else _empty(of) for cell, of in shown)
-        writer.writerow([*line.head, *(value for cell in cells for value in cell.values())])
-    return text.getvalue()
+        rows.append([*line.head, *(value for cell in cells for value in cell.values())])
+    return "".join(csv_lines(rows))
 
 
 def _empty(parts: Mapping[str, object]) -> dict[str, int | None]:
@@ -245,7 +243,11 @@ def _with_marks(table: Table, *, best: str, second: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else c for c in text.replace("\n", " "))
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|&~$" else c for c in _on_one_line(text))
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 LATEX = {
@@ -260,12 +262,11 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "–": "--",
-    "\n": " ",
 }
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
+    return "".join(LATEX.get(c, c) for c in _on_one_line(text))
 
 
 def _latex_row(cells: Iterable[str]) -> str:
