@@ -281,24 +281,31 @@ class _Study:
 
 
 class Order(NamedTuple):
-    """A job with what its worker must know: plain values, sent to another process."""
+    """A job with what its worker must know: plain values, sent to another process.
+
+    `row` is all of its row but what comes of it. It is the driver's, since a worker may have read
+    the cohort at an earlier time, when it held other images.
+    """
 
     job: Job
-    key: str
-    label: str
     study: str
-    command: str
+    row: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        key: str = self.row["key"]
+        return key
 
 
 def do(order: Order, threads: int) -> None:
     """Do a job and write its row; an exception becomes a row too."""
     study = _Study(Path(order.study))
-    row = _blank_row(order)
+    row = {**order.row, "versions": versions()}
     torch.set_num_threads(threads)
     try:
         row |= _result(order, study)
     except BlockingIOError as error:  # a worker thought dead is at it still: try again later
-        logger.warning("%s: %s.", order.label, error.strerror)
+        logger.warning("%s: %s.", order.row["label"], error.strerror)
         return
     except Exception as error:
         logger.debug("Job %s failed.", order.key, exc_info=True)
@@ -315,8 +322,9 @@ def _result(order: Order, study: _Study) -> dict[str, Any]:
     cohort = _cohort_of(job)
     run = study.run(order.key)
     params = {**job.params, "random_state": job.seed}
-    fit_run(cohort, job.method, params, run, command=order.command, loading=asdict(job.cohort))
-    result = evaluate_run(run, cohort, command=order.command)
+    command = order.row["command"]
+    fit_run(cohort, job.method, params, run, command=command, loading=asdict(job.cohort))
+    result = evaluate_run(run, cohort, command=command)
     about = read_run(run)
     return {
         "status": "done",
@@ -327,17 +335,17 @@ def _result(order: Order, study: _Study) -> dict[str, Any]:
     }
 
 
-def _blank_row(order: Order) -> dict[str, Any]:
+def _blank_row(job: Job, label: str, command: str) -> dict[str, Any]:
     """Everything about a job but what came of it."""
-    job = order.job
+    key = job_key(job)
     whole = _loaded(job.cohort)
     return {
         "format": RESULT_FORMAT,
-        "key": order.key,
+        "key": key,
         "status": "",
         "error": None,
         "method": job.method,
-        "label": order.label,
+        "label": label,
         "params": job.detector_params(),
         "cohort": whole.name,
         "images": _content(job.cohort, None, None, None)[:16],
@@ -355,8 +363,8 @@ def _blank_row(order: Order) -> dict[str, Any]:
         "threads": None,
         "notes": None,
         "versions": versions(),
-        "command": order.command,
-        "run": f"jobs/{order.key}",
+        "command": command,
+        "run": f"jobs/{key}",
     }
 
 
@@ -402,16 +410,16 @@ def run_study(
     labels = column_labels([(job.method, job.detector_params()) for job in jobs])
     tasks = {}
     for job, label in zip(jobs, labels, strict=True):
-        order = Order(job, job_key(job), label, str(study.folder), command)
+        order = Order(job, str(study.folder), _blank_row(job, label, command))
         tasks[order.key] = _task(order, study)
 
     def give_up(task: Task, reason: str) -> None:
-        row = {**_blank_row(task.job), "status": "error", "error": reason}
+        row = {**task.job.row, "status": "error", "error": reason}
         write_json(task.result, row)
 
     def ended(task: Task, done: int) -> str:
         logger.info("%d/%d %s: %s", done, len(tasks), task.name, _said(read_row(task.result)))
-        return str(task.job.label)
+        return str(task.job.row["label"])
 
     with held(study.folder):
         if retry_failed:
@@ -437,7 +445,7 @@ def run_study(
 def _task(order: Order, study: _Study) -> Task:
     job = order.job
     part = f"seed {job.seed}" if job.fold is None else f"fold {job.fold}"
-    name = f"{order.label} on {_loaded(job.cohort).name}, {part}"
+    name = f"{order.row['label']} on {order.row['cohort']}, {part}"
     return Task(order.key, name, do, order, study.row(order.key), study.attempts(order.key))
 
 
