@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -412,6 +413,22 @@ def test_a_dry_run_lists_the_fits_and_makes_nothing(folder, tmp_path):
     assert code == 0, said
     assert "2 of 2 fits are missing" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_says_that_it_holds_rows_of_an_older_content(folder, tmp_path):
+    """An image that was away when the study was begun, and has come back."""
+    images = tmp_path / "images"
+    shutil.copytree(folder, images)
+    victim = next(images.rglob("*.png"))
+    command = ["benchmark", images, "--majority", "plain", "--methods", "ocsvm", "--runs", "1"]
+    command += ["--out", tmp_path / "study", "--quiet"]
+    data = victim.read_bytes()
+    victim.unlink()
+    code, said = call(*command)
+    assert (code, "also holds" in said) == (0, False), said
+    victim.write_bytes(data)
+    code, said = call(*command)
+    assert (code, "also holds rows of images " in said) == (0, True), said
 
 
 def test_failed_fits_are_counted_and_the_exit_code_says_so(folder, tmp_path):

@@ -12,6 +12,7 @@ from conocc.metrics import METRICS
 from conocc.tables import (
     column_labels,
     make_tables,
+    other_contents,
     paper_figures,
     read_row,
     write_tables,
@@ -154,6 +155,18 @@ def test_two_cohorts_of_one_name_are_told_apart():
         "x 012345",
         "x ffffff",
     ]
+    told = [sentence for sentence in table.caption if "told apart" in sentence]
+    assert [sentence.partition(":")[0] for sentence in told] == ["x 012345, x ffffff"]
+
+
+def test_a_command_says_which_lines_are_of_another_content_of_its_cohort():
+    old = row(cohort="x", images="f" * 16, key="old")
+    new, other, larger = row(cohort="x", key="new"), row(key="y"), row(reading={"size": 32})
+    (said,) = other_contents([old, new, other, larger], {"new", "y"})
+    assert "those of x 012345" in said
+    assert "rows of x ffffff" in said
+    assert not list(other_contents([old, new], {"old", "new"}))
+    assert not list(other_contents([new, other, larger], {"new"}))
 
 
 def test_the_papers_figures_stand_below_ours_where_the_cohort_is_the_papers():

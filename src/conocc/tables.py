@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
@@ -142,6 +142,35 @@ def _cohort_names(rows: Sequence[Row]) -> list[str]:
     return names
 
 
+def _contents(rows: Iterable[Row]) -> Iterable[list[str]]:
+    """List what a table calls the contents of each cohort that has several, of one size."""
+    names: dict[tuple[str, Any], list[str]] = {}
+    for row in rows:
+        known = names.setdefault((row["own_name"], row["reading"]["size"]), [])
+        known += [row["cohort"]] if row["cohort"] not in known else []
+    return [sorted(known) for known in names.values() if len(known) > 1]
+
+
+def other_contents(rows: Iterable[Row], done: Collection[str]) -> Iterable[str]:
+    """Say which lines of a study's tables are of a content that the rows `done` are not of.
+
+    `done` are keys of rows, as one command's: its cohort may have been other files at an earlier
+    time, whose rows the study holds still.
+    """
+    for name, group in grouped(rows).items():
+        mine = {row["cohort"] for row in group if row["key"] in done}
+        for contents in _contents(group):
+            now = [content for content in contents if content in mine]
+            others = [content for content in contents if content not in mine]
+            if now and others:
+                yield (
+                    f"Table {name}: this command's lines are those of {', '.join(now)}. The study "
+                    f"also holds rows of {', '.join(others)}, of other images, patients, reading "
+                    "or split. To leave them out, delete rows/KEY.json of each key that rows.csv "
+                    "gives such 'images', and repeat the command."
+                )
+
+
 def _methods_table(name: str, rows: list[dict[str, Any]]) -> Table:
     folds = rows[0]["protocol"] == "crossval"
     columns = columns_of(rows)
@@ -264,6 +293,11 @@ def _caption(rows: Sequence[Row], folds: bool) -> Iterable[str]:
         )
     if folds:
         yield "One run a fold; mean ± deviation (ddof = 1) over folds."
+    for contents in _contents(rows):
+        yield (
+            f"{', '.join(contents)}: one name for different images, patients, reading or split, "
+            "told apart by a piece of their hash."
+        )
     yield from tested_on(rows)
     yield from explained({name for row in rows for name in _metrics(row)})
     yield from _epochs(rows)

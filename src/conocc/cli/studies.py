@@ -273,7 +273,7 @@ def _study(
 ) -> None:
     from conocc.comparison import write_comparisons
     from conocc.study import run_study
-    from conocc.tables import write_tables
+    from conocc.tables import other_contents, read_rows, write_tables
     from conocc.typeset import as_text
 
     if dry_run:
@@ -292,6 +292,8 @@ def _study(
     for made in [*write_tables(study), *write_comparisons(study)]:
         out.print(as_text(made))
     out.print(f"Tables and rows are in {escape(str(study / 'tables'))}")
+    for sentence in other_contents(read_rows(study), {row["key"] for row in rows}):
+        err.print(escape(sentence))
     failed = sum(row["status"] == "error" for row in rows)
     if failed:
         err.print(f"{failed} of {len(rows)} fits failed; --retry-failed does them again.")
