@@ -89,6 +89,7 @@ class Cohort:
     Parameters
     ----------
     name : str
+        Of a loaded cohort, as it can be printed on one line.
     images : ndarray of float32, shape (n, c, h, w)
         Possibly a read-only memory map.
     minority : ndarray of bool, shape (n,)
@@ -426,7 +427,7 @@ def load_cohort(
         listing, rows, paths, digest, order, reading, folder, jobs=workers, verbose=verbose
     )
     cohort = Cohort(
-        name=listing.name,
+        name=shown(listing.name),
         images=images,
         minority=minority[order],
         patient=np.array(patients.names, dtype=np.str_)[order],

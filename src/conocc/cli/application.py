@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperGroup
 
 from conocc._version import __version__
@@ -18,8 +19,30 @@ logger = logging.getLogger("conocc")
 SOME_FAILED = 3  # exit code when some files could not be read, or some fits failed
 INTERRUPTED = 130
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+def printable(text: str) -> str:
+    """Give a text without what would move the cursor, ring, colour, or cannot be encoded."""
+    from conocc.listing import shown
+
+    return "\n".join(map(shown, text.split("\n")))
+
+
+class Screen(Console):
+    """A console to which names of files and folders can do nothing."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+class Lines(logging.Formatter):
+    """The lines of a log, likewise."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+out = Screen(soft_wrap=True, highlight=False)
+err = Screen(stderr=True, soft_wrap=True, highlight=False)
 
 
 class Sentences(TyperGroup):
@@ -64,6 +87,6 @@ def _main(
         out.print(__version__)
         raise typer.Exit
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(Lines("%(message)s"))
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

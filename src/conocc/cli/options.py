@@ -200,5 +200,18 @@ def _interval(metric: dict[str, Any]) -> str:
 
 
 def command_line() -> str:
-    """Say what was typed, as a shell would take it again."""
+    """Say what was typed, as a shell would take it again.
+
+    Raises
+    ------
+    ValueError
+        If a name in it is not valid Unicode, so that no file could note it.
+    """
+    for word in sys.argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"'{word}' is not valid Unicode, so that no file could note it. Rename it."
+            ) from None
     return shlex.join(["conocc", *sys.argv[1:]])

@@ -177,6 +177,7 @@ def fit(
     """
     from conocc.run import fit_run, make_detector, read_run
 
+    command = command_line()
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     params |= {"device": device, "verbose": 0 if quiet else 1, "random_state": seed}
@@ -207,7 +208,7 @@ def fit(
     loading["patient_regex"] = patient_regex
     loading |= {"pseudonyms": True} if pseudonyms else {}
     loading |= {"calibration_size": calibrate} if calibrate else {}
-    if fit_run(loaded, method, params, run, command=command_line(), loading=loading):
+    if fit_run(loaded, method, params, run, command=command, loading=loading):
         out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
         if calibrate:
             print_calibration(read_run(run)["calibration"])
@@ -288,6 +289,7 @@ def evaluate(
     from conocc.run import evaluate_run, read_run
 
     rule = Rule(false_alarms, confidence, unit, fdr)
+    command = command_line()
     loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
@@ -300,7 +302,7 @@ def evaluate(
         jobs=jobs,
         quiet=as_json,
     )
-    result = evaluate_run(run, loaded, command=command_line(), rule=rule)
+    result = evaluate_run(run, loaded, command=command, rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return

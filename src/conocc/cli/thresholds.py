@@ -37,8 +37,9 @@ def calibrate(
     """
     from conocc.run import calibrate_run
 
+    command = command_line()
     loaded = read_cohort_as(str(run), cohort, cache, no_cache, jobs, quiet, majority, patient_regex)
-    print_calibration(calibrate_run(run, loaded, command=command_line()))
+    print_calibration(calibrate_run(run, loaded, command=command))
 
 
 def print_calibration(found: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -82,7 +83,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise ValueError(f"Cannot draw '{path}': its ending must be one of {', '.join(known)}.")
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # A letter of a name that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format=kind, dpi=150, metadata=UNDATED.get(kind))
 
 

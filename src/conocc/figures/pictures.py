@@ -15,6 +15,7 @@ from conocc.cohort import Cohort
 from conocc.evidence import Gallery
 from conocc.figures.drawing import blank, rgb, styled
 from conocc.figures.residuals import overlay
+from conocc.listing import shown
 
 GAP = 2
 
@@ -28,7 +29,7 @@ def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -
     halves = np.ravel(np.asarray(figure.subfigures(2, 1)))
     for half, minority, name in zip(halves, (False, True), ("majority", "minority"), strict=True):
         chosen = cohort.rows(minority=minority)
-        labels = ", ".join(sorted(set(cohort.label[chosen].tolist())))
+        labels = ", ".join(map(shown, sorted(set(cohort.label[chosen].tolist()))))
         half.suptitle(f"{name}: {labels} ({len(chosen)} images)", fontsize="medium")
         drawn = generator.permutation(chosen)[: rows * columns]
         for position, axis in enumerate(half.subplots(rows, columns).flat):
