@@ -45,6 +45,15 @@ def test_own_arrays(tmp_path):
     assert np.array_equal(fetched(listing, [1, 3]), GREY[[1, 3]])
 
 
+def test_members_named_by_paths_lead_nowhere(tmp_path):
+    path = save(tmp_path / "own.npz", images=GREY, labels=np.arange(4))
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("../../x.npy", "/etc/x.npy"):
+            archive.writestr(name, archive.read("labels.npy"))
+    assert list_cohort(path).notes == ("Arrays not used: ../../x, /etc/x.",)
+    assert [file.name for file in tmp_path.iterdir()] == ["own.npz"]
+
+
 @pytest.mark.parametrize(
     ("labels", "names"),
     [

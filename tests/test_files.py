@@ -1,6 +1,7 @@
 """Folders are written by one process at a time, and tables are read as they were written."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -71,6 +72,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("new")
         raise RuntimeError
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_what_a_link_leads_to_is_not_written(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "table.csv").symlink_to(tmp_path / "target")
+    write_csv(tmp_path / "table.csv", ("path",), [("new",)])
+    assert (tmp_path / "target").read_text() == "old"
+    assert (tmp_path / "table.csv").read_text() == "path\nnew\n"
 
 
 # --- tables ------------------------------------------------------------------------------------

@@ -38,6 +38,38 @@ def test_walk_ends_in_loops_of_links(tmp_path):
 
 
 @posix
+def test_walk_does_not_follow_links_up(tmp_path):
+    """Neither to the folder above, whose other folders are no part of it, nor to the root."""
+    make_folder(tmp_path, "cohort/a/1.png", "beside/2.png")
+    for name, target in {"up": "../..", "root": "/", "dot": "."}.items():
+        (tmp_path / "cohort" / "a" / name).symlink_to(target, target_is_directory=True)
+    found = walk(tmp_path / "cohort")
+    assert found.images == ("a/1.png",)
+    assert found.seen_again == ("a/dot", "a/root", "a/up")
+
+
+@posix
+def test_links_that_lead_nowhere_or_to_themselves_are_sentences(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    assert walk(tmp_path).images == ("gone.png", "self.png")
+    with pytest.raises(ValueError, match=r"Cannot read 'gone\.png': No such file or directory\."):
+        read_file(tmp_path, "gone.png")
+    with pytest.raises(ValueError, match=r"Cannot read 'self\.png': Too many levels of symbolic"):
+        read_file(tmp_path, "self.png")
+
+
+@posix
+def test_links_to_other_files_are_followed(tmp_path):
+    """As in cohorts kept by git-annex, which are nothing but links."""
+    make_folder(tmp_path / "store", "1.png")
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "a.png").symlink_to(tmp_path / "store" / "1.png")
+    content = (tmp_path / "store" / "1.png").read_bytes()
+    assert read_file(tmp_path / "cohort", "a.png") == content
+
+
+@posix
 def test_walk_follows_links_to_other_folders(tmp_path):
     """Linked data is data."""
     make_folder(tmp_path / "elsewhere", "1.png")

@@ -297,6 +297,15 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path):
             read_row(path)
 
 
+@pytest.mark.parametrize("run", ["/etc", "../other/jobs/k", "jobs/../../x"])
+def test_a_row_whose_run_lies_outside_the_study_is_refused(run, tmp_path):
+    """A report would show what lies there."""
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(row(run=run)))
+    with pytest.raises(ValueError, match=r"Cannot read row '.*': its run '.*' lies outside"):
+        read_row(path)
+
+
 def test_a_folder_without_rows_is_no_study(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a study"):
         write_tables(tmp_path)

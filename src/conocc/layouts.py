@@ -183,7 +183,7 @@ def _notes(found: Found) -> list[str]:
     if found.seen_again:
         notes.append(
             f"{count(len(found.seen_again), 'linked folder')} "
-            f"('{shown(found.seen_again[0])}' …) led to one already read, and left aside."
+            f"('{shown(found.seen_again[0])}' …) led to one already read or above, and left aside."
         )
     return notes
 

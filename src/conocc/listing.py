@@ -101,7 +101,8 @@ class Found:
     others : tuple of str
         All other files, hidden ones and litter left out.
     seen_again : tuple of str
-        Linked folders that lead to one that was walked already; they are not entered twice.
+        Linked folders that lead to one that was walked already, or up to one that holds them all;
+        they are not entered.
     """
 
     images: tuple[str, ...]
@@ -110,12 +111,16 @@ class Found:
 
 
 def walk(folder: Path) -> Found:
-    """Find all files below `folder`, through symbolic links too, each real folder once."""
+    """Find all files below `folder`, through symbolic links too, each real folder once.
+
+    A link may lead anywhere, since large cohorts are often made of links, but not up: what lies
+    beside `folder` is no part of it.
+    """
     images: list[str] = []
     others: list[str] = []
     seen_again: list[str] = []
     waiting = [""]
-    seen: set[tuple[int, int]] = set()
+    seen = {_identity(above) for above in folder.resolve().parents}
     while waiting:
         inside = waiting.pop()
         # A folder reached by two ways is walked once, which also ends every loop of links.

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from statistics import fmean, stdev
 from typing import Any
 
@@ -42,6 +42,9 @@ def read_row(path: Path) -> dict[str, Any]:
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if row["format"] > RESULT_FORMAT:
             raise ValueError(f"its format is {row['format']}, this version reads {RESULT_FORMAT}")
+        run = PurePath(row.get("run") or "")
+        if run.anchor or ".." in run.parts:
+            raise ValueError(f"its run '{run}' lies outside the study")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"Cannot read row '{path}': {error}.") from error
     return row
