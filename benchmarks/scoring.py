@@ -28,7 +28,7 @@ class Files(NamedTuple):
     size: int  # that they are scored at
 
 
-SETS = (Files(224, 128, 64, 64), Files(224, 128, 32, 100), Files(2000, 8, 96, 64))
+SETS = (Files(224, 128, 256, 64), Files(224, 128, 128, 100), Files(2000, 8, 96, 64))
 NAMES = {
     "conocc": "`conocc score`, files to CSV",
     "threads": "Pillow, decoding and resizing alone, threads",

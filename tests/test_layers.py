@@ -29,7 +29,7 @@ ROOMS = [
     {"decoding", "methods"},
     {"volumes"},
     {"incoming", "annotations"},
-    {"cohort", "patches"},
+    {"cohort", "patches", "beside"},
     {"evidence"},
     {"run", "protocol"},
     {"scoring", "tables"},

@@ -16,6 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from conocc import load, load_cohort, scoring
+from conocc.beside import beside
 from conocc.run import fit_run, make_detector
 from conocc.scoring import score_files
 from made_cohorts import make_folder, write_image
@@ -100,6 +101,26 @@ def left(out: Path) -> list[str]:
 def finished_shards(out: Path) -> set[str]:
     folder = out.with_name(f"{out.name}.shards")
     return {p.stem for p in folder.glob("*.json")} - {"about"}
+
+
+def test_many_files_are_read_beside_this_process(run, images, tables, tmp_path, monkeypatch):
+    asked = []
+
+    def noting(*arguments):
+        asked.append(arguments)
+        return beside(*arguments)
+
+    monkeypatch.setattr(scoring, "beside", noting)
+    monkeypatch.setattr(scoring, "threads_of", lambda share: 2)
+    out = tmp_path / "scores.csv"
+    monkeypatch.setattr(scoring, "MANY", len(NAMES) + 1)
+    score_files(run, [images], out)
+    assert not asked
+    monkeypatch.setattr(scoring, "MANY", len(NAMES))
+    score_files(run, [images], out)
+    assert asked
+    assert both(out) == tables
+    assert not left(out)
 
 
 class Killed(BaseException):

@@ -275,7 +275,7 @@ def _pool(engine: str, workers: int, address: str | None) -> AbstractContextMana
 def _processes(workers: int) -> Iterator[_Pool]:
     def executor() -> Any:
         return get_reusable_executor(
-            max_workers=workers, timeout=60, initializer=_end_with, initargs=(os.getpid(),)
+            max_workers=workers, timeout=60, initializer=end_with, initargs=(os.getpid(),)
         )
 
     try:
@@ -291,7 +291,7 @@ def _processes(workers: int) -> Iterator[_Pool]:
         raise
 
 
-def _end_with(driver: int) -> None:
+def end_with(driver: int) -> None:
     """Have this worker end, by a SIGTERM that training saves its state on, when its driver does."""
 
     def watch() -> None:

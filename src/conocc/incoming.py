@@ -95,6 +95,11 @@ class Part:
         first = None if self.first is None else self.first + start
         return replace(self, names=self.names[start:stop], first=first)
 
+    @property
+    def is_of_files(self) -> bool:
+        """Whether each image is a file of its own, which any process can fetch by itself."""
+        return self.first is None and not any(map(_is_of_volume, self.names))
+
     def paths(self) -> Iterator[str]:
         """Yield the path of each image, which is not to be told before its file was read."""
         return (self.told + name for name in self.names)
@@ -157,6 +162,10 @@ def _part(where: str, reading: Reading) -> Part:
 def _files(folder: Path, inside: tuple[str, ...], reading: Reading) -> Part:
     told = (folder / "x").as_posix().removesuffix("x")
     return _cut(Part(_absolute(folder), inside, told, axis=reading.axis))
+
+
+def _is_of_volume(name: str) -> bool:
+    return is_volume_name(volume_and_slice(name)[0])
 
 
 def _cut(part: Part) -> Part:

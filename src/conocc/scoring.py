@@ -19,7 +19,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice
@@ -31,12 +31,13 @@ import numpy as np
 import torch
 
 from conocc._version import __version__
+from conocc.beside import Read, beside, here
 from conocc.decisions import RULE, Decisions, Rule, decisions
 from conocc.decoding import ahead
 from conocc.engines import Task, check_engine, do_all, threads_of
 from conocc.files import held, write_csv, write_json
 from conocc.formats.nifti import is_slice_name
-from conocc.incoming import Item, Part, list_images, read_block, shards, told_paths
+from conocc.incoming import Block, Item, Part, list_images, shards, told_paths
 from conocc.listing import shown
 from conocc.methods import load
 from conocc.progress import bar
@@ -51,6 +52,8 @@ SHARD_FORMAT = 1
 SHARD = 2048
 ERROR_COLUMNS = ("path", "reason")
 SHOWN_ERRORS = 5
+# From so many files on, processes that read them beside this one are worth their start.
+MANY = 4096
 
 Row = tuple[Any, ...]
 Scores = tuple[list[Row], Sequence[Row]]
@@ -147,8 +150,8 @@ def score_files(
         todo = {
             shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()
         }
-        if engine == "processes" and workers == 1:
-            _here([shard for _, shard in todo.values()], verbose)
+        if todo and engine == "processes" and workers == 1:
+            _here([shard for _, shard in todo.values()], folder / "blocks", verbose)
         elif todo:
             do_all(
                 [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
@@ -205,11 +208,26 @@ def _claim(folder: Path, command: dict[str, Any]) -> None:
         )
 
 
-def _here(todo: Sequence[Shard], verbose: int) -> None:
+def _here(todo: Sequence[Shard], blocks: Path, verbose: int) -> None:
     """Score shards in this process, its threads going on to the next while one ends."""
-    total = sum(len(part) for shard in todo for part in shard.parts)
-    with bar("Scoring images", total, verbose=verbose) as advance:
-        _score_shards(todo, threads_of(1), advance)
+    parts = [part for shard in todo for part in shard.parts]
+    total, threads = sum(map(len, parts)), threads_of(1)
+    with (
+        _reader(todo[0], parts, threads, blocks) as read,
+        bar("Scoring images", total, verbose=verbose) as advance,
+    ):
+        _score_shards(todo, threads, read, advance)
+
+
+def _reader(
+    shard: Shard, parts: Sequence[Part], threads: int, blocks: Path
+) -> AbstractContextManager[Read]:
+    """Have many files read beside this process, which slices of volumes and archives share."""
+    shape = _model(shard.model, shard.checksum).input_shape_
+    many = sum(map(len, parts)) >= MANY and all(part.is_of_files for part in parts)
+    if many and threads > 1:
+        return beside(threads, _reading_of(shard), shape, blocks)
+    return nullcontext(here(_reading_of(shard), shape))
 
 
 def _task(shard: Shard, name: str) -> Task:
@@ -218,7 +236,8 @@ def _task(shard: Shard, name: str) -> Task:
 
 
 def _do(shard: Shard, threads: int) -> None:
-    _score_shards([shard], threads)
+    shape = _model(shard.model, shard.checksum).input_shape_
+    _score_shards([shard], threads, here(_reading_of(shard), shape))
 
 
 def _give_up(task: Task, reason: str) -> None:
@@ -229,17 +248,22 @@ def _give_up(task: Task, reason: str) -> None:
 
 
 def _score_shards(
-    todo: Sequence[Shard], threads: int, advance: Callable[[int], None] = lambda steps: None
+    todo: Sequence[Shard],
+    threads: int,
+    read: Read,
+    advance: Callable[[int], None] = lambda steps: None,
 ) -> None:
     """Score shards, and write each once its last image is scored.
 
-    A thread takes some files, decodes them and scores them together, on its own: decoding and
+    A thread takes some files, has them read and scores them together, on its own: decoding and
     the network share the cores without waiting for each other.
     """
 
     def scored(piece: tuple[Shard, Sequence[Item]]) -> tuple[Shard, int, Scores]:
         shard, items = piece
-        return shard, len(items), _score(_model(shard.model, shard.checksum), items)
+        detector = _model(shard.model, shard.checksum)
+        with read(items) as block:
+            return shard, len(items), _score(detector, block)
 
     with _one_torch_thread():
         done = ahead(scored, _pieces(todo, threads), jobs=threads, handful=1)
@@ -263,9 +287,8 @@ def _pieces(todo: Iterable[Shard], threads: int) -> Iterator[tuple[Shard, list[I
             yield shard, some
 
 
-def _score(detector: Any, items: Sequence[Item]) -> Scores:
-    """Give the rows of images and the errors of those that cannot be read."""
-    block = read_block(Reading.from_dict(detector.reading_), detector.input_shape_, items)
+def _score(detector: Any, block: Block) -> Scores:
+    """Give the rows of images and the errors of those that could not be read."""
     if not block.path:
         return [], block.errors
     scores = detector.anomaly_score(block.images)
