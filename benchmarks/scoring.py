@@ -7,7 +7,7 @@ them is 1 / (1/a + 1/b). ``python -m benchmarks.scoring`` prints this section al
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -20,7 +20,7 @@ REPEATS = 7
 
 
 class Files(NamedTuple):
-    """JPEG files of a phantom: their side, how many are drawn, and how often each is written."""
+    """JPEG files of a phantom: their side, how many are drawn, and how many names each has."""
 
     side: int
     drawn: int
@@ -75,7 +75,7 @@ def make(files: Files, folder: Path) -> None:
         first = folder / "images" / f"{i}-0.jpg"
         Image.fromarray((image >> 4).astype("uint8")).save(first, quality=90)
         for copy in range(1, files.copies):
-            shutil.copyfile(first, first.with_name(f"{i}-{copy}.jpg"))
+            os.link(first, first.with_name(f"{i}-{copy}.jpg"))
     cohort = load_cohort("phantom-chestx", size=files.size)
     params = {"epochs": 1, "schedule": "joint", "random_state": 0}
     fit_run(cohort, "conocc", params, folder / "run", command="")

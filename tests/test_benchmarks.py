@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from benchmarks import contestants, operations, training
+from benchmarks import contestants, operations, readings, training
 from benchmarks.__main__ import written
 from benchmarks.contest import Contestant, compete, table
+from torch.nn import BatchNorm2d
 
+from conocc import load_cohort
 from conocc.networks import Autoencoder
+from made_cohorts import make_folder
 
 
 def test_operations_of_a_tiny_network_by_hand():
@@ -76,3 +79,32 @@ def test_a_table_is_written_between_its_markers():
 
 def test_numbers_stand_to_the_right():
     assert table(["", "n"], [["a", 1]]) == "|  | n |\n| --- | ---: |\n| a | 1 |"
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    make_folder(folder, *[f"{label}/{i}.png" for label in "ab" for i in range(10)])
+    return load_cohort(folder, majority="a", cache=False)
+
+
+@pytest.mark.parametrize("name", readings.VARIATIONS)
+def test_every_reading_of_the_paper_trains_and_is_measured(name, cohort):
+    line = dict(zip(readings.HEADS, readings.measured(cohort, name, 0, 2), strict=True))
+    assert 0 <= float(line["low"]) <= float(line["AUC"]) <= float(line["high"]) <= 1
+    assert float(line["spread"]) > 0
+
+
+def test_readings_build_what_they_say(cohort):
+    def fitted(name):
+        return readings.detector(readings.VARIATIONS[name], epochs=1, random_state=0).fit(x)
+
+    x = cohort.where(split="train").images
+    assert fitted("rectified bottleneck").embed(x).min() >= 0 > fitted("defaults").embed(x).min()
+    image = fitted("min-max, sigmoid output").reconstruct(x)
+    assert image.min() >= 0
+    assert image.max() <= 1
+    normalised = fitted("batch normalisation").network_.modules()
+    assert sum(isinstance(module, BatchNorm2d) for module in normalised) == 5
+    biases = fitted("Keras's start").network_.autoencoder.encoder.out.bias
+    assert biases.abs().max() < 0.01

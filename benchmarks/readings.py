@@ -1,0 +1,164 @@
+"""What the paper leaves unsaid, one thing at a time: ``python -m benchmarks.readings COHORT``.
+
+ConOCC with its defaults, and with one of them changed, over some seeds: AUC, how compact the
+majority is in the bottleneck (`conocc.evidence.Embedding.compactness`), and how far the features
+spread there in their own units, which L_con shrinks. One line of CSV a fit, as soon as it is known.
+What is no parameter of the package, since one reading of it sufficed, is built here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from joblib import Parallel, delayed
+from torch import nn
+
+from conocc.cohort import Cohort, load_cohort
+from conocc.evidence import Embedding
+from conocc.intervals import auc_interval
+from conocc.methods.conocc import ConOCC
+from conocc.networks import Autoencoder
+from conocc.training import adam
+
+HEADS = ("variation", "seed", "epochs", "AUC", "low", "high", "compactness", "spread")
+
+
+# --- what is changed -----------------------------------------------------------------------------
+
+
+def rectified_bottleneck(autoencoder: Autoencoder) -> None:
+    """Have features of 0 and more."""
+    autoencoder.encoder = nn.Sequential(autoencoder.encoder, nn.ReLU())
+
+
+def sigmoid_output(autoencoder: Autoencoder) -> None:
+    """Have images in [0, 1]."""
+    autoencoder.decoder = nn.Sequential(autoencoder.decoder, nn.Sigmoid())
+
+
+def batch_normalised(autoencoder: Autoencoder) -> None:
+    """Normalise each convolution but the one that makes the image."""
+    encoder, decoder = autoencoder.encoder.convs, autoencoder.decoder.convs
+    for convs, count in ((encoder, len(encoder)), (decoder, len(decoder) - 1)):
+        for i in range(count):
+            convs[i] = nn.Sequential(convs[i], nn.BatchNorm2d(convs[i].out_channels))
+
+
+def started_as_keras(autoencoder: Autoencoder) -> None:
+    """Start from Glorot's uniform weights and no biases, as Keras does unless told otherwise."""
+    for module in autoencoder.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """ConOCC with other `params`, a network that `rebuild` changed, or another Adam's ε."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rebuild: Callable[[Autoencoder], None] = lambda autoencoder: None
+    eps: float = 1e-8
+
+
+VARIATIONS = {
+    "defaults": Variation(),
+    "min-max intensities": Variation({"normalize": "minmax"}),
+    "intensities as they are": Variation({"normalize": "none"}),
+    "min-max, sigmoid output": Variation({"normalize": "minmax"}, sigmoid_output),
+    "L_con averaged": Variation({"con_reduction": "mean"}),
+    "L_AE averaged": Variation({"ae_reduction": "mean"}),
+    "both averaged": Variation({"ae_reduction": "mean", "con_reduction": "mean"}),
+    "joint": Variation({"schedule": "joint"}),
+    "joint, both averaged": Variation(
+        {"schedule": "joint", "ae_reduction": "mean", "con_reduction": "mean"}
+    ),
+    "joint, γ 0.01": Variation({"schedule": "joint", "gamma": 0.01}),
+    "no constraint": Variation({"gamma": 0}),
+    "λ 1e-4": Variation({"lr": 1e-4}),
+    "batches of 32": Variation({"batch_size": 32}),
+    "rectified bottleneck": Variation(rebuild=rectified_bottleneck),
+    "batch normalisation": Variation(rebuild=batch_normalised),
+    "Keras's start": Variation(rebuild=started_as_keras),
+    "Adam's ε 1e-7": Variation(eps=1e-7),
+    "half as wide": Variation({"channels": (8, 16, 32)}),
+    "twice as wide": Variation({"channels": (32, 64, 128)}),
+    "4 features": Variation({"bottleneck": 4}),
+    "32 features": Variation({"bottleneck": 32}),
+}
+
+
+def detector(variation: Variation, **params: Any) -> ConOCC:
+    """Make ConOCC as a variation has it."""
+
+    class Varied(ConOCC):
+        def _build(self) -> None:
+            super()._build()
+            variation.rebuild(self.network_.autoencoder)
+
+    return Varied(**{**params, **variation.params})
+
+
+# --- what comes of it ----------------------------------------------------------------------------
+
+
+def measured(cohort: Cohort, name: str, seed: int, epochs: int) -> tuple[Any, ...]:
+    """Fit one variation and give its line."""
+    variation = VARIATIONS[name]
+    train, test = cohort.where(split="train"), cohort.where(split="test")
+    one = detector(variation, epochs=epochs, random_state=seed)
+    with mock.patch("conocc.methods.conocc.adam", functools.partial(adam, eps=variation.eps)):
+        one.fit(train.images)
+    area = auc_interval(
+        test.minority,
+        one.anomaly_score(test.images),
+        patient=test.patient if test.patients_known else None,
+    )
+    z, seen = one.embed(test.images), one.embed(train.images)
+    there = Embedding(
+        train=seen,
+        test=z,
+        minority=test.minority,
+        center=one.network_.mu[None].cpu().numpy(),
+        images=np.array([len(train), (~test.minority).sum(), test.minority.sum()]),
+    )
+    spread = float(np.sqrt(((seen - seen.mean(0)) ** 2).sum(1).mean()))
+    figures = (area.value, area.low, area.high, there.compactness() or np.nan)
+    return (name, seed, epochs, *(f"{x:.4f}" for x in figures), f"{spread:.3g}")
+
+
+def main() -> None:
+    """Write the lines."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readings", description=__doc__)
+    parser.add_argument("cohort")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--majority", action="append")
+    parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--only", action="append", choices=VARIATIONS, help="these variations")
+    given = parser.parse_args()
+    cohort = load_cohort(given.cohort, size=given.size, majority=given.majority)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(HEADS)
+    fits = Parallel(given.jobs, return_as="generator")(
+        delayed(measured)(cohort, name, seed, given.epochs)
+        for name, seed in product(given.only or VARIATIONS, range(given.seeds))
+    )
+    for line in fits:
+        writer.writerow(line)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
