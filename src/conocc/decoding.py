@@ -18,7 +18,7 @@ import numpy.typing as npt
 from conocc.listing import Blob, Fetch, shown
 from conocc.progress import bar
 from conocc.pseudonyms import hide
-from conocc.readers import MAX_FLOAT32, Person, Reading, decode, is_colour, person_of, prepare
+from conocc.readers import LARGEST_VALUE, Person, Reading, decode, is_colour, person_of, prepare
 
 Images = npt.NDArray[np.float32]
 Item = TypeVar("Item")
@@ -114,9 +114,9 @@ def decode_one(
 
 
 def _usable(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Refuse an array, of an archive, whose values float32 cannot hold; NaN compares false."""
-    if image.dtype.kind == "f" and not (np.abs(image) <= MAX_FLOAT32).all():
-        raise ValueError("it has NaN or infinite pixels, or some beyond 32-bit floats")
+    """Refuse an array, of an archive, with values as `decode` refuses; NaN compares false."""
+    if image.dtype.kind == "f" and not (np.abs(image) <= LARGEST_VALUE).all():
+        raise ValueError(f"it has NaN or infinite pixels, or some beyond ±{LARGEST_VALUE:g}")
     return image
 
 

@@ -261,6 +261,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Score images, higher is less like the majority class; -> (n,) float64.
 
         The score of an image does not depend on its batch, its order, or the other images.
+
+        Raises
+        ------
+        ValueError
+            If `X` is not such as was learned, or holds an image so far from it that its score is
+            no finite number.
         """
         check_is_fitted(self)
         return self._scores(self._batches(self._checked(X)))
@@ -497,7 +503,15 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _scores(self, batches: Batches) -> np.ndarray:
         blocks = self._blocks(self._score, batches)
-        return gathered(blocks, len(batches)).numpy().astype(np.float64)
+        scores: np.ndarray = gathered(blocks, len(batches)).numpy().astype(np.float64)
+        if not np.isfinite(scores).all():
+            # No threshold tells where NaN lies.
+            i = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise ValueError(
+                f"The score of image {i} of X is {scores[i]}: its values are too far from those "
+                f"that this {type(self).__name__} was fitted to."
+            )
+        return scores
 
     def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
         if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):

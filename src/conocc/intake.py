@@ -14,8 +14,9 @@ import torch
 from sklearn.utils import check_consistent_length
 from torch import Tensor
 
+from conocc.readers import LARGEST_VALUE
+
 SMALLEST_SIDE = 16
-LARGEST_VALUE = 1e30  # a square of it, summed over an image, still fits in float64
 IMAGE_CHANNELS = (1, 3)
 CHECK_ROWS = 256  # how many images are validated at once
 

@@ -36,13 +36,20 @@ from conocc.formats import dicom, nifti
 from conocc.formats.dicom import Person, person_of
 from conocc.formats.jpeg import read_jpeg
 from conocc.formats.npy import read_npy
-from conocc.formats.pixels import MAX_PIXELS, Pixels, check_shape, decode_with, without_alpha
+from conocc.formats.pixels import (
+    LARGEST_VALUE,
+    MAX_PIXELS,
+    Pixels,
+    check_shape,
+    decode_with,
+    without_alpha,
+)
 from conocc.formats.png import read_png
 from conocc.formats.pnm import read_pnm
 from conocc.formats.tiff import read_tiff
 
 __all__ = [
-    "MAX_FLOAT32",
+    "LARGEST_VALUE",
     "MAX_PIXELS",
     "READERS",
     "SMALLEST_SIZE",
@@ -60,7 +67,6 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 SMALLEST_SIZE = 16
 # How many times the size asked for a JPEG must keep when it is decoded at a fraction of its own.
 SPARE = 2
@@ -111,8 +117,9 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     ------
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
-        images, transparent pixels or pixels that are not finite, or needs the extra ``deep`` or
-        ``dicom``; or if it is a DICOM object that is no image, or a NIfTI volume.
+        images, transparent pixels or pixels that are not finite or beyond `LARGEST_VALUE`, or
+        needs the extra ``deep`` or ``dicom``; or if it is a DICOM object that is no image, or a
+        NIfTI volume.
 
     Examples
     --------
@@ -152,10 +159,9 @@ def _checked(image: Pixels) -> Pixels:
             f"{np.count_nonzero(wrong)} of {image.size} values are NaN or infinite, "
             f"the first at {_first(wrong)}"
         )
-    if image.dtype.itemsize == 8 and (wrong := np.abs(image) > MAX_FLOAT32).any():
+    if (wrong := np.abs(image) > LARGEST_VALUE).any():
         raise ValueError(
-            f"the value {image[wrong][0]:g} at {_first(wrong)} is beyond "
-            f"32-bit floats (±{MAX_FLOAT32:.3g})"
+            f"the value {image[wrong][0]:g} at {_first(wrong)} is beyond ±{LARGEST_VALUE:g}"
         )
     return image
 
@@ -291,7 +297,7 @@ def prepare(image: Pixels, reading: Reading) -> Floats:
     Parameters
     ----------
     image : array, shape (h, w) or (h, w, 3)
-        As `decode` gives it: finite, and within the range of float32.
+        As `decode` gives it: finite, and within `LARGEST_VALUE`.
     reading : Reading
 
     Returns

@@ -291,8 +291,24 @@ def _score(detector: Any, block: Block) -> Scores:
     """Give the rows of images and the errors of those that could not be read."""
     if not block.path:
         return [], block.errors
-    scores = detector.anomaly_score(block.images)
+    try:
+        scores = detector.anomaly_score(block.images)
+    except ValueError:
+        return _score_each(detector, block)
     return list(zip(block.path, scores.tolist(), strict=True)), block.errors
+
+
+def _score_each(detector: Any, block: Block) -> Scores:
+    """Score images one by one, so that one without a score takes no other with it."""
+    rows: list[Row] = []
+    errors: list[Row] = list(block.errors)
+    for path, image in zip(block.path, block.images, strict=True):
+        try:
+            rows.append((path, float(detector.anomaly_score(image[None])[0])))
+        except ValueError:
+            reason = f"'{shown(path)}' has no score: its values are too far from those learned."
+            errors.append((shown(path), reason))
+    return rows, errors
 
 
 @contextmanager

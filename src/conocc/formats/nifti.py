@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from conocc.formats.pixels import Pixels, check_size
+from conocc.formats.pixels import LARGEST_VALUE, Pixels, check_size
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -50,7 +50,6 @@ MOST_BYTES = 2**31
 # Extensions, such as protocols, may stand between the header and the voxels.
 _LATEST_START = 2**26
 _CHUNK = 2**24
-_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 # The intents (NIFTI_INTENT_…) that images have: none, an estimate, a number without a unit, time.
 _IMAGES = {0, 1001, 1011, 2001}
@@ -278,8 +277,8 @@ def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
         raise ValueError(f"all of its {nan} voxels are NaN")
     if nan:
         voxels = np.where(missing, np.nanmin(voxels), voxels)
-    if (highest := max(-float(voxels.min()), float(voxels.max()))) > _MAX_FLOAT32:
-        raise ValueError(f"its values reach {highest:g}, beyond 32-bit floats")
+    if (highest := max(-float(voxels.min()), float(voxels.max()))) > LARGEST_VALUE:
+        raise ValueError(f"its values reach {highest:g}, beyond ±{LARGEST_VALUE:g}")
     return voxels, nan
 
 

@@ -19,6 +19,8 @@ Pixels = NDArray[Any]
 
 # Four times the largest mammogram. Also below the size at which Pillow starts to warn.
 MAX_PIXELS = 2**26
+# A square of it, summed over an image, still fits in float64.
+LARGEST_VALUE = 1e30
 
 
 def check_size(width: int, height: int) -> None:

@@ -40,6 +40,7 @@ from conocc.methods.profile import (
     gabor_pairs,
     levels_of,
     profile,
+    refuse_overflow,
 )
 from conocc.training import BLOCK, Batches, Train
 
@@ -289,13 +290,15 @@ def second_moment(y: np.ndarray) -> np.ndarray:
 
 
 def rows_of(X: Batches, rows: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Give ``function(batch)`` for some rows of `X`, in their order, as one array (m, d)."""
+    """Give ``function(batch)`` for some rows of `X`, in their order, as one finite array (m, d)."""
     with torch.no_grad():
         done = [
             function(X[rows[start : start + BLOCK]]).double().cpu().numpy()
             for start in range(0, len(rows), BLOCK)
         ]
-    return np.concatenate(done)
+    found = np.concatenate(done)
+    refuse_overflow(found)
+    return found
 
 
 def _sees_images(self: LRT) -> bool:

@@ -113,6 +113,15 @@ def profile(x: Tensor, pairs: Tensor) -> Tensor:
 # --- Gaussian ----------------------------------------------------------------------------------
 
 
+def refuse_overflow(z: np.ndarray) -> None:
+    """Refuse what was computed of images, (n, ...), where it left the numbers that there are."""
+    if not np.isfinite(z).all():
+        raise ValueError(
+            "What is computed of the training images is infinite or NaN: their values are too "
+            "large. Scale them, or have them normalised."
+        )
+
+
 class Gaussian(nn.Module):
     """A Gaussian: its mean (d,) and the matrix (d, d) that turns it into the standard one."""
 
@@ -126,6 +135,7 @@ class Gaussian(nn.Module):
 
     def fit(self, z: np.ndarray) -> Self:
         """Learn from (n, d) float64, with the covariance of Ledoit and Wolf."""
+        refuse_overflow(z)
         estimate = LedoitWolf().fit(z)
         variances, directions = np.linalg.eigh(estimate.covariance_)
         floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
