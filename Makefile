@@ -10,11 +10,12 @@ demo: $(VENV)/installed          ## the main job on a built-in cohort
 test: $(VENV)/installed          ## the tests; CONOCC_DATA names a folder of real images, if any
 	$(BIN)/python -m pytest -n auto
 
-check: $(VENV)/installed         ## lint, format, types, and who may import whom
+check: $(VENV)/installed         ## lint, format, types, who may import whom, known vulnerabilities
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/python .ci/audit.py
 
 bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
