@@ -33,7 +33,7 @@ from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
 from conocc.formats import dicom, nifti
-from conocc.formats.dicom import Person, person_of
+from conocc.formats.dicom_person import Person, person_of
 from conocc.formats.jpeg import read_jpeg
 from conocc.formats.npy import read_npy
 from conocc.formats.pixels import (

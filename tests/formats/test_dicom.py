@@ -12,7 +12,8 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from conocc.formats.dicom import PREAMBLE, person_of, plain_letters, read_dicom
+from conocc.formats.dicom import PREAMBLE, read_dicom
+from conocc.formats.dicom_person import person_of, plain_letters
 from conocc.readers import MAX_PIXELS, Reading, decode, prepare
 from made_dicom import (
     BIG_ENDIAN,
