@@ -295,6 +295,25 @@ def test_the_command_prints_where_the_report_is(tmp_path):
     assert "neither a run nor a study" in said
 
 
+def test_the_charts_are_also_files_where_they_are_asked_for(tmp_path):
+    for cohort in ("left", "right"):
+        for method in ("cae", "conocc"):
+            write_run(
+                write_row(tmp_path, f"{cohort}-{method}", method, auc=0.7, cohort=cohort), method
+            )
+    code, said = call("report", tmp_path, "--figures", "svg")
+    assert code == 0, said
+    assert said.split()[-1] == str(tmp_path / "figures")
+    kinds = ("roc", "precision-recall-minority", "precision-recall-majority", "features")
+    of_each = {*kinds, *[f"{k}-{m}" for k in ("scores", "training") for m in ("cae", "conocc")]}
+    files = {p.name: p.read_text() for p in (tmp_path / "figures").iterdir()}
+    assert set(files) == {f"{c}-{one}.svg" for c in ("left", "right") for one in of_each}
+    assert all(text.startswith("<?xml") for text in files.values())
+    code, said = call("report", tmp_path, "--figures", "doc")
+    assert code == 1
+    assert "its ending must be one of" in said
+
+
 def test_embed_draws_the_runs_side_by_side_and_prints_their_compactness(tmp_path):
     runs = [write_run(tmp_path / name, name) for name in ("conocc", "cae")]
     code, said = call("embed", *runs, "--out", tmp_path / "maps.svg")

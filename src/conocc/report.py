@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -29,6 +30,7 @@ from conocc.figures import (
     png,
     precision_recall_curves,
     roc_curves,
+    save_figure,
     score_histogram,
     sheet,
     svg,
@@ -44,6 +46,8 @@ from conocc.typeset import Cell, Table
 MOST_CURVES = 14
 # More parameters than this cannot be drawn as panels, groups and bars.
 MOST_SWEPT = 3
+# What of a cohort's part of the page are charts, not images.
+CHARTS = ("curves", "maps", "sweep", "histograms", "training")
 # A longer list of comparisons is folded.
 MOST_LINES = 12
 # Figures wider than this, in inches, scroll sideways on a phone.
@@ -56,15 +60,21 @@ T = TypeVar("T")
 Context = dict[str, Any]
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, *, figures: str | None = None) -> Path:
     """Write ``report.html`` into the folder of a run or a study, and return its path.
+
+    Parameters
+    ----------
+    figures : str, optional
+        A kind of file that matplotlib writes, such as ``"pdf"``. The page's charts, which show no
+        pixels, are then also files of that kind, in the folder ``figures``.
 
     Raises
     ------
     FileNotFoundError
         If the folder is neither.
     ValueError
-        If a file in it is damaged.
+        If a file in it is damaged, or there is no such kind of file.
     """
     folder = Path(folder)
     if (folder / "rows").is_dir():
@@ -75,9 +85,21 @@ def write_report(folder: str | Path) -> Path:
         raise FileNotFoundError(
             f"'{folder}' is neither a run nor a study: it has no run.json and no folder 'rows'."
         )
+    if figures is not None:
+        for name, figure in _charts(page["parts"]):
+            save_figure(figure, folder / "figures" / f"{name}.{figures}")
     path = folder / "report.html"
     write_text(path, rendered("report.html", page))
     return path
+
+
+def _charts(parts: Sequence[Context]) -> Iterator[tuple[str, Figure]]:
+    """Name each chart, for a file, by what it shows and, of several cohorts, by its cohort."""
+    for part in parts:
+        before = f"{part['title']}-" if len(parts) > 1 else ""
+        for kind in CHARTS:
+            for chart in part[kind]:
+                yield re.sub(r"[^\w.=-]+", "-", before + chart["name"]), chart["figure"]
 
 
 # --- what there is -----------------------------------------------------------------------------
@@ -372,10 +394,11 @@ def _curves(fits: Sequence[Fit]) -> Iterator[Context]:
     if not scored:
         return
     names = ", ".join(one.label for one in scored)
-    yield _drawn(roc_curves(scored), f"ROC curves of {names}")
+    yield _drawn("roc", roc_curves(scored), f"ROC curves of {names}")
     for minority, name in ((True, "minority"), (False, "majority")):
         curves = precision_recall_curves(scored, minority=minority)
-        yield _drawn(curves, f"Precision–recall curves of finding the {name} class: {names}")
+        alt = f"Precision–recall curves of finding the {name} class: {names}"
+        yield _drawn(f"precision-recall-{name}", curves, alt)
 
 
 def _maps(fits: Sequence[Fit]) -> Iterator[Context]:
@@ -383,7 +406,7 @@ def _maps(fits: Sequence[Fit]) -> Iterator[Context]:
     if found:
         said = (f"{label} {c:.3f}" for label, e in found if (c := e.compactness()) is not None)
         alt = f"t-SNE maps of training features; compactness {', '.join(said) or 'unknown'}"
-        yield _drawn(feature_maps(found), alt, _caption_of_maps([e for _, e in found]))
+        yield _drawn("features", feature_maps(found), alt, _caption_of_maps([e for _, e in found]))
 
 
 def _caption_of_maps(embeddings: Sequence[Embedding]) -> str:
@@ -419,7 +442,8 @@ def _sweep(fits: Sequence[Fit]) -> Iterator[Context]:
     )
     beside = f" and the level of {other}" if other else ""
     caption = f"One fit each, with seed {seed}; a fit that failed leaves its place empty."
-    yield _drawn(figure, f"AUC of {method} over {', '.join(names)}{beside}", caption)
+    alt = f"AUC of {method} over {', '.join(names)}{beside}"
+    yield _drawn("parameters", figure, alt, caption)
 
 
 def _swept(params: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -433,14 +457,16 @@ def _histograms(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
         if fit.scored is not None:
             alt = f"Scores of both classes by {fit.label}"
-            yield _drawn(score_histogram(fit.scored), alt, " ".join(told(fit.measured)))
+            figure = score_histogram(fit.scored)
+            yield _drawn(f"scores-{fit.label}", figure, alt, " ".join(told(fit.measured)))
 
 
 def _training(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
         history = fit.history
         if history is not None and (curves := training_curves(history, fit.label)):
-            yield _drawn(curves, f"Losses over the epochs of {fit.label}")
+            alt = f"Losses over the epochs of {fit.label}"
+            yield _drawn(f"training-{fit.label}", curves, alt)
 
 
 def _gallery(fit: Fit) -> Context | None:
@@ -471,9 +497,15 @@ def _gallery(fit: Fit) -> Context | None:
 # --- the page ----------------------------------------------------------------------------------
 
 
-def _drawn(figure: Figure, alt: str, caption: str = "") -> Context:
-    wide = figure.get_size_inches()[0] > WIDE
-    return {"src": _inline(svg(figure), "svg+xml"), "alt": alt, "caption": caption, "wide": wide}
+def _drawn(name: str, figure: Figure, alt: str, caption: str = "") -> Context:
+    return {
+        "name": name,
+        "figure": figure,
+        "src": _inline(svg(figure), "svg+xml"),
+        "alt": alt,
+        "caption": caption,
+        "wide": figure.get_size_inches()[0] > WIDE,
+    }
 
 
 def _inline(image: bytes, kind: str) -> str:

@@ -71,11 +71,20 @@ def report(
     folder: Annotated[
         Path, typer.Argument(metavar="STUDY|RUN", help="A folder that a study or 'fit' made.")
     ],
+    figures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Also write the charts, without images, as files: pdf, svg, png.",
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page on a study or a run, into its folder."""
     from conocc.report import write_report
 
-    out.print(escape(str(write_report(folder))))
+    out.print(escape(str(write_report(folder, figures=figures))))
+    if figures is not None:
+        out.print(f"Figures: {escape(str(folder / 'figures'))}")
 
 
 def _run_labels(runs: list[str]) -> list[str]:
