@@ -53,7 +53,10 @@ Settings = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Loading:
-    """The arguments of `load_cohort`, as plain values."""
+    """The arguments of `load_cohort`, as plain values.
+
+    `verbose` is of the driver alone, and makes no difference between cohorts.
+    """
 
     where: str
     size: int | None = None
@@ -67,6 +70,7 @@ class Loading:
     patient_regex: str | None = None
     split_seed: int = 0
     cache: bool | str = True
+    verbose: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         # A worker may have another working directory.
@@ -323,7 +327,8 @@ def _result(order: Order, study: _Study) -> dict[str, Any]:
     run = study.run(order.key)
     params = {**job.params, "random_state": job.seed}
     command = order.row["command"]
-    fit_run(cohort, job.method, params, run, command=command, loading=asdict(job.cohort))
+    loading = {name: value for name, value in asdict(job.cohort).items() if name != "verbose"}
+    fit_run(cohort, job.method, params, run, command=command, loading=loading)
     result = evaluate_run(run, cohort, command=command)
     about = read_run(run)
     return {
@@ -410,7 +415,8 @@ def run_study(
     labels = column_labels([(job.method, job.detector_params()) for job in jobs])
     tasks = {}
     for job, label in zip(jobs, labels, strict=True):
-        order = Order(job, str(study.folder), _blank_row(job, label, command))
+        quiet = replace(job, cohort=replace(job.cohort, verbose=0))
+        order = Order(quiet, str(study.folder), _blank_row(job, label, command))
         tasks[order.key] = _task(order, study)
 
     def give_up(task: Task, reason: str) -> None:

@@ -3,9 +3,12 @@
 Rooms that need torch are imported in the command that uses them, so that ``--help`` is quick.
 """
 
+import gc
+import sys
+
 # The commands, which the application lists.
 from conocc.cli import pages, patches, pictures, runs, studies, thresholds
-from conocc.cli.application import INTERRUPTED, SOME_FAILED, app
+from conocc.cli.application import INTERRUPTED, SOME_FAILED, STOPPED, app, err
 
 __all__ = [
     "INTERRUPTED",
@@ -23,4 +26,11 @@ __all__ = [
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command was reached
+        err.print(STOPPED)
+        sys.exit(INTERRUPTED)
+    finally:
+        # Or Python would search all that PyTorch has imported for garbage, for half a second.
+        gc.freeze()

@@ -18,6 +18,7 @@ logger = logging.getLogger("conocc")
 
 SOME_FAILED = 3  # exit code when some files could not be read, or some fits failed
 INTERRUPTED = 130
+STOPPED = "Stopped. The same command goes on from what is saved."
 
 
 def printable(text: str) -> str:
@@ -55,7 +56,7 @@ class Sentences(TyperGroup):
             err.print(f"[red]Error:[/red] {escape(_sentence(error))}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
-            err.print("Stopped. The same command goes on from the last checkpoint.")
+            err.print(STOPPED)
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -65,6 +66,12 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: '{error.filename}'." if error.filename else f"{error.strerror}."
     return str(error)
+
+
+def say_start(quiet: bool = False) -> None:
+    """Say on a terminal that the command has begun: importing PyTorch takes seconds."""
+    if err.is_terminal and not quiet:
+        err.print("Starting …")
 
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import SOME_FAILED, app, data_app, err, out
+from conocc.cli.application import SOME_FAILED, app, data_app, err, out, say_start
 from conocc.cli.options import (
     Address,
     Axis,
@@ -100,8 +100,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
-    from conocc.figures import montage, save_figure
-
+    say_start()
     loaded = read_cohort(
         cohort,
         size,
@@ -118,6 +117,8 @@ def inspect(
         scaled=scaled,
         pseudonyms=pseudonyms,
     )
+    from conocc.figures import montage, save_figure  # not before: it takes a second
+
     for note in loaded.notes:
         out.print(f"• {escape(note)}")
     table = Table("split", "class", "images", "patients")
@@ -175,6 +176,7 @@ def fit(
 
     Killed, and started again with the same command, it goes on where it was.
     """
+    say_start(quiet)
     from conocc.run import fit_run, make_detector, read_run
 
     command = command_line()
@@ -240,6 +242,7 @@ def score(
     its --top highest.
     Killed, and started again with the same command, it does what is missing.
     """
+    say_start(quiet)
     from conocc.decisions import Rule
     from conocc.scoring import score_files
 

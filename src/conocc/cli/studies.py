@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import SOME_FAILED, app, err, out
+from conocc.cli.application import SOME_FAILED, app, err, out, say_start
 from conocc.cli.options import (
     Address,
     Axis,
@@ -90,12 +90,14 @@ def benchmark(
     Killed, and started again with the same command, it does what is missing.
     Cohorts that need other options are added by a second call with the same --out.
     """
+    say_start(quiet)
     from conocc.study import benchmark_jobs
 
     loading = _loadings(
         cohorts,
         majority,
         cache,
+        quiet,
         size=size,
         colour=colour,
         fit=fitting,
@@ -150,12 +152,14 @@ def crossval(
 
     Killed, and started again with the same command, it does what is missing.
     """
+    say_start(quiet)
     from conocc.study import crossval_jobs
 
     loading = _loadings(
         cohorts,
         majority,
         cache,
+        quiet,
         size=size,
         colour=colour,
         fit=fitting,
@@ -210,12 +214,14 @@ def sweep(
 
     Where ConOCC's λ is swept, the plain autoencoder is fitted at each λ too.
     """
+    say_start(quiet)
     from conocc.study import sweep_jobs
 
     (loading,) = _loadings(
         [cohort],
         majority,
         cache,
+        quiet,
         size=size,
         colour=colour,
         fit=fitting,
@@ -233,13 +239,14 @@ def sweep(
 
 
 def _loadings(
-    cohorts: list[str], majority: list[str] | None, cache: Path | None, **how: Any
+    cohorts: list[str], majority: list[str] | None, cache: Path | None, quiet: bool, **how: Any
 ) -> list[Loading]:
     from conocc.study import Loading
 
     named = tuple(majority) if majority else None
     kept = str(cache.resolve()) if cache else True
-    return [Loading(cohort, majority=named, cache=kept, **how) for cohort in cohorts]
+    how |= {"majority": named, "cache": kept, "verbose": 0 if quiet else 1}
+    return [Loading(cohort, **how) for cohort in cohorts]
 
 
 def _names(methods: str) -> str | list[str]:
