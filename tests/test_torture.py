@@ -1,6 +1,10 @@
 """Short forms of the torture that `make torture` does at length."""
 
+import os
+from collections import Counter
+
 import pytest
+from torture import strikes
 from torture.mutations import GOOD, LOADERS, _outcome, survive
 from torture.samples import samples
 
@@ -32,3 +36,21 @@ def test_damaged_files_are_decoded_or_refused_in_one_sentence(whole, scratch):
     outcomes = survive(300, 1, whole, scratch)
     assert len(outcomes) == 300
     assert not [outcome for outcome in outcomes if outcome.what not in GOOD]
+
+
+STRUCK = [
+    ("fit", "SIGKILL to all"),
+    ("fit", "disk full"),
+    ("fit", "a file changes"),
+    ("score", "SIGTERM"),
+    ("score", "read-only folder"),
+    ("score", "started twice"),
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the strikes fork")
+def test_what_is_struck_ends_as_if_nothing_had_been(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONOCC_CACHE", str(tmp_path / "cache"))
+    struck = [pair for pair in STRUCK if pair[1] not in strikes.impossible()]
+    results = strikes.torture(struck, 0, tmp_path)
+    assert Counter(result.what for result in results) == {"survived": len(struck)}, results
