@@ -22,9 +22,10 @@ import numpy as np
 from joblib import Parallel, delayed
 from torch import nn
 
-from conocc.cohort import Cohort, load_cohort
+from conocc.cohort import Cohort
 from conocc.evidence import Embedding
 from conocc.intervals import auc_interval
+from conocc.loading import load_cohort
 from conocc.methods.conocc import ConOCC
 from conocc.networks import Autoencoder
 from conocc.training import adam

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conocc.cohort import SPLITS, Cohort, load_cohort
+from conocc.cohort import SPLITS, Cohort
+from conocc.loading import load_cohort
 from conocc.readers import Reading
 from made_cohorts import make_folder, pixels, write_image
 
@@ -506,7 +507,7 @@ def test_threads_do_not_change_anything(classes):
 def test_loading_takes_neither_torch_nor_sklearn():
     """They take seconds, and nothing here needs them."""
     code = (
-        "import sys; from conocc.cohort import load_cohort\n"
+        "import sys; from conocc.loading import load_cohort\n"
         "assert not {'torch', 'sklearn', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

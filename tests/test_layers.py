@@ -30,6 +30,7 @@ ROOMS = [
     {"volumes"},
     {"incoming", "annotations"},
     {"cohort", "patches", "beside"},
+    {"loading"},
     {"evidence"},
     {"run", "protocol"},
     {"scoring", "tables"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conocc.cohort import load_cohort
+from conocc.loading import load_cohort
 from conocc.patches import Rules, cut_patch, cut_patches, write_patch
 from conocc.pseudonyms import pseudonym
 from conocc.readers import Reading, prepare, read_image

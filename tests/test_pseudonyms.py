@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from conocc.cohort import load_cohort
 from conocc.incoming import Block, list_images, read_block, told_paths
+from conocc.loading import load_cohort
 from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import Reading
 from made_cohorts import make_folder

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conocc.volumes
-from conocc.cohort import load_cohort
 from conocc.decoding import decode_one, digest_of
 from conocc.formats.nifti import cut
 from conocc.incoming import list_images, read_block, shards
 from conocc.layouts import list_cohort
+from conocc.loading import load_cohort
 from conocc.pseudonyms import pseudonym
 from conocc.readers import Reading
 from conocc.volumes import by_volume, read_volume, with_slices

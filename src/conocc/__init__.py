@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from conocc._version import __version__
 
 if TYPE_CHECKING:
-    from conocc.cohort import Cohort, load_cohort
+    from conocc.cohort import Cohort
+    from conocc.loading import load_cohort
     from conocc.methods import load
     from conocc.methods.anogan import AnoGAN
     from conocc.methods.cae import CAE
@@ -41,7 +42,7 @@ _WHERE = {
     "DeepSVDD": "conocc.methods.dsvdd",
     "Profile": "conocc.methods.profile",
     "load": "conocc.methods",
-    "load_cohort": "conocc.cohort",
+    "load_cohort": "conocc.loading",
 }
 
 __all__ = [

@@ -26,9 +26,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from conocc.cohort import Cohort, load_cohort
+from conocc.cohort import Cohort
 from conocc.engines import Task, check_engine, do_all, threads_of
 from conocc.files import held, write_json
+from conocc.loading import load_cohort
 from conocc.methods import METHODS
 from conocc.phantoms import PHANTOMS
 from conocc.protocol import folds

@@ -138,7 +138,7 @@ def read_cohort(
     **reading: Any,
 ) -> Cohort:
     """Load a cohort as the options say."""
-    from conocc.cohort import load_cohort
+    from conocc.loading import load_cohort
 
     return load_cohort(
         where,
