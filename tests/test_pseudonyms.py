@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
 import stat
 import warnings
+import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import Reading
 from made_cohorts import make_folder
 from made_dicom import STORAGE, dicom, element
+from test_cli import SOME_FAILED, call
 
 RNG = np.random.default_rng(0)
 # One letter or digit apart, so that no chance finds it.
@@ -206,11 +211,11 @@ def to_be_scored(folder, reading: Reading) -> Block:
 # The marker
 
 
-def every_text_tag() -> bytes:
+def every_text_tag(*but: int) -> bytes:
     """The marker in each tag of the standard that can hold text, but those that make an image."""
     from pydicom.datadict import DicomDictionary
 
-    needed = {0x00080016, 0x00280004, 0x00280008, 0x00281052, 0x00281053}
+    needed = {0x00080016, 0x00280004, 0x00280008, 0x00281052, 0x00281053, *but}
     texts = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC"}
     texts |= {"UI", "UR", "UT"}
     return b"".join(
@@ -276,3 +281,67 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
         assert_no_marker(path.name, path.name.encode())
         if path.is_file():
             assert_no_marker(path.name, path.read_bytes())
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The bytes of a file; those of an archive's members as they were before they were packed."""
+    yield str(path), path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                # Text in NumPy's arrays has four bytes a letter.
+                yield f"{path}: {name}", archive.read(name).replace(b"\0", b"")
+
+
+def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, monkeypatch, caplog):
+    """Images of ten patients whose names, and those of their folders, are the marker's."""
+    caplog.set_level(logging.DEBUG)
+    told = every_text_tag(0x00100020)
+    source, new, work = tmp_path / "source", tmp_path / "new", tmp_path / "work"
+    work.mkdir()
+    boxes = ["path,x,y,width,height"]
+    for i in range(15):
+        patient = element(0x00100020, "LO", f"{MARKER}00100020 {i}")
+        label = "lung" if i < 10 else "nodule"
+        path = f"{label}/{MARKER}00100010/{i}-{MARKER}00080018.dcm"
+        write(source / path, told, patient)
+        boxes.append(f"{path},2,2,16,16")
+    for i in range(4):
+        patient = element(0x00100020, "LO", f"{MARKER}00100020 new {i}")
+        write(new / "lung" / f"{MARKER}00100010-{i}.dcm", told, patient)
+    cut = next(new.rglob("*.dcm")).read_bytes()[:-200]
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / f"{MARKER}00100010.dcm").write_bytes(cut)
+    (tmp_path / "boxes.csv").write_text("\n".join(boxes) + "\n")
+    monkeypatch.chdir(work)
+    cohort, quick = (source, "--majority", "lung", "--size", 16), ("--epochs", 1)
+    study = ("--methods", "ocsvm")
+    some_failed = {"score", "explain"}
+    commands = [
+        ("data", "inspect", *cohort),
+        ("data", "patches", source, "--boxes", tmp_path / "boxes.csv", "--out", "patches"),
+        ("fit", *cohort, *quick, "--method", "cae", "--calibrate", 0.4, "--out", "run"),
+        ("evaluate", "run", source),
+        ("calibrate", "run", new, "--majority", "lung"),
+        ("evaluate", "run", source, "--false-alarms", 0.5, "--confidence", 0.5),
+        ("score", "run", new, tmp_path / "cut", "--out", "scores.csv"),
+        ("explain", "run", new, tmp_path / "cut", "--out", "explained"),
+        ("embed", "run", source, "--out", "map.svg"),
+        ("benchmark", *cohort, *study, "--runs", 1, "--out", "benchmark"),
+        ("crossval", *cohort, *study, "--folds", 2, "--out", "crossval"),
+        ("sweep", *cohort, *quick, "--method", "cae", "--lr", "0.001,0.01", "--out", "sweep"),
+        *(("report", folder) for folder in ("run", "benchmark", "crossval", "sweep")),
+    ]
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+        commands.append(("export", "run", "--out", "run.onnx", "--check", new))
+    for command in commands:
+        code, said = call(*command)
+        assert code == (SOME_FAILED if command[0] in some_failed else 0), (command, said)
+        assert_no_marker(command[0], said.encode())
+    assert_no_marker("log", caplog.text.encode())
+    written = [path for path in work.rglob("*") if path.is_file()]
+    assert len(written) > 80
+    for path in (*written, *(tmp_path / "config").iterdir()):
+        assert_no_marker("a name", str(path.relative_to(tmp_path)).encode())
+        for where, content in contents(path):
+            assert_no_marker(where, content)
