@@ -266,6 +266,28 @@ def test_a_second_call_does_nothing_and_gives_the_same_rows(done, cohort):
     assert [row["key"] for row in rows] == [job_key(job) for job in jobs]
 
 
+def test_on_one_thread_each_one_job_at_a_time_or_four_give_the_same_bytes(
+    cohort, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    stop_workers()  # who count the cores as before
+    jobs = benchmark_jobs([cohort], ["cae", "conocc", "ocsvm", "lrt"], settings=QUICK, runs=2)
+    for workers in (1, 4):
+        do(jobs, tmp_path / str(workers), workers=workers)
+        write_tables(tmp_path / str(workers))
+    stop_workers()
+    one, four = (
+        {str(p.relative_to(tmp_path / n)): p.read_bytes() for p in (tmp_path / n).rglob("*.*")}
+        for n in ("1", "4")
+    )
+    assert one.keys() == four.keys()
+    kinds = ("model.safetensors", "scores.csv", "history.csv", "benchmark.md", "benchmark.csv")
+    compared = [name for name in one if name.endswith(kinds)]
+    assert len(compared) == 3 * 8 + 2
+    for name in compared:
+        assert one[name] == four[name], name
+
+
 def test_a_changed_parameter_is_a_new_job_and_the_old_rows_stay(done, cohort):
     before = rows_of(done)
     do(benchmark_jobs([cohort], ["cae"], settings={**QUICK, "epochs": [2]}, runs=1), done)
