@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, wait
@@ -279,7 +280,10 @@ def _processes(workers: int) -> Iterator[_Pool]:
         )
 
     try:
-        yield _Pool(workers, executor)
+        with warnings.catch_warnings():
+            # Of one that was idle for its 60 seconds while others were at work, from loky's thread.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
+            yield _Pool(workers, executor)
     except BaseException:
         # By a SIGTERM first, on which training saves its state.
         mine = [p for p in multiprocessing.active_children() if p.name.startswith("LokyProcess")]
