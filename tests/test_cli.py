@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves behind, how it ends."""
 
 import csv
+import gc
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from conocc import load, load_cohort
-from conocc.cli import INTERRUPTED, SOME_FAILED, app
+from conocc.cli import INTERRUPTED, SOME_FAILED, app, main
 from made_cohorts import make_folder
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
@@ -253,6 +254,18 @@ def test_an_interrupt_says_how_to_go_on(folder, tmp_path, monkeypatch):
     code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
     assert code == INTERRUPTED
     assert "same command" in said
+
+
+def test_an_interrupt_before_a_command_is_reached_is_a_sentence(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("conocc.cli.app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main()
+    gc.unfreeze()
+    assert end.value.code == INTERRUPTED
+    assert "same command" in capsys.readouterr().err
 
 
 def test_a_study_shows_how_far_it_has_read_its_cohort(folder, tmp_path, caplog):
