@@ -25,9 +25,11 @@ FLOATS = ["f2", "f4", "f8"]
 
 
 def readable(kind: str) -> dict[str, float]:
-    """What hypothesis may draw of this kind: finite, and within float32."""
-    finite = {"allow_nan": False, "allow_infinity": False} if kind in FLOATS else {}
-    return {**finite, "min_value": -1e38, "max_value": 1e38} if kind == "f8" else finite
+    """What hypothesis may draw of this kind: finite, and no larger than is read."""
+    if kind not in FLOATS:
+        return {}
+    bounds = {} if kind == "f2" else {"min_value": -(2.0**99), "max_value": 2.0**99}
+    return {"allow_nan": False, "allow_infinity": False, **bounds}
 
 
 def pillow(image, file_format, **options) -> bytes:

@@ -22,6 +22,7 @@ from conocc.pseudonyms import hide, pseudonym
 from conocc.readers import Reading
 from made_cohorts import make_folder
 from made_dicom import STORAGE, dicom, element
+from reused_workers import stop_workers
 from test_cli import SOME_FAILED, call
 
 RNG = np.random.default_rng(0)
@@ -296,6 +297,7 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
 def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, monkeypatch, caplog):
     """Images of ten patients whose names, and those of their folders, are the marker's."""
     caplog.set_level(logging.DEBUG)
+    stop_workers()  # of other tests, whose pseudonyms have another key
     told = every_text_tag(0x00100020)
     source, new, work = tmp_path / "source", tmp_path / "new", tmp_path / "work"
     work.mkdir()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from conocc import load, load_cohort, scoring
@@ -20,6 +19,7 @@ from conocc.beside import beside
 from conocc.run import fit_run, make_detector
 from conocc.scoring import score_files
 from made_cohorts import make_folder, write_image
+from reused_workers import stop_workers
 
 # Files in the order of the listing; those of a name that begins with "bad" cannot be read.
 NAMES = [
@@ -327,10 +327,6 @@ def test_another_command_does_not_mix_with_an_unfinished_one(
 
 
 # --- workers -----------------------------------------------------------------------------------
-
-
-def stop_workers() -> None:
-    get_reusable_executor(max_workers=1).shutdown(wait=True, kill_workers=True)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from joblib.externals.loky import get_reusable_executor
 
 from conocc import engines
 from conocc import study as studies
@@ -31,6 +30,7 @@ from conocc.study import (
 )
 from conocc.tables import write_tables
 from made_cohorts import make_folder
+from reused_workers import stop_workers
 
 SMALL = {"epochs": 1, "channels": (2,)}
 QUICK = {name: [value] for name, value in SMALL.items()}
@@ -82,10 +82,6 @@ def deadly(tmp_path_factory):
         patch.setattr(conocc.methods, "__path__", [*conocc.methods.__path__, str(folder)])
         yield
         stop_workers()
-
-
-def stop_workers() -> None:
-    get_reusable_executor(max_workers=1).shutdown(wait=True, kill_workers=True)
 
 
 @pytest.fixture(scope="module")
