@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from conocc import incoming, training
 from conocc.beside import beside, here
 from conocc.incoming import list_images
 from conocc.readers import Reading
@@ -93,3 +94,7 @@ def test_no_process_stays(items, tmp_path):
     with processes(2, tmp_path / "blocks", items) as read:
         told(read, items)
     wait_for(lambda: not [p for p in workers() if p not in before])
+
+
+def test_a_block_that_is_read_is_a_block_of_the_network():
+    assert incoming.BLOCK == training.BLOCK

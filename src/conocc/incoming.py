@@ -41,7 +41,7 @@ logger = logging.getLogger("conocc")
 
 Item = tuple[str, Fetch]
 
-BLOCK = 64  # images that `load_images` gives out together
+BLOCK = 64  # images that are read together, and scored: `conocc.training.BLOCK`, without torch
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,12 @@ from conocc.decoding import ahead
 from conocc.engines import Task, check_engine, do_all, threads_of
 from conocc.files import held, write_csv, write_json
 from conocc.formats.nifti import is_slice_name
-from conocc.incoming import Block, Item, Part, list_images, shards, told_paths
+from conocc.incoming import BLOCK, Block, Item, Part, list_images, shards, told_paths
 from conocc.listing import shown
 from conocc.methods import load
 from conocc.progress import bar
 from conocc.readers import Reading
 from conocc.run import SCORE_COLUMNS, model_path
-from conocc.training import BLOCK
 from conocc.volumes import VOLUME_COLUMNS, by_volume, check_top
 
 SHARD_FORMAT = 1
