@@ -13,6 +13,7 @@ ROOMS = [
     {"_version"},
     {
         "equations",
+        "lesions",
         "networks",
         "metrics",
         "phantoms",
@@ -22,7 +23,7 @@ ROOMS = [
         "residuals",
         "markup",
     },
-    {"readers", "calibration", "placements", "resampling"},
+    {"readers", "calibration", "placements", "resampling", "alignment"},
     {"engines", "listing", "squares", "intervals", "intake", "model_file", "pseudonyms", "typeset"},
     {"archives", "patients", "splits", "cache", "training", "shares"},
     {"layouts", "detector", "decisions"},

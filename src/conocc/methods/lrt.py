@@ -1,16 +1,20 @@
 r"""LRT: compact and descriptive at once, by a likelihood ratio over all that is known of an image.
 
 The successor of the paper's method, in this package. *Compact*: one Gaussian of the majority class
-over a description of the image. *Descriptive*: the directions of that Gaussian count by how far
-synthetic lesions, made from majority images alone, move an image along them. Where the paper
-scores by the residual's sum, the description holds the profile of the residual over place, scale
-and direction, of an autoencoder that has not seen the image, beside the image's own.
+over a description of the image, which is first moved to where the others are and given more of
+their tones, so that position and exposure do not make the class wide. *Descriptive*: the
+directions of that Gaussian count by how far synthetic lesions, made from majority images alone,
+move an image along them. Where the paper scores by the residual's sum, the description holds the
+profile of the residual over place, scale and direction, of an autoencoder that has not seen the
+image, beside the image's own.
 
-Under the majority class, whitened descriptions are :math:`y \sim N(0, I)`; with a lesion,
-:math:`y \sim N(0, I + \varepsilon B)`, where B is the second moment of the lesions' displacements.
-The score is twice the log of the ratio of the two densities, up to a constant:
+Under the majority class, whitened descriptions are :math:`y \sim N(0, I)`; with lesions of strength
+ε, :math:`y \sim N(0, I + \varepsilon B)`, where B is the second moment of the lesions'
+displacements. How strong a lesion is, nobody knows: the score is the derivative of twice the log
+of the ratio of the two densities at ε = 0, up to a constant, which is the most powerful test of
+faint ones:
 
-.. math:: s = y^T (I - (I + \varepsilon B)^{-1}) y
+.. math:: s = y^T B y
 
 Letters: n images, c channels, h and w pixels, d features of a description, p pixels and r
 components of an autoencoder, k folds; ``x`` images, ``z`` descriptions, ``y`` whitened ones.
@@ -24,13 +28,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import ShrunkCovariance
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conocc.alignment import Alignment
 from conocc.detector import OneClassDetector
+from conocc.lesions import LESIONS, Change, with_lesion
 from conocc.methods.profile import (
     SMALLEST_ENERGY,
     SMALLEST_VARIANCE,
@@ -52,79 +58,30 @@ COMPONENTS = 32
 IMAGES_A_COMPONENT = 8  # at least: what fewer images span is noise
 LARGEST_SIDE = 64  # that an autoencoder sees
 LESIONED = 500  # training images at most that are given lesions
-STRENGTH = 0.1  # ε; of lesions, beside the majority's own variance of 1
+SHRINKAGE = 0.2  # of the covariance, towards that of independent features
+DARKEST = 0.005  # rank among the pixels, as a share; below it, and above its like, all are alike
 SMALLEST_DEVIATION = 1e-6
-
-
-# --- lesions -----------------------------------------------------------------------------------
-
-
-def _between(low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(*shape)
-
-
-def _sign(n: int) -> Tensor:
-    return torch.where(torch.rand(n, 1, 1, 1) < 0.5, -1.0, 1.0)
-
-
-def _smooth(x: Tensor, side: int) -> Tensor:
-    """Average over a square of odd `side`; (n, c, h, w) -> the same."""
-    return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="replicate"), side, stride=1)
-
-
-def lesion_masks(n: int, h: int, w: int) -> Tensor:
-    """Draw one to three soft ellipses for each image; -> (n, 1, h, w) in [0, 1].
-
-    Centres lie within the middle 80 % of a side, half axes are 6 to 35 % of it.
-    """
-    y, x = ((torch.arange(side) + 0.5) / side for side in (h, w))
-    across, down = _between(0.1, 0.9, 2, n, 3, 1, 1)
-    a, b = _between(0.06, 0.35, 2, n, 3, 1, 1)
-    angle = _between(0, torch.pi, n, 3, 1, 1)
-    x, y = x - across, y[:, None] - down
-    along, aside = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
-    ellipses = torch.sigmoid(6 * (1 - torch.hypot(along / a, aside / b)))
-    drawn = torch.arange(3) < torch.randint(1, 4, (n, 1))
-    return (ellipses * drawn[..., None, None]).amax(1, keepdim=True)
-
-
-def shaded(x: Tensor) -> Tensor:
-    """Change to brighter or darker, by 0.2 to 1.5 deviations of an image."""
-    return _sign(len(x)) * _between(0.2, 1.5, len(x), 1, 1, 1) * torch.ones_like(x)
-
-
-def detailed(x: Tensor) -> Tensor:
-    """Change to a blurred or sharpened image."""
-    detail = x - _smooth(x, max(3, (min(x.shape[2:]) // 16) | 1))
-    return _sign(len(x)) * _between(0.3, 1, len(x), 1, 1, 1) * detail
-
-
-def replaced(x: Tensor) -> Tensor:
-    """Change to another image of the batch, moved by up to a third of a side."""
-    down, across = (int(torch.randint(-(s // 3), s // 3 + 1, ())) for s in x.shape[2:])
-    return torch.roll(x.roll(1, 0), (down, across), (2, 3)) - x
-
-
-def grained(x: Tensor) -> Tensor:
-    """Change by noise, 0.2 to 0.8 deviations strong, of one to five pixels' grain."""
-    noise = torch.randn_like(x)
-    grains = torch.stack([noise, 3 * _smooth(noise, 3), 5 * _smooth(noise, 5)])
-    chosen = grains[torch.randint(3, (len(x),)), torch.arange(len(x))]
-    return _between(0.2, 0.8, len(x), 1, 1, 1) * chosen
-
-
-Change = Callable[[Tensor], Tensor]
-LESIONS: tuple[Change, ...] = (shaded, detailed, replaced, grained)
-
-
-def with_lesion(x: Tensor, lesion: Change) -> Tensor:
-    """Change each image within soft ellipses of its own; (n, c, h, w) -> the same."""
-    return x + lesion_masks(len(x), *x.shape[2:]) * lesion(x)
 
 
 def mirrored(x: Tensor) -> Tensor:
     """Turn left to right; (n, c, h, w) -> the same."""
     return x.flip(-1)
+
+
+def toned(x: Tensor) -> Tensor:
+    """Give each image tones half its own and half the Gaussian's; (n, c, h, w) -> the same.
+
+    Half way from an intensity to the one that its rank has in a Gaussian of the image's mean and
+    deviation: how a film was exposed counts for half, what is brighter than what stays.
+    """
+    rows = x.flatten(1).contiguous()
+    ranked = rows.sort(1).values
+    below, upto = (torch.searchsorted(ranked, rows, right=right) for right in (False, True))
+    share = (below + upto).to(x) / (2 * rows.shape[1])
+    gaussian = torch.special.ndtri(share.clamp(DARKEST, 1 - DARKEST))
+    mean = rows.mean(1, keepdim=True)
+    deviation = (rows - mean).square().mean(1, keepdim=True).sqrt()
+    return ((rows + mean + deviation * gaussian) / 2).reshape(x.shape)
 
 
 # --- description -------------------------------------------------------------------------------
@@ -203,7 +160,7 @@ def residual_profile(residual: Tensor, pairs: Tensor) -> Tensor:
 
 
 class Description(nn.Module):
-    """All that is known of an image, in numbers; its autoencoders are learned.
+    """All that is known of an image, in numbers; its alignment and autoencoders are learned.
 
     The autoencoders are linear: the principal components of the training images, which no other
     linear one of their width betters (Baldi and Hornik, Neural Networks 1989). Each of the first
@@ -217,6 +174,7 @@ class Description(nn.Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
+        self.alignment = Alignment(shape)
         self.sides = tuple(min(side, LARGEST_SIDE) for side in shape[1:])
         p = self.sides[0] * self.sides[1]
         self.register_buffer("pairs", gabor_pairs())
@@ -224,7 +182,7 @@ class Description(nn.Module):
         self.register_buffer("components", torch.zeros(FOLDS + 1, p, COMPONENTS))
 
     def small(self, x: Tensor) -> Tensor:
-        """Give what the autoencoders see; (n, c, h, w) -> (n, p)."""
+        """Give what the autoencoders see of toned images; (n, c, h, w) -> (n, p)."""
         return cell_means(x.mean(1, keepdim=True), *self.sides).flatten(1)
 
     def learn(self, k: int, v: np.ndarray, seed: int) -> None:
@@ -241,13 +199,14 @@ class Description(nn.Module):
         return (v - self.mean[k]) @ self.components[k]
 
     def residual(self, x: Tensor, k: int) -> Tensor:
-        """Give what autoencoder `k` leaves of images; (n, c, h, w) -> (n, 1, at most 64, 64)."""
+        """Give what autoencoder `k` leaves of toned images; -> (n, 1, at most 64, 64)."""
         v = self.small(x)
         left = v - self.mean[k] - self.bottleneck(v, k) @ self.components[k].T
         return left.reshape(-1, 1, *self.sides)
 
     def forward(self, x: Tensor, folds: Sequence[int] = range(FOLDS)) -> Tensor:
-        """Describe images, by the residuals of the autoencoders of `folds`; -> (n, d)."""
+        """Describe aligned images, by the residuals of the autoencoders of `folds`; -> (n, d)."""
+        x = toned(x)
         residuals = [residual_profile(self.residual(x, k), self.pairs) for k in folds]
         parts = [
             described(x.mean(1, keepdim=True), self.pairs),
@@ -260,24 +219,23 @@ class Description(nn.Module):
 
 
 def fit_ratio(gaussian: Gaussian, z: np.ndarray, moved: Sequence[np.ndarray]) -> None:
-    r"""Fit the ratio's quadratic form to descriptions (n, d) and displacements, each (m, d).
+    r"""Fit the score's quadratic form to descriptions (n, d) and displacements, each (m, d).
 
     The Gaussian's matrix W is made such that :math:`\lVert (z - \mu) W \rVert^2` is the score:
-    the whitened axes, turned to the eigenvectors of B and scaled by the roots of
-    :math:`\varepsilon b / (1 + \varepsilon b)` for its eigenvalues b. Each kind of lesion is
-    taken to be as strong as the others: its second moment has a mean eigenvalue of 1. Without
-    displacements nothing is known of lesions, and the score is the Mahalanobis distance.
+    the whitened axes, turned to the eigenvectors of B and scaled by the roots of its eigenvalues.
+    Each kind of lesion is taken to be as strong as the others: its second moment has a mean
+    eigenvalue of 1. Without displacements nothing is known of lesions, and the score is the
+    squared Mahalanobis distance. The covariance is that of standardised features, shrunk.
     """
     deviation = z.std(0)
     scale = np.where(deviation > SMALLEST_DEVIATION, deviation, 1.0)
-    variances, axes = np.linalg.eigh(LedoitWolf().fit(z / scale).covariance_)
+    covariance = ShrunkCovariance(shrinkage=SHRINKAGE).fit(z / scale).covariance_
+    variances, axes = np.linalg.eigh(covariance)
     floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
     matrix = axes / np.sqrt(np.maximum(variances, floor)) / scale[:, None]
     if moved:
-        moments = [second_moment(kind @ matrix) for kind in moved]
-        b, turned = np.linalg.eigh(np.mean(moments, axis=0))
-        b = STRENGTH * np.maximum(b, 0)
-        matrix = matrix @ turned * np.sqrt(b / (1 + b))
+        b, turned = np.linalg.eigh(np.mean([second_moment(kind @ matrix) for kind in moved], 0))
+        matrix = matrix @ turned * np.sqrt(np.maximum(b, 0))
     gaussian.mean.copy_(torch.from_numpy(z.mean(0)))
     gaussian.whitening.copy_(torch.from_numpy(matrix))
 
@@ -311,16 +269,18 @@ def _sees_images(self: LRT) -> bool:
 class LRT(OneClassDetector):
     """Likelihood ratio of the majority class to the same with synthetic lesions.
 
-    Compact: one Gaussian, with the covariance of Ledoit and Wolf, of all that is known of a
-    majority image: its `Profile`, the energy on a finer grid, quantiles of its intensities,
-    correlations of its texture maps, where it falls in the bottleneck of a linear autoencoder, and
-    the profile of the residual over place, scale and direction. The residuals of training images
-    are of autoencoders that have not seen them; new images have the mean over all folds. Training
-    images count as they are and mirrored left to right.
+    Compact: one Gaussian, its covariance shrunk by a fifth, of all that is known of a majority
+    image: its `Profile`, the energy on a finer grid, quantiles of its intensities, correlations of
+    its texture maps, where it falls in the bottleneck of a linear autoencoder, and the profile of
+    the residual over place, scale and direction. The residuals of training images are of
+    autoencoders that have not seen them; new images have the mean over all folds. Training images
+    count as they are and mirrored left to right. Images are first moved onto the mean of the
+    training images, where these are of one anatomy (`conocc.alignment.Alignment`), and given tones
+    half their own.
 
-    Descriptive: up to 500 training images are given four kinds of lesions (shading, blurring or
-    sharpening, a piece of another image, grain), and a direction of the Gaussian counts by how far
-    they move an image along it.
+    Descriptive: up to 500 training images are given five kinds of lesions (shading, blurring or
+    sharpening, a piece of another image, grain, haze), and a direction of the Gaussian counts by
+    how far they move an image along it.
 
     Colour images are described by their mean over channels, and the profile of each. Feature
     vectors have no lesions: their score is the squared Mahalanobis distance.
@@ -337,7 +297,7 @@ class LRT(OneClassDetector):
     Attributes
     ----------
     description_ : Description
-        Filters and linear autoencoders; not for vectors.
+        Alignment, filters and linear autoencoders; not for vectors.
     gaussian_ : Gaussian
         Mean of the training descriptions, and the matrix of the ratio's quadratic form.
 
@@ -349,6 +309,10 @@ class LRT(OneClassDetector):
     (8,)
     """
 
+    _no_graph = (
+        "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
+        "either. Deploy it with this package, by `conocc score`."
+    )
     batch_size = BLOCK  # `fit` hands it to `train`, which is not called here
 
     def __init__(
@@ -378,7 +342,10 @@ class LRT(OneClassDetector):
             fit_ratio(self.gaussian_, rows_of(X, np.arange(len(X)), lambda x: x), [])
             return
         fold = torch.randperm(len(X)).numpy() % FOLDS
-        small = rows_of(X, np.arange(len(X)), self.description_.small).astype(np.float32)
+        every = np.arange(len(X))
+        alignment = self.description_.alignment
+        alignment.learn(torch.cat([alignment.small(x) for x, _ in X.blocks()])[: len(X)])
+        small = rows_of(X, every, self._small).astype(np.float32)
         for k in range(FOLDS + 1):
             self.description_.learn(k, small[fold != k], self.seed_)
         z, moved = self._describe(X, fold)
@@ -394,10 +361,9 @@ class LRT(OneClassDetector):
         z = np.empty((2 * n, len(self.gaussian_.mean)))
         moved: list[list[np.ndarray]] = [[] for _ in LESIONS]
         for k in np.unique(fold):
-            unseen = partial(self.description_, folds=[k])
-            changed = partial(self._changed, X.normalize, k)
+            changed = partial(self._changed, k)
             mine = np.flatnonzero(fold == k)
-            z[mine] = rows_of(X, mine, unseen)
+            z[mine] = rows_of(X, mine, lambda x, k=k: self.description_(self._aligned(x), [k]))
             z[n + mine] = rows_of(X, mine, partial(changed, mirrored))
             mine = np.intersect1d(mine, with_lesions)
             for kind, lesion in zip(moved, LESIONS, strict=True):
@@ -406,21 +372,37 @@ class LRT(OneClassDetector):
                     kind.append(rows_of(X, mine, lesioned) - z[mine])
         return z, [np.concatenate(kind) for kind in moved]
 
-    def _changed(self, normalize: Change, k: int, change: Change, x: Tensor) -> Tensor:
+    def _normalized(self, x: Tensor) -> Tensor:
+        return self._normalization(x.device)(x).float()
+
+    def _aligned(self, x: Tensor) -> Tensor:
+        aligned: Tensor = self.description_.alignment(x)
+        return aligned if aligned is x else self._normalized(aligned)
+
+    def _small(self, x: Tensor) -> Tensor:
+        small: Tensor = self.description_.small(toned(self._aligned(x)))
+        return small
+
+    def _changed(self, k: int, change: Change, x: Tensor) -> Tensor:
         # Drawn on the CPU, so that a seed draws the same lesions everywhere.
-        changed = change(x.cpu()).to(x.device)
-        described: Tensor = self.description_(normalize(changed).float(), [k])
+        changed = change(self._aligned(x).cpu()).to(x.device)
+        described: Tensor = self.description_(self._normalized(changed), [k])
+        return described
+
+    def _described(self, x: Tensor) -> Tensor:
+        described: Tensor = self.description_(self._aligned(x)) if x.ndim == 4 else x
         return described
 
     def _score(self, x: Tensor) -> Tensor:
-        score: Tensor = self.gaussian_(self.description_(x) if x.ndim == 4 else x)
+        score: Tensor = self.gaussian_(self._described(x))
         return score
 
     def _embed(self, x: Tensor) -> Tensor:
-        return self.gaussian_.whitened(self.description_(x) if x.ndim == 4 else x).float()
+        return self.gaussian_.whitened(self._described(x)).float()
 
     @available_if(_sees_images)  # type: ignore[untyped-decorator]  # scikit-learn has no types
     def _reconstruct(self, x: Tensor) -> Tensor:
-        residuals = [self.description_.residual(x, k) for k in range(FOLDS)]
-        residual = torch.stack(residuals).mean(0)
-        return x - F.interpolate(residual, x.shape[2:], mode="bilinear")
+        aligned = toned(self._aligned(x))
+        residuals = [self.description_.residual(aligned, k) for k in range(FOLDS)]
+        residual = F.interpolate(torch.stack(residuals).mean(0), x.shape[2:], mode="bilinear")
+        return x - self.description_.alignment.back(residual, x)
