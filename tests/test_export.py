@@ -17,8 +17,6 @@ from conocc.methods import METHODS, method_class
 from conocc.residuals import ResidualScale
 from test_cli import call
 
-# LRT's score magnifies the rounding of float32: with a graph that is right, it is refused.
-TOLERANCES = {"lrt": 1e-2}
 EXPORTED = [name for name in METHODS if not method_class(name)._no_graph]
 
 
@@ -37,22 +35,18 @@ def metadata(path):
     return {key: json.loads(value) for key, value in about.items()}
 
 
-def test_all_methods_but_one_can_be_exported():
-    assert set(METHODS) - set(EXPORTED) == {"anogan"}
+def test_all_methods_but_two_can_be_exported():
+    assert set(METHODS) - set(EXPORTED) == {"anogan", "lrt"}
 
 
 @pytest.mark.parametrize("name", EXPORTED)
-def test_the_graph_gives_score_and_residual_of_raw_images(
-    name, raw, tmp_path, capfd, recwarn, monkeypatch
-):
+def test_the_graph_gives_score_and_residual_of_raw_images(name, raw, tmp_path, capfd, recwarn):
     """On batches of any size, in silence, and with no word of where it was made."""
-    tolerance = TOLERANCES.get(name, 1e-4)
-    monkeypatch.setattr(export, "TOLERANCE", tolerance)
     fitted = quick(name).fit(raw[:12])
     path = tmp_path / "model.onnx"
     parity = export_onnx(fitted, path)
     assert (parity.images, parity.of) == (16, "phantoms")
-    assert parity.score < tolerance
+    assert parity.score < 1e-4
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
     assert b"export.py" not in path.read_bytes()
@@ -66,7 +60,7 @@ def test_the_graph_gives_score_and_residual_of_raw_images(
         score, *residual = session.run(None, {"image": new})
         expected = fitted.anomaly_score(new)
         assert score.dtype == np.float32
-        assert np.allclose(score, expected, tolerance, tolerance * np.abs(expected).max())
+        assert np.allclose(score, expected, 1e-4, 1e-4 * np.abs(expected).max())
         if hasattr(fitted, "reconstruct"):
             known = fitted.normalized(new) - fitted.reconstruct(new)
             assert np.allclose(residual[0], known, atol=1e-4)

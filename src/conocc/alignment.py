@@ -1,4 +1,4 @@
-"""Images moved onto the mean of the majority, where its images are of one anatomy.
+r"""Images moved onto the mean of the majority, where its images are of one anatomy.
 
 A film is taken higher or lower, from nearer or farther, a little turned; none of it is disease.
 Each image is moved, scaled and turned so that it agrees best with a template, the mean of the
@@ -6,7 +6,7 @@ training images, by Gauss and Newton's method with the gradients of Malis, *Impr
 control using efficient second-order minimization techniques* (ICRA 2004), under a penalty on how
 far: it minimises, over five numbers p,
 
-.. math:: \\overline{(T - W_p x)^2} + \\lambda \\lVert p \\rVert^2
+.. math:: \overline{(T - W_p x)^2} + \lambda \lVert p \rVert^2
 
 Patches of tissue have no anatomy in common: their mean says nothing, and to move them would take
 away what they differ in. So images are moved only where that takes away enough of the variance
@@ -54,9 +54,7 @@ def moved_back(x: Tensor, p: Tensor) -> Tensor:
     across, down, wider, higher, turn = p.unbind(1)
     a, d = 1 + wider, 1 + higher
     scale = a * d + turn * turn
-    rows = torch.stack(
-        [d, -turn, turn * down - d * across, turn, a, -turn * across - a * down], 1
-    )
+    rows = torch.stack([d, -turn, turn * down - d * across, turn, a, -turn * across - a * down], 1)
     return _sampled(x, (rows / scale[:, None]).reshape(-1, 2, 3))
 
 
@@ -66,7 +64,7 @@ def _sampled(x: Tensor, affine: Tensor) -> Tensor:
 
 
 def slopes(x: Tensor) -> Tensor:
-    """Derivatives of images by p at 0; (n, 1, a, b) -> (n, a·b, 5)."""
+    """Derive images by p, at 0; (n, 1, a, b) -> (n, a·b, 5)."""
     a, b = x.shape[2:]
     down, across = (
         torch.gradient(x[:, 0], dim=dim)[0] * (side / 2) for dim, side in ((1, a), (2, b))
@@ -91,7 +89,8 @@ class Alignment(nn.Module):
 
     def small(self, x: Tensor) -> Tensor:
         """Give what is compared with the template; (n, c, h, w) -> (n, 1, a, b)."""
-        coarse = F.adaptive_avg_pool2d(x.mean(1, keepdim=True), self.template.shape[2:])
+        a, b = self.template.shape[2:]
+        coarse = F.adaptive_avg_pool2d(x.mean(1, keepdim=True), (a, b))
         return standardised(smooth(coarse, 3))
 
     def learn(self, small: Tensor) -> None:

@@ -1,11 +1,11 @@
-"""LRT: its ratio against two densities, its lesions and maps by hand, its folds unseen."""
+"""LRT: its score against two densities, its maps and tones by hand, its folds unseen."""
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm, rankdata
 from shadings import shadings
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import ShrunkCovariance
 from sklearn.metrics import roc_auc_score
 
 from conftest import quick
@@ -26,7 +26,7 @@ def seeded():
 # --- the ratio ----------------------------------------------------------------------------------
 
 
-def test_score_is_twice_the_log_ratio_of_two_densities():
+def test_score_is_the_slope_of_twice_the_log_ratio_of_two_densities():
     """With a constant: of the majority's Gaussian, and of the same with lesions of strength ε."""
     z = RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 3)) + 7
     moved = [RNG.normal(size=(90, 3)) * [5, 1, 0], RNG.normal(size=(80, 3)) * [0, 0, 2]]
@@ -34,7 +34,7 @@ def test_score_is_twice_the_log_ratio_of_two_densities():
     lrt.fit_ratio(gaussian, z, moved)
 
     scale = z.std(0)
-    covariance = LedoitWolf().fit(z / scale).covariance_
+    covariance = ShrunkCovariance(shrinkage=0.2).fit(z / scale).covariance_
     values, vectors = np.linalg.eigh(covariance)
     whiten = np.diag(1 / scale) @ vectors @ np.diag(values**-0.5)
     effect = np.zeros((3, 3))
@@ -42,19 +42,23 @@ def test_score_is_twice_the_log_ratio_of_two_densities():
         second = (kind @ whiten).T @ (kind @ whiten)
         effect += second / second.trace() * 3 / 2
     unwhiten = np.linalg.inv(whiten)
-    majority = multivariate_normal(z.mean(0), unwhiten.T @ unwhiten)
-    lesioned = multivariate_normal(z.mean(0), unwhiten.T @ (np.eye(3) + 0.1 * effect) @ unwhiten)
+
+    def log_density(strength):
+        covariance = unwhiten.T @ (np.eye(3) + strength * effect) @ unwhiten
+        return multivariate_normal(z.mean(0), covariance).logpdf(new)
+
     new = RNG.normal(size=(20, 3)) * 9
-    ratio = 2 * (lesioned.logpdf(new) - majority.logpdf(new))
+    slope = (log_density(1e-5) - log_density(-1e-5)) / 1e-5
     score = gaussian(torch.from_numpy(new)).numpy()
-    assert np.allclose(score - score[0], ratio - ratio[0], rtol=1e-8)
+    assert np.allclose(score - score[0], slope - slope[0], rtol=1e-5)
 
 
 def test_vectors_are_scored_by_the_mahalanobis_distance():
     fitted = quick("lrt").fit(VECTORS[:40])
     seen = fitted.normalized(VECTORS).astype(np.float64)
-    oracle = LedoitWolf().fit(seen[:40])
-    assert np.allclose(fitted.anomaly_score(VECTORS), oracle.mahalanobis(seen), rtol=1e-4)
+    scale = seen[:40].std(0)
+    oracle = ShrunkCovariance(shrinkage=0.2).fit(seen[:40] / scale)
+    assert np.allclose(fitted.anomaly_score(VECTORS), oracle.mahalanobis(seen / scale), rtol=1e-4)
     assert not hasattr(fitted, "reconstruct")
 
 
@@ -66,52 +70,24 @@ def test_what_never_varied_does_not_count():
     assert float(near[1] - near[0]) < 0.01
 
 
-# --- lesions ------------------------------------------------------------------------------------
+def test_tones_are_half_an_images_own_and_half_a_gaussians():
+    """Of distinct pixels, and between their extremes, which are no rarer than one in 200."""
+    x = RNG.exponential(size=(2, 1, 20, 30)) * 3 + 5
+    ranked = norm.ppf((rankdata(x.reshape(2, -1), axis=1) - 0.5) / 600).clip(
+        *norm.ppf([0.005, 0.995])
+    )
+    rows = x.reshape(2, -1)
+    expected = (rows + rows.mean(1, keepdims=True) + rows.std(1, keepdims=True) * ranked) / 2
+    found = lrt.toned(torch.from_numpy(x)).numpy()
+    assert np.allclose(found.reshape(2, -1), expected, atol=1e-6)
 
 
-def test_masks_cover_a_part_of_each_image_softly():
-    masks = lrt.lesion_masks(200, 40, 48)
-    assert masks.shape == (200, 1, 40, 48)
-    assert masks.min() >= 0
-    assert masks.max() <= 1
-    covered = (masks > 0.5).float().mean((1, 2, 3))
-    # The largest ellipse is π · 0.35² = 38 % of an image, and there are at most three.
-    assert covered.max() <= 1
-    assert 0.05 < covered.mean() < 0.6
-    assert len(covered.unique()) > 100
-
-
-@pytest.mark.parametrize("change", lrt.LESIONS)
-def test_every_kind_of_lesion_changes_every_image_and_its_like_in_another_way(change):
-    x = torch.from_numpy(RNG.normal(size=(8, 3, 20, 24))).float()
-    before = x.clone()
-    first, second = lrt.with_lesion(x, change), lrt.with_lesion(x, change)
-    assert torch.equal(x, before)
-    assert ((first - x).abs().amax((1, 2, 3)) > 0.05).all()
-    assert not torch.equal(first, second)
-
-
-def test_detail_is_what_smoothing_takes_away():
-    """A ramp has none inside; beside a lone bright pixel it is a ninth of it, to either side."""
-    ramp = torch.arange(16.0).expand(1, 1, 16, 16)
-    assert torch.allclose(lrt.detailed(ramp)[..., 2:-2], torch.zeros(12), atol=1e-5)
-    spot = torch.zeros(1, 1, 16, 16)
-    spot[0, 0, 8, 8] = 9.0
-    changed = lrt.detailed(spot)[0, 0]
-    # 9 − 1 in the middle and 0 − 1 beside it, whatever the strength.
-    assert float(changed[8, 8] / changed[8, 9]) == pytest.approx(-8)
-
-
-def test_a_shade_is_even():
-    changed = lrt.shaded(torch.from_numpy(RNG.normal(size=(50, 1, 16, 16))))
-    assert (changed.amax((1, 2, 3)) == changed.amin((1, 2, 3))).all()
-    assert (changed > 0).any()
-    assert (changed < 0).any()
-
-
-def test_a_replaced_piece_is_of_another_image():
-    x = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 16, 16)
-    assert (x + lrt.replaced(x))[:, 0, 0, 0].tolist() == [3, 0, 1, 2]
+def test_equal_pixels_have_equal_tones():
+    """A black background is no ramp in the order in which its pixels come."""
+    x = torch.zeros(1, 2, 8, 8)
+    x[..., 4:] = torch.rand(1, 2, 8, 4)
+    assert len(lrt.toned(x)[..., :4].unique()) == 1
+    assert torch.equal(lrt.toned(torch.full((2, 1, 8, 8), 7.0)), torch.full((2, 1, 8, 8), 7.0))
 
 
 # --- description --------------------------------------------------------------------------------
@@ -163,6 +139,15 @@ def test_autoencoders_are_the_principal_components():
     assert torch.allclose(left, torch.zeros(1), atol=1e-4)
 
 
+def posed(n: int, down: np.ndarray) -> np.ndarray:
+    """Draw a bright ellipse with a dark one in it on 40 pixels, `down` pixels below the middle."""
+    y, x = np.mgrid[:40, :40] - 19.5
+    y = y[None] - down[:, None, None]
+    body = 1 / (1 + np.exp(4 * (np.hypot(x / 14, y / 10) - 1) * 4))
+    hole = 1 / (1 + np.exp(4 * (np.hypot((x - 5) / 4, y / 5) - 1) * 4))
+    return body - 0.6 * hole + 0.05 * RNG.normal(size=(n, 40, 40))
+
+
 # --- method -------------------------------------------------------------------------------------
 
 
@@ -196,10 +181,36 @@ def test_reconstruction_leaves_what_the_autoencoders_cannot_see():
     """Their mean residual, at its own size where an image is no larger than they see."""
     X = RNG.normal(size=(30, 24, 24)).cumsum(1).cumsum(2)
     fitted = quick("lrt").fit(X)
-    x = torch.from_numpy(fitted.normalized(X[:2]))
+    fitted.description_.alignment.wanted.fill_(False)
+    x = lrt.toned(torch.from_numpy(fitted.normalized(X[:2])))
     residuals = [fitted.description_.residual(x, k) for k in range(3)]
     left = fitted.normalized(X[:2]) - fitted.reconstruct(X[:2])
     assert np.allclose(left, torch.stack(residuals).mean(0), atol=1e-5)
+
+
+def test_a_residual_is_shown_where_it_is_in_the_image_as_it_was_given():
+    """A bright spot in an image that lies lower than the others."""
+    fitted = quick("lrt").fit(posed(60, RNG.normal(size=60) * 2))
+    assert fitted.description_.alignment.wanted
+    low = posed(1, np.array([4.0]))
+    spotted = low.copy()
+    spotted[0, 20:23, 30:33] += 2
+    left = fitted.normalized(spotted) - fitted.reconstruct(spotted)
+    row, column = np.unravel_index(left[0, 0].argmax(), left.shape[2:])
+    assert abs(row - 21) <= 1
+    assert abs(column - 31) <= 1
+
+
+def test_where_an_image_lies_is_no_anomaly_where_all_are_of_one_anatomy():
+    """An image shifted by an eighth of a side scores like others; without alignment it does not."""
+    fitted = quick("lrt").fit(posed(100, RNG.normal(size=100) * 2))
+    assert fitted.description_.alignment.wanted
+    usual = fitted.anomaly_score(posed(50, np.zeros(50)))
+    shifted = posed(50, np.full(50, 5.0))
+    assert roc_auc_score(np.repeat([0, 1], 50), np.r_[usual, fitted.anomaly_score(shifted)]) < 0.9
+    fitted.description_.alignment.wanted.fill_(False)
+    usual = fitted.anomaly_score(posed(50, np.zeros(50)))
+    assert roc_auc_score(np.repeat([0, 1], 50), np.r_[usual, fitted.anomaly_score(shifted)]) > 0.95
 
 
 def test_embedding_has_the_score_for_its_squared_length(images):
@@ -228,4 +239,4 @@ def test_training_images_count_mirrored_too(images, monkeypatch):
     assert len(seen["z"]) == 40
     given, mirror = seen["z"][:, 64:80].reshape(2, 20, 4, 4)
     assert np.allclose(given[..., ::-1], mirror, atol=1e-5)
-    assert [len(kind) for kind in seen["moved"]] == [20] * 4
+    assert [len(kind) for kind in seen["moved"]] == [20] * 5

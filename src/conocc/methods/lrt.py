@@ -81,7 +81,8 @@ def toned(x: Tensor) -> Tensor:
     gaussian = torch.special.ndtri(share.clamp(DARKEST, 1 - DARKEST))
     mean = rows.mean(1, keepdim=True)
     deviation = (rows - mean).square().mean(1, keepdim=True).sqrt()
-    return ((rows + mean + deviation * gaussian) / 2).reshape(x.shape)
+    half: Tensor = (rows + mean + deviation * gaussian) / 2
+    return half.reshape(x.shape)
 
 
 # --- description -------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ class LRT(OneClassDetector):
         for k in np.unique(fold):
             changed = partial(self._changed, k)
             mine = np.flatnonzero(fold == k)
-            z[mine] = rows_of(X, mine, lambda x, k=k: self.description_(self._aligned(x), [k]))
+            z[mine] = rows_of(X, mine, partial(self._unseen, k))
             z[n + mine] = rows_of(X, mine, partial(changed, mirrored))
             mine = np.intersect1d(mine, with_lesions)
             for kind, lesion in zip(moved, LESIONS, strict=True):
@@ -382,6 +383,10 @@ class LRT(OneClassDetector):
     def _small(self, x: Tensor) -> Tensor:
         small: Tensor = self.description_.small(toned(self._aligned(x)))
         return small
+
+    def _unseen(self, k: int, x: Tensor) -> Tensor:
+        described: Tensor = self.description_(self._aligned(x), [k])
+        return described
 
     def _changed(self, k: int, change: Change, x: Tensor) -> Tensor:
         # Drawn on the CPU, so that a seed draws the same lesions everywhere.
