@@ -310,6 +310,21 @@ def test_a_damaged_model_is_refused_in_one_sentence(fitted, tmp_path):
         assert len(str(refused.value)) < 500
 
 
+def test_a_model_of_another_revision_of_its_method_is_named(fitted, tmp_path, monkeypatch):
+    """What this version of the method would not have made is not read as if it were."""
+    path = tmp_path / "model.safetensors"
+    fitted.save(path)
+    monkeypatch.setattr(type(fitted), "revision", fitted.revision + 1)
+    with pytest.raises(ValueError, match=f"is of revision {fitted.revision - 1} of"):
+        type(fitted).load(path)
+
+
+def test_a_checkpoint_of_another_revision_is_none(fitted, monkeypatch):
+    identity = fitted._checkpoint("c").identity
+    monkeypatch.setattr(type(fitted), "revision", fitted.revision + 1)
+    assert fitted._checkpoint("c").identity != identity
+
+
 def test_a_model_of_a_newer_format_is_named(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr("conocc.model_file.MODEL_FORMAT", 99)
     fitted.save(tmp_path / "model")

@@ -215,6 +215,15 @@ def test_a_default_written_out_and_the_device_change_no_key(cohort):
     assert job_key(Job("cae", cohort, "benchmark", {"lr": 1e-4, "device": "cpu"})) == plain
 
 
+def test_what_another_revision_of_a_method_made_is_not_taken_for_this_ones(cohort, monkeypatch):
+    """While rows of a first revision keep the key that they were made with."""
+    first = job_key(Job("cae", cohort, "benchmark"))
+    monkeypatch.setattr("conocc.CAE.revision", 2)
+    assert job_key(Job("cae", cohort, "benchmark")) != first
+    monkeypatch.setattr("conocc.CAE.revision", 1)
+    assert job_key(Job("cae", cohort, "benchmark")) == first
+
+
 def test_the_content_decides_and_not_the_place(cohort, tmp_path):
     import shutil
 

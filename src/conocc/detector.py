@@ -122,6 +122,10 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
 
+    # One more each time that the same parameters, seed and images come to give other numbers, so
+    # that no model, checkpoint or row of a study is taken for what this version would make.
+    revision: ClassVar[int] = 1
+
     # A sentence that says why the score is no graph of tensor operations, where it is none.
     _no_graph: ClassVar[str] = ""
 
@@ -373,7 +377,11 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "params": {**self.get_params(), "random_state": self.seed_, **NEUTRAL},
             # Sorted: in the order of attributes a loaded detector would differ from a fitted one.
             "values": dict(sorted({**values, "reading_": reading or self.reading_}.items())),
-            "versions": {"conocc": __version__, "torch": torch.__version__},
+            "versions": {
+                "conocc": __version__,
+                "torch": torch.__version__,
+                "method": self.revision,
+            },
         }
         write_model(path, header, tensors)
 
@@ -386,12 +394,19 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is damaged, of another program, another class, or a newer format.
+            If it is damaged, of another program, class or revision of it, or a newer format.
         """
         header, tensors = read_model(path)
         if header["class"] != cls.__name__:
             raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
         try:
+            revision = header["versions"].get("method", 1)
+            if revision != cls.revision:
+                raise ValueError(
+                    f"it is of revision {revision} of {cls.__name__}, this version of conocc "
+                    f"({__version__}) computes revision {cls.revision}; fit it again, or read it "
+                    f"with conocc {header['versions'].get('conocc')}"
+                )
             self = cls(**_params_from_json(header["params"]))
             # A model of an earlier version has neither.
             self._forget_calibration()
@@ -559,6 +574,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         hidden = {"device", "verbose", "random_state", "contamination"}
         params = {k: v for k, v in self.get_params().items() if k not in hidden}
         data = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
+        if self.revision > 1:
+            params["revision"] = self.revision
         identity = {"class": type(self).__name__, **params, "seed": self.seed_, "images": data}
         return Checkpoint(Path(path), identity)
 

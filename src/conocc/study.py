@@ -30,7 +30,7 @@ from conocc.cohort import Cohort
 from conocc.engines import Task, check_engine, do_all, threads_of
 from conocc.files import held, write_json
 from conocc.loading import load_cohort
-from conocc.methods import METHODS
+from conocc.methods import METHODS, method_class
 from conocc.phantoms import PHANTOMS
 from conocc.protocol import folds
 from conocc.run import FREE_PARAMETERS, evaluate_run, fit_run, make_detector, read_run, versions
@@ -239,10 +239,12 @@ def forget_cohorts() -> None:
 
 def job_key(job: Job) -> str:
     """Hash all that decides a job's row; the cohort is loaded for it."""
+    revision = method_class(job.method).revision
     decisive = {
         "format": RESULT_FORMAT,
         "method": job.method,
         "params": job.detector_params(),
+        **({"revision": revision} if revision > 1 else {}),  # rows of first revisions keep theirs
         "protocol": job.protocol,
         "rule": job.rule,
         "group": job.group,

@@ -310,6 +310,7 @@ class LRT(OneClassDetector):
     (8,)
     """
 
+    revision = 2
     _no_graph = (
         "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
         "either. Deploy it with this package, by `conocc score`."
