@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from benchmarks import contestants, operations, readings, training
+import torch
+from benchmarks import ablation, contestants, operations, readings, training
 from benchmarks.__main__ import written
 from benchmarks.contest import Contestant, compete, table
 from torch.nn import BatchNorm2d
 
-from conocc import load_cohort
+from conocc import LRT, load_cohort
+from conocc.methods import lrt
 from conocc.networks import Autoencoder
 from made_cohorts import make_folder
 
@@ -108,3 +110,29 @@ def test_readings_build_what_they_say(cohort):
     assert sum(isinstance(module, BatchNorm2d) for module in normalised) == 5
     biases = fitted("Keras's start").network_.autoencoder.encoder.out.bias
     assert biases.abs().max() < 0.01
+
+
+def test_an_ablation_begins_with_the_method_as_it_is_and_names_each_part(cohort):
+    found = dict(ablation.variations(cohort, 0))
+    train, test = (cohort.where(split=split).images for split in ("train", "test"))
+    whole = LRT(random_state=0).fit(train).anomaly_score(test)
+    assert np.allclose(found["nothing"], whole, rtol=1e-3)
+    assert set(ablation.FAMILIES) - set(found) == {"colour"}
+    changed = [name for name, score in found.items() if not np.allclose(score, whole, rtol=1e-3)]
+    # Files of noise have no anatomy, so that nothing is aligned.
+    assert set(found) - set(changed) == {"nothing", "alignment"}
+
+
+def test_features_are_named_by_their_family():
+    """Quantiles rise, and correlations are within −1 and 1."""
+    description = lrt.Description((3, 32, 32))
+    names = ablation.families(description, (3, 32, 32))
+    assert (names == "profile").sum() == 4 * 80
+    assert (names == "colour").sum() == 3 * 4 * 80
+    assert (names == "quantiles").sum() == 3 * 21
+    x = torch.rand(2, 3, 32, 32)
+    z = description(x)
+    ranked = z[:, torch.from_numpy(names == "quantiles")].reshape(2, 3, 21)
+    assert (ranked.diff(dim=2) >= 0).all()
+    within = z[:, torch.from_numpy(names == "correlations")]
+    assert within.abs().max() <= 1 + 1e-5
