@@ -63,13 +63,38 @@ def started_as_keras(autoencoder: Autoencoder) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def as_keras_and_normalised(autoencoder: Autoencoder) -> None:
+    """Start as Keras does, with batch normalisation."""
+    started_as_keras(autoencoder)
+    batch_normalised(autoencoder)
+
+
+def every_second(x: np.ndarray) -> np.ndarray:
+    """Halve the sides of images by taking every second pixel, which no filter precedes."""
+    return np.ascontiguousarray(x[..., ::2, ::2])
+
+
+def in_twos(x: np.ndarray) -> np.ndarray:
+    """Halve the sides of images by means of 2×2 pixels."""
+    n, c, h, w = x.shape
+    means: np.ndarray = x.reshape(n, c, h // 2, 2, w // 2, 2).mean((3, 5))
+    return means
+
+
 @dataclass(frozen=True)
 class Variation:
-    """ConOCC with other `params`, a network that `rebuild` changed, or another Adam's ε."""
+    """ConOCC with other `params`, a network that `rebuild` changed, or another Adam's ε.
+
+    Or images that are read at twice the size, and halved by `halve`.
+    """
 
     params: Mapping[str, Any] = field(default_factory=dict)
     rebuild: Callable[[Autoencoder], None] = lambda autoencoder: None
     eps: float = 1e-8
+    halve: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+TOGETHER = {"con_reduction": "mean", "batch_size": 32}
 
 
 VARIATIONS = {
@@ -96,6 +121,13 @@ VARIATIONS = {
     "twice as wide": Variation({"channels": (32, 64, 128)}),
     "4 features": Variation({"bottleneck": 4}),
     "32 features": Variation({"bottleneck": 32}),
+    "every second pixel": Variation(halve=every_second),
+    "means of 2×2 pixels": Variation(halve=in_twos),
+    # The promising ones together, and the same without the constraint.
+    "L_con averaged, batches of 32": Variation(TOGETHER),
+    "no constraint, batches of 32": Variation({**TOGETHER, "gamma": 0}),
+    "those, Keras's start, batch normalisation": Variation(TOGETHER, as_keras_and_normalised),
+    "no constraint, likewise": Variation({**TOGETHER, "gamma": 0}, as_keras_and_normalised),
 }
 
 
@@ -114,18 +146,20 @@ def detector(variation: Variation, **params: Any) -> ConOCC:
 
 
 def measured(cohort: Cohort, name: str, seed: int, epochs: int) -> tuple[Any, ...]:
-    """Fit one variation and give its line."""
+    """Fit one variation and give its line; `cohort` is of twice the size where it halves images."""
     variation = VARIATIONS[name]
     train, test = cohort.where(split="train"), cohort.where(split="test")
+    halve = variation.halve or (lambda x: x)
+    X, new = halve(train.images), halve(test.images)
     one = detector(variation, epochs=epochs, random_state=seed)
     with mock.patch("conocc.methods.conocc.adam", functools.partial(adam, eps=variation.eps)):
-        one.fit(train.images)
+        one.fit(X)
     area = auc_interval(
         test.minority,
-        one.anomaly_score(test.images),
+        one.anomaly_score(new),
         patient=test.patient if test.patients_known else None,
     )
-    z, seen = one.embed(test.images), one.embed(train.images)
+    z, seen = one.embed(new), one.embed(X)
     there = Embedding(
         train=seen,
         test=z,
@@ -142,19 +176,23 @@ def main() -> None:
     """Write the lines."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readings", description=__doc__)
     parser.add_argument("cohort")
-    parser.add_argument("--size", type=int)
+    parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--majority", action="append")
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", action="append", choices=VARIATIONS, help="these variations")
     given = parser.parse_args()
+    names = given.only or list(VARIATIONS)
     cohort = load_cohort(given.cohort, size=given.size, majority=given.majority)
+    twice = cohort
+    if any(VARIATIONS[name].halve for name in names):
+        twice = load_cohort(given.cohort, size=2 * given.size, majority=given.majority)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(HEADS)
     fits = Parallel(given.jobs, return_as="generator")(
-        delayed(measured)(cohort, name, seed, given.epochs)
-        for name, seed in product(given.only or VARIATIONS, range(given.seeds))
+        delayed(measured)(twice if VARIATIONS[name].halve else cohort, name, seed, given.epochs)
+        for name, seed in product(names, range(given.seeds))
     )
     for line in fits:
         writer.writerow(line)

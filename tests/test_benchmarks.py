@@ -87,7 +87,7 @@ def test_numbers_stand_to_the_right():
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
     make_folder(folder, *[f"{label}/{i}.png" for label in "ab" for i in range(10)])
-    return load_cohort(folder, majority="a", cache=False)
+    return load_cohort(folder, size=32, majority="a", cache=False)
 
 
 @pytest.mark.parametrize("name", readings.VARIATIONS)
@@ -95,6 +95,12 @@ def test_every_reading_of_the_paper_trains_and_is_measured(name, cohort):
     line = dict(zip(readings.HEADS, readings.measured(cohort, name, 0, 2), strict=True))
     assert 0 <= float(line["low"]) <= float(line["AUC"]) <= float(line["high"]) <= 1
     assert float(line["spread"]) > 0
+
+
+def test_images_are_halved_by_pixels_and_by_means():
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    assert readings.every_second(x)[0, 0].tolist() == [[0, 2], [8, 10]]
+    assert readings.in_twos(x)[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
 
 
 def test_readings_build_what_they_say(cohort):
