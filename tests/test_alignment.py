@@ -98,6 +98,16 @@ def test_images_are_moved_where_that_takes_enough_of_their_variance(left, wanted
     assert bool(alignment.wanted) is wanted
 
 
+def test_images_do_not_move_where_nothing_tells_how_far():
+    """Upright stripes look the same wherever they are along themselves."""
+    across = torch.linspace(0, 9, 32).sin().expand(20, 1, 32, 32)
+    x = moved(standardised(across), moves(20, 0.1) * torch.tensor([1.0, 0, 0, 0, 0]))
+    p = fitted(x).found(fitted(x).small(x))
+    assert p[:, 1].abs().max() < 1e-3
+    assert p[:, 3].abs().max() < 1e-3
+    assert p[:, 0].std() > 0.01
+
+
 @pytest.mark.parametrize("value", [0.0, 5.0])
 def test_constant_images_stay(value):
     x = torch.full((4, 1, 20, 20), value)
