@@ -344,6 +344,16 @@ def test_a_header_cannot_ask_for_more_memory_than_its_file_fills(images, tmp_pat
         conocc.load(path)
 
 
+def test_a_model_of_images_without_pixels_is_refused(images, tmp_path):
+    path = tmp_path / "model"
+    conocc.CAE(epochs=1, bottleneck=2, channels=(2,)).fit(images).save(path)
+    header, tensors = read_model(path)
+    header["values"]["input_shape_"][0] = 0
+    write_model(path, header, tensors)
+    with pytest.raises(ValueError, match=r"its images are of shape \(0, "):
+        conocc.load(path)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no model"):
         conocc.load(tmp_path / "model.safetensors")

@@ -53,6 +53,14 @@ def test_a_newer_format_is_refused(tmp_path):
         Embedding.load(tmp_path / "new.npz")
 
 
+@pytest.mark.parametrize("number", [np.array(b"1\n2"), np.array([1, 1]), np.array(1.5)])
+def test_a_format_that_is_no_number_is_refused_in_one_line(number, tmp_path):
+    np.savez(tmp_path / "odd.npz", format=number)
+    with pytest.raises(ValueError, match="its format is") as refused:
+        Embedding.load(tmp_path / "odd.npz")
+    assert "\n" not in str(refused.value)
+
+
 def test_a_gallery_of_an_earlier_version_has_a_scale_of_its_own(tmp_path):
     arrays = {k: v for k, v in vars(gallery()).items() if k != "residual_scale"}
     np.savez(tmp_path / "old.npz", format=np.array(1), **arrays)

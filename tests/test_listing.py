@@ -111,6 +111,7 @@ def test_missing_and_oversized_files_are_named(tmp_path, monkeypatch):
     [
         ("", "no head line"),
         ("path,path\na,b\n", "names a column twice"),
+        ('"p\na","p\na"\na,b\n', r"names a column twice: p\\na, p\\na"),
         ("path,label\na\n", r"line 2: 1 cells, where the head line has 2"),
         (b"path\n\xff\n", "not a text file in UTF-8"),
         ("path\n" + "x" * 200_000 + "\n", r"line 2: field larger than"),
@@ -123,6 +124,7 @@ def test_broken_tables_are_refused(tmp_path, text, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         read_table(table)
     assert "'m.csv'" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_tables_keep_line_numbers(tmp_path):

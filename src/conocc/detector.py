@@ -413,6 +413,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             self.residual_scale_ = None
             for name, value in header["values"].items():
                 setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
+            if min(self.input_shape_) < 1:
+                raise ValueError(f"its images are of shape {self.input_shape_}")
             self._validate_params()
             with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
                 with torch.device("meta"):  # a header must not ask for more memory than its file

@@ -21,6 +21,7 @@ import numpy as np
 
 from conocc.cohort import Cohort
 from conocc.files import replacing
+from conocc.listing import shown
 from conocc.residuals import ResidualScale, scale_of
 
 EVIDENCE_FORMAT = 1
@@ -214,9 +215,10 @@ def _read(path: Path, names: set[str], later: Set[str] = frozenset()) -> dict[st
     try:
         # Opened here, since NumPy leaves a damaged archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if file["format"] > EVIDENCE_FORMAT:
-                newer = f"its format is {file['format']}, this version reads {EVIDENCE_FORMAT}"
-                raise ValueError(newer)
+            form = file["format"]
+            if form.shape or form.dtype.kind not in "iu" or form > EVIDENCE_FORMAT:
+                newer = f"its format is {form}, this version reads {EVIDENCE_FORMAT}"
+                raise ValueError(shown(newer))
             return {name: file[name] for name in names - (later - set(file.files))}
     except FileNotFoundError:
         raise

@@ -215,7 +215,7 @@ def list_manifest(where: Path) -> Listing:
     if not {"path", "label"} <= set(columns):
         raise ValueError(
             f"'{name}' must have the columns path and label, and may have split and patient. "
-            f"It has {', '.join(columns)}."
+            f"It has {', '.join(map(shown, columns))}."
         )
     if not rows:
         raise ValueError(f"'{name}' lists no images.")
@@ -239,7 +239,7 @@ def list_manifest(where: Path) -> Listing:
             f"({len(missing)} of {count(len(rows), 'file')} missing)."
         )
     unknown = [column for column in columns if column not in MANIFEST_COLUMNS]
-    notes = [f"Columns of '{name}' not used: {', '.join(unknown)}."] if unknown else []
+    notes = [f"Columns of '{name}' not used: {', '.join(map(shown, unknown))}."] if unknown else []
     return of_files("a manifest", where.parent, entries, name=where.stem, notes=notes)
 
 

@@ -292,7 +292,8 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
             if not any(columns):
                 raise ValueError(f"'{name}' has no head line that names its columns.")
             if len(set(columns)) < len(columns):
-                raise ValueError(f"'{name}' names a column twice: {', '.join(columns)}.")
+                named = ", ".join(map(shown, columns))
+                raise ValueError(f"'{name}' names a column twice: {named}.")
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue

@@ -181,7 +181,7 @@ def by_table(
     if column is None or "patient" not in columns:
         raise ValueError(
             f"'{shown(table.name)}' must have a column 'file' or 'path', and a column 'patient'. "
-            f"It has {', '.join(columns)}."
+            f"It has {', '.join(map(shown, columns))}."
         )
     patients: dict[str, str] = {}
     for line, row in rows:
