@@ -239,6 +239,8 @@ def interrupted(folder: Path, moments: Sequence[float]) -> bool:
 
 def main() -> int:
     """Run the command."""
+    # A shell that started this in the background has it ignored, also by all that this starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=10_000)
