@@ -145,13 +145,15 @@ def detector(variation: Variation, **params: Any) -> ConOCC:
 # --- what comes of it ----------------------------------------------------------------------------
 
 
-def measured(cohort: Cohort, name: str, seed: int, epochs: int) -> tuple[Any, ...]:
+def measured(
+    cohort: Cohort, name: str, seed: int, epochs: int, interval: int = 60
+) -> tuple[Any, ...]:
     """Fit one variation and give its line; `cohort` is of twice the size where it halves images."""
     variation = VARIATIONS[name]
     train, test = cohort.where(split="train"), cohort.where(split="test")
     halve = variation.halve or (lambda x: x)
     X, new = halve(train.images), halve(test.images)
-    one = detector(variation, epochs=epochs, random_state=seed)
+    one = detector(variation, epochs=epochs, interval=interval, random_state=seed)
     with mock.patch("conocc.methods.conocc.adam", functools.partial(adam, eps=variation.eps)):
         one.fit(X)
     area = auc_interval(
@@ -179,6 +181,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--majority", action="append")
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--interval", type=int, default=60, help="T")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", action="append", choices=VARIATIONS, help="these variations")
@@ -191,7 +194,9 @@ def main() -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(HEADS)
     fits = Parallel(given.jobs, return_as="generator")(
-        delayed(measured)(twice if VARIATIONS[name].halve else cohort, name, seed, given.epochs)
+        delayed(measured)(
+            twice if VARIATIONS[name].halve else cohort, name, seed, given.epochs, given.interval
+        )
         for name, seed in product(names, range(given.seeds))
     )
     for line in fits:
