@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from conftest import quick
-from conocc import ConOCC, training
+from conocc import ConOCC, equations, training
 from conocc.training import BLOCK, Batches, Stage, train
 
 PROGRAM = """
@@ -83,6 +83,43 @@ def test_an_interrupt_saves_and_the_same_fit_goes_on_from_there(
         quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
     resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
     assert steps == 6 * 3, "a step was done twice or left out"
+    assert resumed.history_ == unbroken.history_
+    for a, b in zip(
+        unbroken.network_.state_dict().values(),
+        resumed.network_.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("update", [1, 2])
+def test_an_interrupt_of_an_update_of_the_center_does_not_wait_for_its_end(
+    update, images, tmp_path, monkeypatch
+):
+    """Of all images' features not one more is computed, and the same fit goes on from there."""
+    params = {"epochs": 6, "interval": 2, "batch_size": 8}
+    unbroken = quick("conocc", **params).fit(images)
+    original, updates, features = equations.center, 0, []
+
+    def interrupting(blocks):
+        nonlocal updates
+        updates += 1
+        if updates == update:
+            signal.raise_signal(signal.SIGINT)
+        features.append(0)
+        return original(kept(z) for z in blocks)
+
+    def kept(z):
+        features[-1] += 1
+        return z
+
+    monkeypatch.setattr(equations, "center", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
+    assert features[-1] == 0
+    assert not training._signals
+    resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
+    assert updates == 4  # before epochs 0, 2 and 4, one of them twice
     assert resumed.history_ == unbroken.history_
     for a, b in zip(
         unbroken.network_.state_dict().values(),

@@ -82,9 +82,14 @@ class Batches:
 
 
 def apply(function: Callable[[Tensor], Tensor], X: Batches) -> Iterator[Tensor]:
-    """Yield ``function(block)`` for all blocks of `X`, without gradients: the one scoring loop."""
+    """Yield ``function(block)`` for all blocks of `X`, without gradients: the one scoring loop.
+
+    Within `train`, before an epoch, it ends at the first block after Ctrl-C.
+    """
     keep_pages()
     for block, n in X.blocks():
+        if _signals and threading.current_thread() is threading.main_thread():
+            raise _StoppedBeforeAnEpoch
         with torch.no_grad():
             rows = function(block)[:n]
         yield rows
@@ -170,15 +175,21 @@ def train(
     done = sum(stage.epochs for stage in stages[: at.stage]) + at.epoch
     saved = time.monotonic()
     with _caught() as caught, bar("Training", total, verbose=verbose, done=done) as advance:
-        for _ in _steps(stages, X, batch_size, at, advance):
-            due = time.monotonic() - saved >= SAVE_EVERY_S
-            if checkpoint and (due or caught):
+        try:
+            for _ in _steps(stages, X, batch_size, at, advance):
+                due = time.monotonic() - saved >= SAVE_EVERY_S
+                if checkpoint and (due or caught):
+                    checkpoint.save(stages, at)
+                    saved = time.monotonic()
+                if caught:
+                    break
+        except _StoppedBeforeAnEpoch:
+            if checkpoint:
                 checkpoint.save(stages, at)
-                saved = time.monotonic()
-            if caught:
-                break
     if caught:
-        _stop(caught[0], stages, at, checkpoint)
+        number = caught[0]
+        caught.clear()
+        _stop(number, stages, at, checkpoint)
     return at.history
 
 
@@ -253,17 +264,26 @@ def keep_pages() -> None:
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
+class _StoppedBeforeAnEpoch(BaseException):
+    """A signal came while all images were looked at, of which the epoch will look again."""
+
+
+_signals: list[int] = []  # that the `train` of the main thread has received
+
+
 @contextmanager
 def _caught() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT instead of dying of them, where Python lets us."""
-    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        yield []
         return
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in signals}
+    before = {s: signal.signal(s, lambda number, _: _signals.append(number)) for s in signals}
     try:
-        yield received
+        yield _signals
+    except BaseException:
+        _signals.clear()
+        raise
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
