@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,11 @@ def data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("CONOCC_DATA names no folder of real images")
     return Path(folder)
+
+
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """Have torch draw the same numbers in each test, and the next one none of them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

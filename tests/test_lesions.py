@@ -9,11 +9,7 @@ from conocc import lesions
 RNG = np.random.default_rng(5)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_masks_cover_a_part_of_each_image_softly():

@@ -60,6 +60,16 @@ def _written(path):
     return path.stat().st_mtime_ns if path.exists() else None
 
 
+def assert_same_fit(resumed, unbroken):
+    assert resumed.history_ == unbroken.history_
+    for a, b in zip(
+        unbroken.network_.state_dict().values(),
+        resumed.network_.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("schedule", ["alternate", "joint"])
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 13])
 def test_an_interrupt_saves_and_the_same_fit_goes_on_from_there(
@@ -83,13 +93,7 @@ def test_an_interrupt_saves_and_the_same_fit_goes_on_from_there(
         quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
     resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
     assert steps == 6 * 3, "a step was done twice or left out"
-    assert resumed.history_ == unbroken.history_
-    for a, b in zip(
-        unbroken.network_.state_dict().values(),
-        resumed.network_.state_dict().values(),
-        strict=True,
-    ):
-        assert torch.equal(a, b)
+    assert_same_fit(resumed, unbroken)
 
 
 @pytest.mark.parametrize("update", [1, 2])
@@ -120,13 +124,7 @@ def test_an_interrupt_of_an_update_of_the_center_does_not_wait_for_its_end(
     assert not training._signals
     resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
     assert updates == 4  # before epochs 0, 2 and 4, one of them twice
-    assert resumed.history_ == unbroken.history_
-    for a, b in zip(
-        unbroken.network_.state_dict().values(),
-        resumed.network_.state_dict().values(),
-        strict=True,
-    ):
-        assert torch.equal(a, b)
+    assert_same_fit(resumed, unbroken)
 
 
 def test_finished_stages_are_not_run_again(tmp_path, monkeypatch):

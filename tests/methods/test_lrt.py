@@ -16,11 +16,7 @@ RNG = np.random.default_rng(5)
 VECTORS = RNG.normal(size=(60, 5)) * [1, 2, 3, 4, 50] + 1000
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 # --- the ratio ----------------------------------------------------------------------------------
