@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from conocc import LRT
-from conocc.cohort import Cohort
-from conocc.intervals import auc_interval
-from conocc.lesions import LESIONS
-from conocc.loading import load_cohort
-from conocc.methods import lrt
-from conocc.methods.profile import GRID, Gaussian
+from conocc.data.cohort import Cohort
+from conocc.data.load import load_cohort
+from conocc.detectors import lrt
+from conocc.detectors.gabor_mahalanobis import GRID, Gaussian
+from conocc.detectors.lrt.synthetic_lesions import LESIONS
+from conocc.metrics.confidence_intervals import auc_interval
 
 HEADS = ("without", "seed", "AUC", "low", "high")
 # What `Description` puts one after another.

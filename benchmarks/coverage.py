@@ -20,8 +20,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.stats import norm
 
-from conocc.intervals import auc_interval, metric_interval
-from conocc.metrics import METRICS, SPECIFICITY
+from conocc.metrics.confidence_intervals import auc_interval, metric_interval
+from conocc.metrics.ranking import METRICS, SPECIFICITY
 
 BETWEEN = 0.6
 AREAS = (0.7, 0.85, 0.95)
@@ -101,7 +101,7 @@ def truths(area: float, prevalence: float) -> dict[str, float]:
     }
 
 
-def held(
+def folder_lock(
     design: Independent | Clustered, area: float, seed: int, repeats: int
 ) -> dict[str, bool | None]:
     """Draw one cohort and say of each interval whether it holds the truth; None: there is none."""
@@ -128,7 +128,9 @@ def lines(cohorts: int, repeats: int, jobs: int) -> Iterator[str]:
     with Parallel(jobs) as parallel:
         for design in DESIGNS:
             for area in AREAS:
-                each = parallel(delayed(held)(design, area, i, repeats) for i in range(cohorts))
+                each = parallel(
+                    delayed(folder_lock)(design, area, i, repeats) for i in range(cohorts)
+                )
                 shares = (
                     np.mean([one[name] for one in each if one[name] is not None]) for name in names
                 )

@@ -1,7 +1,7 @@
 """What the paper leaves unsaid, one thing at a time: ``python -m benchmarks.readings COHORT``.
 
 ConOCC with its defaults, and with one of them changed, over some seeds: AUC, how compact the
-majority is in the bottleneck (`conocc.evidence.Embedding.compactness`), and how far the features
+majority is in the bottleneck (`conocc.experiments.artifacts.Embedding.compactness`), and how far the features
 spread there in their own units, which L_con shrinks. One line of CSV a fit, as soon as it is known.
 What is no parameter of the package, since one reading of it sufficed, is built here.
 """
@@ -22,11 +22,11 @@ import numpy as np
 from joblib import Parallel, delayed
 from torch import nn
 
-from conocc.cohort import Cohort
-from conocc.evidence import Embedding
-from conocc.intervals import auc_interval
-from conocc.loading import load_cohort
-from conocc.methods.conocc import ConOCC
+from conocc.data.cohort import Cohort
+from conocc.data.load import load_cohort
+from conocc.detectors.conocc import ConOCC
+from conocc.experiments.artifacts import Embedding
+from conocc.metrics.confidence_intervals import auc_interval
 from conocc.networks import Autoencoder
 from conocc.training import adam
 
@@ -154,7 +154,7 @@ def measured(
     halve = variation.halve or (lambda x: x)
     X, new = halve(train.images), halve(test.images)
     one = detector(variation, epochs=epochs, interval=interval, random_state=seed)
-    with mock.patch("conocc.methods.conocc.adam", functools.partial(adam, eps=variation.eps)):
+    with mock.patch("conocc.detectors.conocc.adam", functools.partial(adam, eps=variation.eps)):
         one.fit(X)
     area = auc_interval(
         test.minority,

@@ -47,7 +47,7 @@ def decoded(paths: list[str], size: int, spare: int) -> np.ndarray:
 
 
 def _decoding(pool: Callable[[int], Executor], folder: Path, size: int) -> Work:
-    from conocc.readers import SPARE
+    from conocc.data.image_io.read import SPARE
 
     paths = files(folder)
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
@@ -71,7 +71,7 @@ def processes(folder: Path, size: int) -> Work:
 
 def network(folder: Path, size: int) -> Work:
     """Score arrays through the public door."""
-    from conocc.run import load_model
+    from conocc.experiments.run import load_model
 
     detector = load_model(folder / "run")
     images = decoded(files(folder), size, spare=2)
@@ -80,7 +80,7 @@ def network(folder: Path, size: int) -> Work:
 
 def conocc(folder: Path, size: int) -> Work:
     """From files to the table, as ``conocc score`` does it."""
-    from conocc.scoring import score_files
+    from conocc.experiments.inference import score_files
 
     return lambda: score_files(folder / "run", [folder / "images"], folder / "out" / "scores.csv")
 

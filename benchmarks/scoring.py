@@ -63,8 +63,8 @@ def make(files: Files, folder: Path) -> None:
     from PIL import Image
 
     from conocc import load_cohort
-    from conocc.phantoms import draw_phantom
-    from conocc.run import fit_run
+    from conocc.data.phantoms import draw_phantom
+    from conocc.experiments.run import fit_run
 
     (folder / "images").mkdir()
     drawn = draw_phantom(
@@ -87,12 +87,12 @@ def rows(contestants: dict[str, Contestant]) -> list[list[str]]:
     decoding = max(rate["threads"], rate["processes"])
     possible = 1 / (1 / decoding + 1 / rate["network"])
     written = []
-    for name, shown in NAMES.items():
+    for name, printable in NAMES.items():
         peak = max(answer["peak_mib"] for answer in contestants[name].answers)
         mib = "" if name == "processes" else f"{peak:.0f}"
-        written.append([shown, f"{rate[name]:.0f}", f"{rate[name] / rate['conocc']:.2f}", mib])
-    shown = "what decoding and network can do together"
-    written.insert(1, [shown, f"{possible:.0f}", f"{possible / rate['conocc']:.2f}", ""])
+        written.append([printable, f"{rate[name]:.0f}", f"{rate[name] / rate['conocc']:.2f}", mib])
+    printable = "what decoding and network can do together"
+    written.insert(1, [printable, f"{possible:.0f}", f"{possible / rate['conocc']:.2f}", ""])
     return written
 
 

@@ -52,13 +52,13 @@ def rows(contestants: dict[str, Contestant], side: int) -> list[list[str]]:
     machine = contestants["machine"].median("rate")
     rate = {name: contestants[name].median("rate") for name in NAMES}
     written: list[list[str]] = []
-    for name, shown in NAMES.items():
+    for name, printable in NAMES.items():
         by_keras, by_pytorch = (rate[name] / rate[peer] for peer in ("keras", "pytorch"))
         share = rate[name] * training_operations(side) / machine
         peak = max(answer["peak_mib"] for answer in contestants[name].answers)
         written.append(
             [
-                shown,
+                printable,
                 f"{rate[name]:.0f}",
                 f"{by_keras:.1f}×",
                 f"{by_pytorch:.1f}×",

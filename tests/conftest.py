@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from conocc.methods import METHODS, method_class
+from conocc.detectors import METHODS, method_class
 
 # The suite runs in as many processes as there are cores; tiny tensors gain nothing by threads.
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import tifffile
 from hypothesis.extra.numpy import array_shapes
 from PIL import Image
 
-from conocc.readers import decode
+from conocc.data.image_io.read import decode
 
 RNG = np.random.default_rng(0)
 GREY = (np.add.outer(np.arange(23) * 3, np.arange(31) * 4) + RNG.integers(0, 20, (23, 31))).astype(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conocc.evidence import Embedding, Gallery
+from conocc.experiments.artifacts import Embedding, Gallery
 
 READING = {"size": 16, "colour": "grey", "fit": "stretch"}
 METRICS = {
@@ -79,7 +79,7 @@ def write_run(folder: Path, method: str = "conocc", *, name: str = "a") -> Path:
             "method": method,
             "params": {"epochs": 2, "lr": 0.001, "random_state": 0},
             "cohort": f"cohort {name}",
-            "reading": READING,
+            "preprocessing": READING,
             "command": f"conocc fit {name}",
             "loading": {},
             "notes": [f"Made of {name}.", f"LEAK: 2 patients on more than one side ({name} …)."],
@@ -107,7 +107,7 @@ def write_row(study: Path, key: str, method: str, *, auc: float | None, **change
         "params": {"epochs": 2, "lr": 0.001, "random_state": 0},
         "cohort": "made",
         "images": "0123456789abcdef",
-        "reading": READING,
+        "preprocessing": READING,
         "protocol": "benchmark",
         "rule": None,
         "group": None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import beta, chisquare, norm
 
-from conocc.calibration import (
+from conocc.thresholds.conformal import (
     benjamini_hochberg,
     calibrate,
     one_image_a_patient,

@@ -135,7 +135,7 @@ def test_jpegs_are_read_as_the_run_read_them_by_every_command(radiographs, tmp_p
     for path, score in expected.items():
         assert float(scored[f"{radiographs.as_posix()}/{path}"]["anomaly_score"]) == score
         assert float(evaluated.get(path, {"anomaly_score": score})["anomaly_score"]) == score
-    assert ("scaled" in json.loads((run / "run.json").read_text())["reading"]) == (
+    assert ("scaled" in json.loads((run / "run.json").read_text())["preprocessing"]) == (
         option == "--scaled"
     )
 
@@ -187,7 +187,7 @@ def test_demo_ends_with_a_table_and_the_path(tmp_path):
 
 
 def test_methods_are_listed_with_one_line_each():
-    from conocc.methods import METHODS
+    from conocc.detectors import METHODS
 
     code, said = call("methods")
     assert code == 0
@@ -250,7 +250,7 @@ def test_an_interrupt_says_how_to_go_on(folder, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("conocc.run.fit_run", interrupted)
+    monkeypatch.setattr("conocc.experiments.run.fit_run", interrupted)
     code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
     assert code == INTERRUPTED
     assert "same command" in said
@@ -282,7 +282,7 @@ def test_a_full_disk_is_a_sentence(folder, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "r/model.safetensors")
 
-    monkeypatch.setattr("conocc.run.fit_run", full)
+    monkeypatch.setattr("conocc.experiments.run.fit_run", full)
     code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
     assert code == 1
     assert "No space left on device: 'r/model.safetensors'." in said
@@ -490,5 +490,5 @@ def test_a_study_reads_files_as_it_is_told(tmp_path):
     assert code == 0, said
     (about,) = (tmp_path / "s" / "jobs").glob("*/run.json")
     run = json.loads(about.read_text())
-    assert run["reading"] == {"size": 20, "colour": "grey", "fit": "pad"}
+    assert run["preprocessing"] == {"size": 20, "colour": "grey", "fit": "pad"}
     assert run["loading"]["pseudonyms"] is True

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conocc.metrics import METRICS
+from conocc.metrics.ranking import METRICS
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "coverage.py"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conocc.files import read_csv
+from conocc.io.files import read_csv
 from made_cohorts import write_image
 from test_cli import SOME_FAILED, call
 

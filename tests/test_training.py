@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(images, tmp_path, monkeypa
         target.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device")  # as safetensors says it
 
-    monkeypatch.setattr("conocc.model_file.save_file", full)
+    monkeypatch.setattr("conocc.io.safetensors.save_file", full)
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
     with pytest.raises(OSError, match="Cannot write .*checkpoint.*No space left"):
         quick("conocc").fit(images, checkpoint=path)
@@ -292,4 +292,4 @@ def test_memory_does_not_grow_with_a_mapped_cohort(tmp_path):
 
 def test_blocks_are_gathered_in_their_order():
     rows = torch.arange(10.0).reshape(5, 2)
-    assert torch.equal(training.gathered([rows[:2], rows[2:4], rows[4:]], 5), rows)
+    assert torch.equal(training.concatenated([rows[:2], rows[2:4], rows[4:]], 5), rows)

@@ -17,12 +17,12 @@ import torch
 import conocc
 from conftest import quick
 from conocc import load_cohort
-from conocc.cache import find
-from conocc.evidence import Embedding, Gallery
-from conocc.methods import load
-from conocc.readers import read_image
-from conocc.report import write_report
-from conocc.tables import read_row
+from conocc.data.cache import find
+from conocc.data.image_io.read import read_image
+from conocc.detectors import load
+from conocc.experiments.artifacts import Embedding, Gallery
+from conocc.experiments.tables import read_row
+from conocc.visualization.report import write_report
 from made_runs import write_run
 
 # Modules that run what they read, or exist to run something.

@@ -29,7 +29,14 @@ def dask_cluster(folder: Path) -> Iterator[str]:
     note = folder / "scheduler.json"
     scheduler = ["distributed.cli.dask_scheduler", "--no-dashboard", "--host", "127.0.0.1"]
     worker = ["distributed.cli.dask_worker", "--no-dashboard", "--nworkers", str(WORKERS)]
-    worker += ["--nthreads", "1", "--local-directory", str(folder), "--preload", "conocc.study"]
+    worker += [
+        "--nthreads",
+        "1",
+        "--local-directory",
+        str(folder),
+        "--preload",
+        "conocc.experiments.benchmark",
+    ]
     with ExitStack() as stack:
         log = stack.enter_context((folder / "cluster.log").open("w"))
         for command in (scheduler, worker):

@@ -95,16 +95,16 @@ CHANGES = (_flip, _flip_early, _number, _cut, _remove, _repeat, _insert, _digits
 
 
 def _image(path: Path) -> None:
-    from conocc.readers import Reading, prepare, read_image
+    from conocc.data.image_io.read import Preprocessing, prepare, read_image
 
-    prepare(read_image(path), Reading(size=16))
+    prepare(read_image(path), Preprocessing(size=16))
 
 
 def _volume(path: Path) -> None:
-    from conocc.incoming import load_images
-    from conocc.readers import Reading
+    from conocc.data.image_io.read import Preprocessing
+    from conocc.data.unlabelled import load_images
 
-    for block in load_images([path], Reading(size=16), (1, 16, 16), jobs=1):
+    for block in load_images([path], Preprocessing(size=16), (1, 16, 16), jobs=1):
         if block.errors:
             raise ValueError(block.errors[0][1])
 
@@ -136,7 +136,7 @@ def _model(path: Path) -> None:
 
 def _header(path: Path) -> None:
     """Load a model whose header says something else, under a checksum that is right."""
-    from conocc.model_file import read_model, write_model
+    from conocc.io.safetensors import read_model, write_model
 
     whole = path.parent.parent / "model.safetensors"
     _, tensors = read_model(whole)
@@ -148,25 +148,25 @@ def _header(path: Path) -> None:
 
 
 def _gallery(path: Path) -> None:
-    from conocc.evidence import Gallery
+    from conocc.experiments.artifacts import Gallery
 
     Gallery.load(path)
 
 
 def _embedding(path: Path) -> None:
-    from conocc.evidence import Embedding
+    from conocc.experiments.artifacts import Embedding
 
     Embedding.load(path)
 
 
 def _row(path: Path) -> None:
-    from conocc.tables import read_row
+    from conocc.experiments.tables import read_row
 
     read_row(path)
 
 
 def _run(path: Path) -> None:
-    from conocc.run import read_run
+    from conocc.experiments.run import read_run
 
     read_run(path.parent)
 

@@ -16,9 +16,9 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from conocc.evidence import Embedding, Gallery
-from conocc.methods.conocc import ConOCC
-from conocc.model_file import read_model
+from conocc.detectors.conocc import ConOCC
+from conocc.experiments.artifacts import Embedding, Gallery
+from conocc.io.safetensors import read_model
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (24, 32), dtype=np.uint8)

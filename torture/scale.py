@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from conocc.comparison import write_comparisons
-from conocc.metrics import METRICS
-from conocc.tables import write_tables
+from conocc.experiments.significance import write_comparisons
+from conocc.experiments.tables import write_tables
+from conocc.metrics.ranking import METRICS
 
 STOP_S = 2.0
 EVERY_S = 0.1
@@ -172,7 +172,7 @@ def make_rows(study: Path, count: int) -> None:
         row = {"format": 1, "key": f"{i:032x}", "status": "done", "error": None}
         row |= {"method": method, "label": method, "cohort": f"cohort-{i % 5}"}
         row |= {"params": {"epochs": 5, "random_state": i}, "images": "0" * 16}
-        row |= {"reading": {"size": 16}, "protocol": "benchmark", "rule": None, "group": None}
+        row |= {"preprocessing": {"size": 16}, "protocol": "benchmark", "rule": None, "group": None}
         row |= {"fold": None, "seed": i, "prevalence": 0.5, "left_out": {}, "threads": 1}
         row |= {"counts": {"majority": 8, "minority": 8, "patients": None}, "seconds": 1.0}
         row |= {"metrics": metrics, "notes": [], "versions": {}}

@@ -95,7 +95,13 @@ def _command(
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["conocc.cli", "conocc.study", "conocc.run", "conocc.tables", "conocc.methods.conocc"]
+    [
+        "conocc.cli",
+        "conocc.experiments.benchmark",
+        "conocc.experiments.run",
+        "conocc.experiments.tables",
+        "conocc.detectors.conocc",
+    ]
 )
 
 

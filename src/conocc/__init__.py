@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, Any
 from conocc._version import __version__
 
 if TYPE_CHECKING:
-    from conocc.cohort import Cohort
-    from conocc.loading import load_cohort
-    from conocc.methods import load
-    from conocc.methods.anogan import AnoGAN
-    from conocc.methods.cae import CAE
-    from conocc.methods.cocsvm import COCSVM
-    from conocc.methods.conocc import ConOCC
-    from conocc.methods.dagmm import DAGMM
-    from conocc.methods.dsvdd import DeepSVDD
-    from conocc.methods.lrt import LRT
-    from conocc.methods.ocsvm import OCSVM
-    from conocc.methods.profile import Profile
-    from conocc.methods.sae import SAE
+    from conocc.data.cohort import Cohort
+    from conocc.data.load import load_cohort
+    from conocc.detectors import load
+    from conocc.detectors.anogan import AnoGAN
+    from conocc.detectors.cae import CAE
+    from conocc.detectors.cocsvm import COCSVM
+    from conocc.detectors.conocc import ConOCC
+    from conocc.detectors.dagmm import DAGMM
+    from conocc.detectors.deep_svdd import DeepSVDD
+    from conocc.detectors.gabor_mahalanobis import GaborMahalanobis
+    from conocc.detectors.lrt.lrt import LRT
+    from conocc.detectors.ocsvm import OCSVM
+    from conocc.detectors.sae import SAE
 
 _WHERE = {
-    "CAE": "conocc.methods.cae",
-    "COCSVM": "conocc.methods.cocsvm",
-    "DAGMM": "conocc.methods.dagmm",
-    "LRT": "conocc.methods.lrt",
-    "OCSVM": "conocc.methods.ocsvm",
-    "SAE": "conocc.methods.sae",
-    "AnoGAN": "conocc.methods.anogan",
-    "Cohort": "conocc.cohort",
-    "ConOCC": "conocc.methods.conocc",
-    "DeepSVDD": "conocc.methods.dsvdd",
-    "Profile": "conocc.methods.profile",
-    "load": "conocc.methods",
-    "load_cohort": "conocc.loading",
+    "CAE": "conocc.detectors.cae",
+    "COCSVM": "conocc.detectors.cocsvm",
+    "DAGMM": "conocc.detectors.dagmm",
+    "LRT": "conocc.detectors.lrt.lrt",
+    "OCSVM": "conocc.detectors.ocsvm",
+    "SAE": "conocc.detectors.sae",
+    "AnoGAN": "conocc.detectors.anogan",
+    "Cohort": "conocc.data.cohort",
+    "ConOCC": "conocc.detectors.conocc",
+    "DeepSVDD": "conocc.detectors.deep_svdd",
+    "GaborMahalanobis": "conocc.detectors.gabor_mahalanobis",
+    "load": "conocc.detectors",
+    "load_cohort": "conocc.data.load",
 }
 
 __all__ = [
@@ -56,7 +56,7 @@ __all__ = [
     "Cohort",
     "ConOCC",
     "DeepSVDD",
-    "Profile",
+    "GaborMahalanobis",
     "__version__",
     "load",
     "load_cohort",

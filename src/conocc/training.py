@@ -27,8 +27,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from conocc.model_file import write_tensors
-from conocc.progress import Advance, bar
+from conocc.io.progress import Advance, bar
+from conocc.io.safetensors import write_tensors
 
 logger = logging.getLogger("conocc")
 
@@ -95,7 +95,7 @@ def apply(function: Callable[[Tensor], Tensor], X: Batches) -> Iterator[Tensor]:
         yield rows
 
 
-def gathered(blocks: Iterable[Tensor], n: int) -> Tensor:
+def concatenated(blocks: Iterable[Tensor], n: int) -> Tensor:
     """Copy blocks of rows (·, ...) into one tensor (n, ...), on the CPU, as they come.
 
     Kept one by one, the small blocks would lie scattered among the large ones that are freed

@@ -23,9 +23,9 @@ STOPPED = "Stopped. The same command goes on from what is saved."
 
 def printable(text: str) -> str:
     """Give a text without what would move the cursor, ring, colour, or cannot be encoded."""
-    from conocc.listing import shown
+    from conocc.data.index import printable
 
-    return "\n".join(map(shown, text.split("\n")))
+    return "\n".join(map(printable, text.split("\n")))
 
 
 class Screen(Console):

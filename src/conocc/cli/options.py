@@ -16,7 +16,7 @@ from rich.table import Table
 from conocc.cli.application import out
 
 if TYPE_CHECKING:
-    from conocc.cohort import Cohort
+    from conocc.data.cohort import Cohort
 
 CohortArgument = Annotated[
     str, typer.Argument(metavar="COHORT", help="A folder, archive or manifest, or a phantom.")
@@ -104,7 +104,7 @@ def read_cohort_as(
     patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
-    from conocc.run import read_run
+    from conocc.experiments.run import read_run
 
     loading = read_run(Path(run))["loading"]
     asked: dict[str, Any] = {
@@ -112,16 +112,16 @@ def read_cohort_as(
         "patient_regex": patient_regex or loading.get("patient_regex"),
     }
     asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**reading_of(run), **asked}
+    given: dict[str, Any] = {**preprocessing_of(run), **asked}
     return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
 
 
-def reading_of(run: str | Path) -> dict[str, Any]:
+def preprocessing_of(run: str | Path) -> dict[str, Any]:
     """Say how the images of a run were read, also where its model is older than some setting."""
-    from conocc.readers import Reading
-    from conocc.run import load_model
+    from conocc.data.image_io.read import Preprocessing
+    from conocc.experiments.run import load_model
 
-    return asdict(Reading.from_dict(load_model(run).reading_))
+    return asdict(Preprocessing.from_dict(load_model(run).preprocessing_))
 
 
 def read_cohort(
@@ -135,10 +135,10 @@ def read_cohort(
     no_cache: bool = False,
     jobs: int | None = None,
     quiet: bool = False,
-    **reading: Any,
+    **preprocessing: Any,
 ) -> Cohort:
     """Load a cohort as the options say."""
-    from conocc.loading import load_cohort
+    from conocc.data.load import load_cohort
 
     return load_cohort(
         where,
@@ -150,7 +150,7 @@ def read_cohort(
         cache=False if no_cache else cache or True,
         jobs=jobs,
         verbose=0 if quiet else 1,
-        **reading,
+        **preprocessing,
     )
 
 
@@ -167,7 +167,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 def metrics_table(title: str) -> Table:
     """Head a table with a column for each metric."""
-    from conocc.metrics import METRICS
+    from conocc.metrics.ranking import METRICS
 
     table = Table("method", title=escape(title))
     for name in METRICS:
@@ -182,7 +182,7 @@ def add_metrics(table: Table, method: str, result: dict[str, Any]) -> None:
 
 def print_tested(result: dict[str, Any]) -> None:
     """Say of what images the metrics are, and what the name of one of them leaves out."""
-    from conocc.tables import SENSITIVITY
+    from conocc.experiments.tables import SENSITIVITY
 
     counts = result["counts"]
     known = f" of {counts['patients']} patients" if counts["patients"] else ""

@@ -36,14 +36,14 @@ def embed(
 
     The features are those that 'evaluate' kept; with a COHORT they are made anew.
     """
-    from conocc.evidence import Embedding
-    from conocc.figures import feature_maps, save_figure
+    from conocc.experiments.artifacts import Embedding
+    from conocc.visualization.figures import feature_maps, save_figure
 
     cohort = None if (Path(runs[-1]) / "run.json").exists() else runs.pop()
     if not runs:
         raise ValueError(f"'{cohort}' is not a run: it has no run.json.")
     if cohort is not None:
-        from conocc.run import embed_run
+        from conocc.experiments.run import embed_run
 
         for run in runs:
             embed_run(run, read_cohort_as(run, cohort, cache, no_cache, jobs, quiet))
@@ -80,7 +80,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page on a study or a run, into its folder."""
-    from conocc.report import write_report
+    from conocc.visualization.report import write_report
 
     out.print(escape(str(write_report(folder, figures=figures))))
     if figures is not None:

@@ -48,8 +48,8 @@ def patches(
 
     Where a patch cannot be cut, errors.csv in the folder says why; the exit code is then 3.
     """
-    from conocc.decoding import threads
-    from conocc.patches import Rules, cut_patches
+    from conocc.data.decoding import threads
+    from conocc.data.patches import Rules, cut_patches
 
     made = cut_patches(
         images,

@@ -24,7 +24,7 @@ def explain(
 
     Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
     """
-    from conocc.explain import explain_files
+    from conocc.visualization.explain import explain_files
 
     done = explain_files(run, images, folder, jobs=jobs, verbose=0 if quiet else 1)
     for sentence in done.words:
@@ -58,7 +58,7 @@ def export(
     Its input are images as decoded and resized, its outputs scores and, where the method
     reconstructs, residuals. Its metadata hold threshold, calibration and how files are read.
     """
-    from conocc.export import export_run
+    from conocc.deploy.onnx import export_run
 
     parity = export_run(run, model, check or (), jobs=jobs)
     out.print(escape(parity.words()))

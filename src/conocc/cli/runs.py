@@ -38,9 +38,9 @@ from conocc.cli.options import (
     add_metrics,
     command_line,
     metrics_table,
+    preprocessing_of,
     print_tested,
     read_cohort,
-    reading_of,
     setting,
 )
 from conocc.cli.thresholds import print_calibration
@@ -54,8 +54,8 @@ def demo(
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
 ) -> None:
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
-    from conocc.figures import montage, save_figure
-    from conocc.run import evaluate_run, fit_run
+    from conocc.experiments.run import evaluate_run, fit_run
+    from conocc.visualization.figures import montage, save_figure
 
     cohort = read_cohort("phantom-mri")
     save_figure(montage(cohort), out_folder / "montage.png")
@@ -117,7 +117,7 @@ def inspect(
         scaled=scaled,
         pseudonyms=pseudonyms,
     )
-    from conocc.figures import montage, save_figure  # not before: it takes a second
+    from conocc.visualization.figures import montage, save_figure  # not before: it takes a second
 
     for note in loaded.notes:
         out.print(f"• {escape(note)}")
@@ -177,7 +177,7 @@ def fit(
     Killed, and started again with the same command, it goes on where it was.
     """
     say_start(quiet)
-    from conocc.run import fit_run, make_detector, read_run
+    from conocc.experiments.run import fit_run, make_detector, read_run
 
     command = command_line()
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
@@ -243,8 +243,8 @@ def score(
     Killed, and started again with the same command, it does what is missing.
     """
     say_start(quiet)
-    from conocc.decisions import Rule
-    from conocc.scoring import score_files
+    from conocc.experiments.inference import score_files
+    from conocc.thresholds.rules import Rule
 
     done = score_files(
         run,
@@ -288,15 +288,15 @@ def evaluate(
     that were trained or calibrated on are left out. False alarms and sensitivity are those at
     the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
     """
-    from conocc.decisions import Rule, told
-    from conocc.run import evaluate_run, read_run
+    from conocc.experiments.run import evaluate_run, read_run
+    from conocc.thresholds.rules import Rule, summary
 
     rule = Rule(false_alarms, confidence, unit, fdr)
     command = command_line()
     loading = read_run(run)["loading"]
     loaded = read_cohort(
         cohort,
-        **reading_of(run),
+        **preprocessing_of(run),
         pseudonyms=loading.get("pseudonyms", False),
         majority=majority or loading.get("majority"),
         patient_regex=patient_regex or loading.get("patient_regex"),
@@ -313,7 +313,7 @@ def evaluate(
     add_metrics(table, read_run(run)["method"], result)
     out.print(table)
     print_tested(result)
-    for sentence in told(result):
+    for sentence in summary(result):
         out.print(escape(sentence))
     for reason, number in result["left_out"].items():
         if number:
@@ -323,7 +323,7 @@ def evaluate(
 @app.command("methods")
 def list_methods() -> None:
     """List the methods, with one line and the source of each."""
-    from conocc.methods import METHODS, method_class
+    from conocc.detectors import METHODS, method_class
 
     table = Table("id", "what it is", "source", box=None)
     for name, method in METHODS.items():

@@ -34,7 +34,7 @@ from conocc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from conocc.study import Job, Loading
+    from conocc.experiments.benchmark import CohortSpec, Job
 
 CohortsArgument = Annotated[
     list[str], typer.Argument(metavar="COHORT…", help="Folders, archives, manifests or phantoms.")
@@ -91,7 +91,7 @@ def benchmark(
     Cohorts that need other options are added by a second call with the same --out.
     """
     say_start(quiet)
-    from conocc.study import benchmark_jobs
+    from conocc.experiments.benchmark import benchmark_jobs
 
     loading = _loadings(
         cohorts,
@@ -153,7 +153,7 @@ def crossval(
     Killed, and started again with the same command, it does what is missing.
     """
     say_start(quiet)
-    from conocc.study import crossval_jobs
+    from conocc.experiments.benchmark import crossval_jobs
 
     loading = _loadings(
         cohorts,
@@ -215,7 +215,7 @@ def sweep(
     Where ConOCC's λ is swept, the plain autoencoder is fitted at each λ too.
     """
     say_start(quiet)
-    from conocc.study import sweep_jobs
+    from conocc.experiments.benchmark import sweep_jobs
 
     (loading,) = _loadings(
         [cohort],
@@ -240,13 +240,13 @@ def sweep(
 
 def _loadings(
     cohorts: list[str], majority: list[str] | None, cache: Path | None, quiet: bool, **how: Any
-) -> list[Loading]:
-    from conocc.study import Loading
+) -> list[CohortSpec]:
+    from conocc.experiments.benchmark import CohortSpec
 
     named = tuple(majority) if majority else None
     kept = str(cache.resolve()) if cache else True
     how |= {"majority": named, "cache": kept, "verbose": 0 if quiet else 1}
-    return [Loading(cohort, **how) for cohort in cohorts]
+    return [CohortSpec(cohort, **how) for cohort in cohorts]
 
 
 def _names(methods: str) -> str | list[str]:
@@ -278,10 +278,10 @@ def _study(
     retry_failed: bool,
     quiet: bool,
 ) -> None:
-    from conocc.comparison import write_comparisons
-    from conocc.study import run_study
-    from conocc.tables import other_contents, read_rows, write_tables
-    from conocc.typeset import as_text
+    from conocc.experiments.benchmark import run_study
+    from conocc.experiments.significance import write_comparisons
+    from conocc.experiments.table_formats import as_text
+    from conocc.experiments.tables import other_contents, read_rows, write_tables
 
     if dry_run:
         _print_costs(jobs, study, workers)
@@ -308,7 +308,7 @@ def _study(
 
 
 def _print_costs(jobs: list[Job], study: Path, workers: int) -> None:
-    from conocc.study import costs, has_row
+    from conocc.experiments.benchmark import costs, has_row
 
     missing = [job for job in jobs if not has_row(job, study)]
     table = Table("fit", "cohort", "seed", "fold", "seconds", box=None)

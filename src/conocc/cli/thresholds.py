@@ -35,7 +35,7 @@ def calibrate(
     Only majority images count; images and patients of the run's training and test split are left
     out. 'score' and 'evaluate' then take --false-alarms and --fdr.
     """
-    from conocc.run import calibrate_run
+    from conocc.experiments.run import calibrate_run
 
     command = command_line()
     loaded = read_cohort_as(str(run), cohort, cache, no_cache, jobs, quiet, majority, patient_regex)

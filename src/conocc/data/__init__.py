@@ -1,0 +1,1 @@
+"""Cohorts: layouts, reading of images, preprocessing, patients, splits, cache, patches, phantoms."""

@@ -1,0 +1,175 @@
+"""What is marked on images: boxes from a table, or the parts of masks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+import numpy as np
+
+from conocc.data.bounding_boxes import Box, boxes_of_mask
+from conocc.data.image_io.nifti import Volume, cut, is_volume_name, volume_and_slice
+from conocc.data.image_io.pixels import Pixels
+from conocc.data.image_io.read import SUFFIXES, decode
+from conocc.data.index import (
+    ImageEntry,
+    ImageIndex,
+    count,
+    of_files,
+    printable,
+    read_file,
+    read_table,
+    walk,
+)
+from conocc.data.volumes import read_volume
+
+# Given an image's path and its shape, (h, w): its boxes, each with a label.
+Marks: TypeAlias = Callable[[str, tuple[int, int]], list[tuple[Box, str]]]
+
+INSIDE = "inside"
+BOX_COLUMNS = ("path", "x", "y", "width", "height")
+
+
+def stem(path: str) -> str:
+    """Give a path without the suffix of an image.
+
+    >>> stem("a/1.nii.gz"), stem("a/1.2.840")
+    ('a/1', 'a/1.2.840')
+    """
+    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), "")
+    return path[: len(path) - len(suffix)]
+
+
+# From a table
+
+
+def marked_by_boxes(
+    folder: Path, table: Path, *, reserved: str | None = None
+) -> tuple[ImageIndex, Marks]:
+    """List the images that a table names, and give what tells their boxes.
+
+    The table is a CSV file ``path,x,y,width,height[,label][,patient]``. No label may be the one
+    that is `reserved`.
+
+    Raises
+    ------
+    ValueError
+        If the table cannot be read, or a line is wrong: which, and why.
+    """
+    columns, rows = read_table(table)
+    name = printable(table.name)
+    if missing := [column for column in BOX_COLUMNS if column not in columns]:
+        raise ValueError(
+            f"'{name}' must have the columns {', '.join(BOX_COLUMNS)}, and may have label and "
+            f"patient. It lacks {', '.join(missing)}."
+        )
+    found: dict[str, list[tuple[Box, str]]] = {}
+    patient: dict[str, str | None] = {}
+    for line, row in rows:
+        at = f"'{name}', line {line}"
+        path = PurePosixPath(row["path"]).as_posix()
+        if not _is_inside(folder, path):
+            raise ValueError(f"{at}: there is no file '{printable(row['path'])}' in the images.")
+        if is_volume_name(path):
+            raise ValueError(
+                f"{at}: '{printable(path)}' is a volume; name one of its slices, '{printable(path)}[0]'."
+            )
+        label = row.get("label", INSIDE)
+        if label == reserved or not re.fullmatch(r"[^./\\][^/\\]*", label):
+            raise ValueError(f"{at}: the label {label!r} cannot name the class of a box.")
+        found.setdefault(path, []).append((_box(row, at), label))
+        who = row.get("patient")
+        if who == "" or patient.setdefault(path, who) != who:
+            raise ValueError(f"{at}: '{printable(path)}' needs one patient. Got {who!r}.")
+    entries = [ImageEntry(path, label="", patient=patient[path]) for path in found]
+    return of_files("boxes", folder, entries), lambda path, shape: found[path]
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    file = PurePosixPath(volume_and_slice(path)[0])
+    return ".." not in file.parts and not file.is_absolute() and (folder / file).is_file()
+
+
+def _box(row: dict[str, str], at: str) -> Box:
+    """Read a box; of one with decimals, all pixels that it touches."""
+    try:
+        x, y, width, height = (float(row[column]) for column in BOX_COLUMNS[1:])
+        left, top = math.floor(x), math.floor(y)
+        return Box(left, top, math.ceil(x + width) - left, math.ceil(y + height) - top)
+    except (ValueError, OverflowError):
+        given = ",".join(row[column] for column in BOX_COLUMNS[1:])
+        raise ValueError(f"{at}: the box must be four numbers. Got {given!r}.") from None
+
+
+# From masks
+
+_MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.IGNORECASE | re.DOTALL)
+
+
+def marked_by_masks(
+    folder: Path, masks: Path, *, axis: str, min_area: int
+) -> tuple[ImageIndex, Marks]:
+    """List the images that have masks, and give what tells their boxes.
+
+    The mask of ``x/1.png`` is ``x/1``, ``x/1_mask`` or ``x/1_mask_N``, of any format; several are
+    taken together. If both folders are the same, masks are told by their names.
+
+    Raises
+    ------
+    ValueError
+        If no image has a mask.
+    """
+    if not masks.is_dir():
+        raise ValueError(f"'{printable(masks)}' is not a folder of masks.")
+    beside = masks.resolve() == folder.resolve()
+    own: dict[str, list[str]] = {}
+    for path in walk(masks).images:
+        name = stem(path)
+        if found := _MASK.fullmatch(name):
+            own.setdefault(found[1], []).append(path)
+        elif not beside:
+            own.setdefault(name, []).append(path)
+    paths = walk(folder).images
+    if beside:
+        paths = tuple(path for path in paths if not _MASK.fullmatch(stem(path)))
+    entries = [ImageEntry(path, label="") for path in paths if stem(path) in own]
+    if not entries:
+        raise ValueError(f"No image of '{printable(folder)}' has a mask in '{printable(masks)}'.")
+    aside = len(paths) - len(entries)
+    notes = [f"{count(aside, 'image')} without a mask left aside."] if aside else []
+    # Slices of one volume come one after the other.
+    volume = lru_cache(maxsize=2)(partial(read_volume, masks))
+
+    def boxes(path: str, shape: tuple[int, int]) -> list[tuple[Box, str]]:
+        file, k = volume_and_slice(path)
+        whole = np.zeros(shape, bool)
+        for name in own[stem(file)]:
+            mask = _mask(masks, name, axis, k, volume)
+            if mask.shape[:2] != shape:
+                h, w = mask.shape[:2]
+                raise ValueError(
+                    f"its mask '{printable(name)}' has {w}x{h} pixels, where it has "
+                    f"{shape[1]}x{shape[0]}"
+                )
+            whole |= mask.reshape(*shape, -1).any(axis=-1)
+        return [(box, INSIDE) for box in boxes_of_mask(whole, min_area)]
+
+    return of_files("masks", folder, entries, notes=notes), boxes
+
+
+def _mask(
+    masks: Path, name: str, axis: str, k: int | None, volume: Callable[[str], Volume]
+) -> Pixels:
+    if is_volume_name(name) == (k is None):
+        raise ValueError(f"of the image and its mask '{printable(name)}' only one is a volume")
+    if k is None:
+        return decode(read_file(masks, name), printable(name))
+    voxels = volume(name).voxels
+    try:
+        return cut(voxels, axis, k)
+    except IndexError:
+        raise ValueError(f"its mask '{printable(name)}' has no slice {k}") from None

@@ -1,0 +1,280 @@
+"""`Cohort`: images with class, patient and side of the split.
+
+Letters: n images, c channels, h and w pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from conocc.data.decoding import pixels
+from conocc.data.image_io.read import Preprocessing
+from conocc.data.index import count, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Images = npt.NDArray[np.float32]
+Strings = npt.NDArray[np.str_]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+
+# The sides of the split, in the order in which a cohort's images lie.
+SPLITS = ("train", "calibration", "test", "unused")
+# The sides that must know nothing of the minority class.
+MAJORITY_ONLY = ("train", "calibration")
+
+
+# The cohort
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What is on more than one side of the split: patients, and byte-identical images.
+
+    Attributes
+    ----------
+    patients : tuple of str
+    images : tuple of tuple of str
+        The paths of each set of byte-identical images.
+    """
+
+    patients: tuple[str, ...]
+    images: tuple[tuple[str, ...], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.patients or self.images)
+
+    def sentences(self) -> tuple[str, ...]:
+        """Say it to people: one sentence a kind, none if there is none."""
+        said = []
+        if self.patients:
+            said.append(
+                f"LEAK: {count(len(self.patients), 'patient')} on more than one side of the "
+                f"split ({printable(self.patients[0])!r} …)."
+            )
+        if self.images:
+            first = " = ".join(f"'{printable(path)}'" for path in self.images[0])
+            said.append(
+                f"LEAK: {count(len(self.images), 'image')} byte-identical on more than one side "
+                f"of the split ({first} …)."
+            )
+        return tuple(said)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cohort:
+    """A data set, frozen: arrays of equal length, one row an image.
+
+    A loaded cohort is ordered by split, class and path, so that each side of the split is one
+    run of rows, and `where` a view that reads nothing from disk.
+
+    Parameters
+    ----------
+    name : str
+        Of a loaded cohort, as it can be printed on one line.
+    images : ndarray of float32, shape (n, c, h, w)
+        Possibly a read-only memory map.
+    minority : ndarray of bool, shape (n,)
+    patient : ndarray of str, shape (n,)
+        Where patients are not known, each image is its own, named by its path.
+    split : ndarray of str, shape (n,)
+        One of `SPLITS`. Training and calibration images are of the majority class.
+    path : ndarray of str, shape (n,)
+        Relative to the cohort's folder, with forward slashes. Where it repeats what a DICOM file
+        says of its patient, pseudonyms stand for that.
+    digest : ndarray of str, shape (n,)
+        SHA-256, in hexadecimal, of the file's bytes.
+    label : ndarray of str, shape (n,)
+        The class as the cohort names it.
+    reading : Reading
+        How the files were read.
+    patients_known : bool
+    notes : tuple of str
+        What was decided and found: sentences for people.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in length or have the wrong type or shape, a split is unknown, or a
+        minority image is in training or calibration.
+
+    Examples
+    --------
+    >>> cohort = Cohort(
+    ...     name="two",
+    ...     images=np.zeros((2, 1, 16, 16), np.float32),
+    ...     minority=np.array([False, True]),
+    ...     patient=np.array(["a", "b"]),
+    ...     split=np.array(["train", "test"]),
+    ...     path=np.array(["a.png", "b.png"]),
+    ...     digest=np.array(["00", "01"]),
+    ...     label=np.array(["good", "bad"]),
+    ...     preprocessing=Preprocessing(size=16),
+    ...     patients_known=True,
+    ...     notes=(),
+    ... )
+    >>> len(cohort), len(cohort.where(split="test"))
+    (2, 1)
+    """
+
+    name: str
+    images: Images
+    minority: Bools
+    patient: Strings
+    split: Strings
+    path: Strings
+    digest: Strings
+    label: Strings
+    preprocessing: Preprocessing
+    patients_known: bool
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images = np.asanyarray(self.images)
+        if images.ndim != 4 or images.dtype != np.float32:
+            raise ValueError(
+                "The 'images' of a cohort must be float32 of shape (n, c, h, w). Got "
+                f"{images.dtype} of shape {images.shape} instead."
+            )
+        for name, kind in COLUMNS.items():
+            column = np.asarray(getattr(self, name))
+            if column.shape != (len(images),):
+                raise ValueError(
+                    f"The '{name}' of a cohort must have one value for each of "
+                    f"{count(len(images), 'image')}. Got shape {column.shape} instead."
+                )
+            if column.dtype.kind != kind:
+                raise ValueError(
+                    f"The '{name}' of a cohort must be {'bool' if kind == 'b' else 'str'}. "
+                    f"Got {column.dtype} instead."
+                )
+            self._freeze(name, column)
+        self._freeze("images", images)
+        object.__setattr__(self, "notes", tuple(self.notes))
+        unknown = sorted(set(self.split.tolist()) - set(SPLITS))
+        if unknown:
+            raise ValueError(
+                f"The 'split' of a cohort must be one of {', '.join(SPLITS)}. "
+                f"Got {unknown[0]!r} instead."
+            )
+        forbidden = np.flatnonzero(self.minority & np.isin(self.split, MAJORITY_ONLY))
+        if forbidden.size:
+            i = forbidden[0]
+            raise ValueError(
+                f"Minority images must not be in {self.split[i]}: '{printable(self.path[i])}' is "
+                f"({forbidden.size} of {count(len(self), 'image')})."
+            )
+
+    def _freeze(self, name: str, array: np.ndarray[Any, Any]) -> None:
+        # A view, so that the caller's own array stays as writable as it was.
+        view = array.view()
+        view.flags.writeable = False
+        object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        # Patients and pixels do not belong into notebooks and tracebacks.
+        size = pixels(self.images.shape[1:])
+        return f"<Cohort {self.name!r}: {count(len(self), 'image')} of {size}>"
+
+    def rows(self, *, split: str | None = None, minority: bool | None = None) -> Rows:
+        """Positions of the images on one side of the split, of one class, or both; ascending."""
+        if split is not None and split not in SPLITS:
+            raise ValueError(
+                f"The 'split' parameter must be one of {', '.join(SPLITS)}. Got {split!r} instead."
+            )
+        chosen = np.ones(len(self), dtype=bool)
+        if split is not None:
+            chosen &= self.split == split
+        if minority is not None:
+            chosen &= self.minority == minority
+        return np.flatnonzero(chosen)
+
+    def take(self, rows: npt.ArrayLike) -> Cohort:
+        """Return the cohort of these images, in this order, with the same notes.
+
+        A run of consecutive rows is a view; other rows are copied into memory.
+        """
+        rows = np.asarray(rows)
+        if rows.dtype.kind == "b" and rows.shape == (len(self),):
+            rows = np.flatnonzero(rows)
+        usable = not rows.size or (
+            rows.ndim == 1
+            and rows.dtype.kind in "iu"
+            and rows.min() >= 0
+            and rows.max() < len(self)
+        )
+        if not usable:
+            raise ValueError(
+                f"The 'rows' parameter must be positions from 0 to {len(self) - 1}, or one truth "
+                f"value for each image. Got {rows.dtype} of shape {rows.shape} instead."
+            )
+        chosen: Any = rows.astype(np.intp)
+        if (np.diff(chosen) == 1).all():
+            chosen = slice(int(chosen[0]), int(chosen[-1]) + 1) if chosen.size else slice(0, 0)
+        columns = {name: getattr(self, name)[chosen] for name in ("images", *COLUMNS)}
+        return replace(self, **columns)
+
+    def where(self, *, split: str | None = None, minority: bool | None = None) -> Cohort:
+        """Return the cohort of the images on one side of the split, of one class, or both."""
+        return self.take(self.rows(split=split, minority=minority))
+
+    def table(self) -> pd.DataFrame:
+        """One row an image: path, digest, patient, label, minority, split."""
+        import pandas as pd
+
+        names = ("path", "digest", "patient", "label", "minority", "split")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
+
+    def counts(self) -> pd.DataFrame:
+        """Images and patients by split and class: split, class, images, patients."""
+        import pandas as pd
+
+        rows = []
+        for split in SPLITS:
+            for minority in (False, True):
+                chosen = self.rows(split=split, minority=minority)
+                if chosen.size:
+                    kind = "minority" if minority else "majority"
+                    patients = len(np.unique(self.patient[chosen]))
+                    rows.append((split, kind, chosen.size, patients))
+        return pd.DataFrame(rows, columns=["split", "class", "images", "patients"])
+
+    def leaks(self) -> Leaks:
+        """Find patients and byte-identical images on more than one side; "unused" is no side."""
+        used = np.flatnonzero(self.split != "unused")
+        on = {
+            column: on_several(getattr(self, column)[used], self.split[used])
+            for column in ("patient", "digest")
+        }
+        paths: dict[str, list[str]] = {digest: [] for digest in on["digest"]}
+        for i in used:
+            if self.digest[i] in paths:
+                paths[self.digest[i]].append(str(self.path[i]))
+        return Leaks(tuple(on["patient"]), tuple(tuple(same) for same in paths.values()))
+
+
+# The columns beside the images, and the kind of their type.
+COLUMNS = {
+    "minority": "b",
+    "patient": "U",
+    "split": "U",
+    "path": "U",
+    "digest": "U",
+    "label": "U",
+}
+
+
+def on_several(key: Strings, side_of: Strings | Bools) -> list[str]:
+    """Return the keys that occur on more than one side, sorted."""
+    sides: dict[str, set[Any]] = {}
+    for name, side in zip(key.tolist(), side_of.tolist(), strict=True):
+        sides.setdefault(name, set()).add(side)
+    return sorted(name for name, found in sides.items() if len(found) > 1)

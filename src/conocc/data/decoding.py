@@ -1,0 +1,255 @@
+"""From what lies on disk to images of one shape, on all cores, in order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from conocc.data.image_io.read import (
+    LARGEST_VALUE,
+    Person,
+    Preprocessing,
+    decode,
+    is_colour,
+    person_of,
+    prepare,
+)
+from conocc.data.index import Blob, Fetch, printable
+from conocc.data.pseudonyms import hide
+from conocc.io.progress import bar
+
+Images = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Work is handed to a thread in handfuls, since handing over costs as much as a small image.
+_HANDFUL = 4
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image as it will be used.
+
+    Attributes
+    ----------
+    path : str
+        As it may be told.
+    image : ndarray of float32, shape (c, h, w)
+    digest : str
+        SHA-256 of the bytes that it was decoded from; "" where nobody asked for it.
+    coloured : bool
+        Whether colour was given up, since grey was asked for.
+    """
+
+    path: str
+    image: Images
+    digest: str
+    coloured: bool
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A sentence that names an image and says why it cannot be used; and its path, likewise."""
+
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """The SHA-256 of one image before it is decoded, and who is on it, if its file is DICOM."""
+
+    digest: str
+    person: Person | None
+
+
+def digest_of(blob: Blob) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes or of an array with its type and shape."""
+    if isinstance(blob, bytes):
+        return hashlib.sha256(blob).hexdigest()
+    about = f"{blob.dtype.str} {blob.shape}".encode()
+    return hashlib.sha256(about + np.ascontiguousarray(blob).tobytes()).hexdigest()
+
+
+def fingerprint(fetch: Fetch) -> Surveyed | Unreadable:
+    """Fetch and hash one image, and see who is on it."""
+    try:
+        blob = fetch()
+    except ValueError as error:
+        return Unreadable(str(error))
+    return Surveyed(digest_of(blob), _person(blob))
+
+
+def _person(blob: Blob) -> Person | None:
+    return person_of(blob) if isinstance(blob, bytes) else None
+
+
+def deidentified_path(path: str, person: Person | None) -> str:
+    """Give `path` with pseudonyms for whatever in it repeats what DICOM says of people."""
+    return hide(path, person.identifies) if person else path
+
+
+def decode_one(
+    preprocessing: Preprocessing, item: tuple[str, Fetch], *, hashed: bool = True
+) -> Decoded | Unreadable:
+    """Fetch, hash and decode one image, path first; hash and pixels are of the same bytes."""
+    path, fetch = item
+    try:
+        blob = fetch()
+        path = deidentified_path(path, _person(blob))
+        name = printable(path)
+        if isinstance(blob, bytes):
+            image = decode(blob, name, preprocessing.voi, preprocessing.least_side)
+        else:
+            image = _usable(blob)
+        coloured = preprocessing.colour == "grey" and is_colour(image)
+        digest = digest_of(blob) if hashed else ""
+        return Decoded(path, prepare(image, preprocessing), digest, coloured)
+    except ValueError as error:
+        reason = str(error)
+        named = reason.startswith("Cannot read")
+        return Unreadable(reason if named else f"Cannot read '{printable(path)}': {reason}.", path)
+
+
+def _usable(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Refuse an array, of an archive, with values as `decode` refuses; NaN compares false."""
+    if image.dtype.kind == "f" and not (np.abs(image) <= LARGEST_VALUE).all():
+        raise ValueError(f"it has NaN or infinite pixels, or some beyond ±{LARGEST_VALUE:g}")
+    return image
+
+
+def threads(jobs: int | None) -> int:
+    """Return `jobs`, or as many as there are cores that this process may use."""
+    if jobs is None or jobs == -1:
+        may_use = getattr(os, "sched_getaffinity", None)
+        return len(may_use(0)) if may_use else os.cpu_count() or 1
+    if jobs < 1:
+        raise ValueError(f"The 'jobs' parameter must be at least 1, or -1 for all. Got {jobs}.")
+    return jobs
+
+
+def prefetch(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    jobs: int,
+    handful: int = _HANDFUL,
+) -> Iterator[Result]:
+    """Yield ``function(item)`` in order, working on threads while the caller does other things.
+
+    A thread is given a `handful` of items at a time. No more results wait for the caller than
+    keep `jobs` threads busy.
+    """
+    items = iter(items)
+    pool = ThreadPoolExecutor(jobs)
+    running: deque[Future[list[Result]]] = deque()
+    try:
+        while some := list(islice(items, handful)):
+            running.append(pool.submit(_all, function, some))
+            if len(running) > 2 * jobs:
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
+    finally:
+        # A caller who stops early, or Ctrl-C, does not wait for what nobody will use.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _all(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def survey_all(fetches: Iterable[Fetch], n: int, *, jobs: int, verbose: int) -> list[Surveyed]:
+    """Hash all `n` images, and see who is on them.
+
+    Raises
+    ------
+    ValueError
+        If any cannot be fetched: the first is named, after all were tried.
+    """
+    surveyed: list[Surveyed] = []
+    bad: list[Unreadable] = []
+    with bar("Hashing images", n, verbose=verbose) as advance:
+        for one in prefetch(fingerprint, fetches, jobs=jobs):
+            if isinstance(one, Unreadable):
+                bad.append(one)
+            else:
+                surveyed.append(one)
+            advance()
+    refuse(bad, n)
+    return surveyed
+
+
+def decode_all(
+    paths: Sequence[str],
+    digests: Sequence[str],
+    fetches: Iterable[Fetch],
+    preprocessing: Preprocessing,
+    *,
+    jobs: int,
+    verbose: int,
+) -> Iterator[Decoded]:
+    """Decode images that were hashed before, in order; all are tried before one is refused.
+
+    Parameters
+    ----------
+    paths, digests : sequence of str, length n
+        The paths as they may be told.
+    fetches : iterable of Fetch, length n
+
+    Raises
+    ------
+    ValueError
+        If an image cannot be read, changed since it was hashed, or differs in shape.
+    """
+    n = len(paths)
+    bad: list[Unreadable] = []
+    shapes: dict[tuple[int, ...], str] = {}
+    work = prefetch(partial(decode_one, preprocessing), zip(paths, fetches, strict=True), jobs=jobs)
+    with bar("Reading images", n, verbose=verbose) as advance:
+        for path, digest, result in zip(paths, digests, work, strict=True):
+            if isinstance(result, Unreadable):
+                bad.append(result)
+            elif result.digest != digest:
+                bad.append(Unreadable(f"'{printable(path)}' changed while it was being read."))
+            else:
+                shapes.setdefault(result.image.shape, path)
+                if not bad and len(shapes) == 1:
+                    yield result
+            advance()
+    refuse(bad, n)
+    if len(shapes) > 1:
+        (shape, path), (other_shape, other_path), *_ = shapes.items()
+        raise ValueError(
+            f"Images differ in shape: '{printable(path)}' has {pixels(shape)}, "
+            f"'{printable(other_path)}' has {pixels(other_shape)}. Pass the size to bring them to, "
+            "such as size=64 (--size 64)."
+        )
+
+
+def refuse(bad: Sequence[Unreadable], n: int) -> None:
+    """Raise one ValueError if there is anything in `bad`, out of `n` images."""
+    if len(bad) == 1:
+        raise ValueError(bad[0].reason)
+    if bad:
+        raise ValueError(f"{bad[0].reason} {len(bad)} of {n} images cannot be read.")
+
+
+def pixels(shape: tuple[int, ...]) -> str:
+    """Say the shape of an image, (c, h, w), as people do.
+
+    >>> pixels((1, 20, 30))
+    '30x20 pixels'
+    """
+    channels, height, width = shape
+    return f"{width}x{height} pixels" + (" in colour" if channels > 1 else "")

@@ -1,0 +1,138 @@
+"""Who is on a DICOM image, so that no path, message or file repeats it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from conocc.data.image_io.dicom import SIGNATURE
+from conocc.data.image_io.elements import read_elements
+
+# What a message may not tell of, nor a path repeat.
+_PATIENT_GROUP, _PATIENT_NAME, _PATIENT_ID = 0x0010, 0x00100010, 0x00100020
+_OTHER_IDS = 0x00101002
+
+# Beside all of the patient's own group: numbers of the study and its images, and who made it.
+_TELLING = (
+    0x00080018,  # SOP instance
+    0x00080050,  # accession number
+    0x00080090,  # referring physician
+    0x00081048,
+    0x00081050,
+    0x00081060,
+    0x00081070,  # operators
+    0x0020000D,  # study instance
+    0x0020000E,  # series instance
+    0x00200010,  # study
+    0x00200052,  # frame of reference
+    0x00321032,  # requesting physician
+    0x00380010,  # admission
+    0x00402016,
+    0x00402017,
+)
+# Sex, age, size and weight, which many share, and which a path holds by chance.
+_SHARED = (0x00100040, 0x00101010, 0x00101020, 0x00101030)
+_LONGEST = 1024
+_CODECS = (
+    "utf-8",
+    "latin-1",
+    "iso8859-2",
+    "iso8859-5",
+    "iso8859-7",
+    "iso2022_jp_2",
+    "shift_jis",
+    "euc_kr",
+    "gb18030",
+)
+_SUBSTRING = 4
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who is on a DICOM image. Never to be shown.
+
+    Attributes
+    ----------
+    patient : str
+        The PatientID; empty where there is none.
+    values : frozenset of str
+        What the header says of the patient, the study and their doctors, in plain letters.
+    names : frozenset of str
+        The PatientID and the whole name, in plain letters.
+    """
+
+    patient: str
+    values: frozenset[str]
+    names: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return "Person()"
+
+    def identifies(self, name: str) -> bool:
+        """Tell whether a name, of a file or folder, repeats any of these values.
+
+        Those of at least four letters are found anywhere, shorter ones as one word or as up to
+        three that follow each other.
+        """
+        plain = plain_letters(name)
+        parts = [plain_letters(word) for word in re.split(r"[\W_]+", name)]
+        words = {"".join(parts[i : i + n]) for i in range(len(parts)) for n in (1, 2, 3)}
+        return any(
+            value in plain if len(value) >= _SUBSTRING else value in words for value in self.values
+        )
+
+    def is_named_by(self, name: str) -> bool:
+        """Tell whether `name` holds the PatientID or the whole name, of four letters or more."""
+        plain = plain_letters(name)
+        return any(len(value) >= _SUBSTRING and value in plain for value in self.names)
+
+
+def person_of(data: bytes) -> Person | None:
+    """Read who is on an image; None where `data` is not DICOM. A damaged file says what it can."""
+    if not SIGNATURE.match(data):
+        return None
+    header = read_elements(data)
+    patient = " ".join(_decoded(header.value(_PATIENT_ID))[:1])
+    values = {plain_letters(patient)}
+    own = [tag for tag in header.where if tag >> 16 == _PATIENT_GROUP and tag not in _SHARED]
+    texts = [header.value(tag) for tag in (*own, *_TELLING)]
+    with suppress(ValueError):  # of damage, which is told when the pixels are read
+        texts += [item.value(_PATIENT_ID) for item in header.items(_OTHER_IDS)]
+    for text in texts:
+        if 0 < len(text) <= _LONGEST:
+            values |= {part for decoded in _decoded(text) for part in _parts(decoded)}
+    names = [*_decoded(header.value(_PATIENT_ID)), *_decoded(header.value(_PATIENT_NAME))]
+    return Person(patient, frozenset(values - {""}), frozenset(map(plain_letters, names)))
+
+
+def _decoded(value: bytes) -> list[str]:
+    """Read text in each way that it may have been written, which its header need not tell."""
+    value = value.strip(b" \0")
+    if value.isascii() and b"\x1b" not in value:
+        return [value.decode("ascii")] if value else []
+    texts = []
+    for codec in _CODECS:
+        try:
+            texts.append(value.decode(codec))
+        except UnicodeDecodeError:
+            continue
+    return texts
+
+
+def _parts(text: str) -> Iterator[str]:
+    for part in [text, *re.split(r"[\\^=\s]+", text)]:
+        if len(plain := plain_letters(part)) > 1:
+            yield plain
+
+
+def plain_letters(text: str) -> str:
+    """Give the letters and digits alone, without accents and case.
+
+    >>> plain_letters("Müller^Ånn 1950-01-02")
+    'mullerann19500102'
+    """
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in decomposed if c.isalnum()).casefold()

@@ -1,0 +1,327 @@
+"""What a layout finds before any pixel is read: one entry an image, and how to get its bytes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from conocc.data.image_io.dicom import PREAMBLE
+from conocc.data.image_io.read import SUFFIXES
+from conocc.io.files import unguarded
+
+# An image as it lies there: the bytes of a file, or an array of an archive or a phantom.
+Blob: TypeAlias = bytes | np.ndarray[Any, Any]
+# Fetching is put off, so that it can happen on another thread.
+Fetch: TypeAlias = Callable[[], Blob]
+
+# What folders, manifests and archives call a side of the split, in lower case.
+SIDES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "unused",
+    "valid": "unused",
+    "validation": "unused",
+    "unused": "unused",
+}
+
+# More than any image within the readers' limit of pixels needs.
+MOST_BYTES = 2**31
+
+# Left behind by desktops and archivers; nobody wants to hear of them.
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image: its path in the cohort, its class, and what is already known of it.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the cohort's folder, with forward slashes; for an array its name and row.
+    split : {"train", "test", "unused"} or None
+        None where the layout has no split.
+    """
+
+    path: str
+    label: str
+    split: str | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """The images of one cohort as a layout found them.
+
+    Attributes
+    ----------
+    layout : str
+        In words, for people.
+    name : str
+        What the cohort is called.
+    entries : tuple of Entry
+        All with a split or none; all with a patient or none; in an order of their own that does
+        not depend on the file system.
+    fetch : callable
+        Given ascending positions in `entries`, what fetches each of these images, in order.
+    majority : frozenset of str or None
+        The classes that the layout itself knows to be the majority.
+    folder : Path or None
+        Where a table of patients may stand beside the images.
+    notes : tuple of str
+    """
+
+    layout: str
+    name: str
+    entries: tuple[ImageEntry, ...]
+    fetch: Callable[[Sequence[int]], Iterable[Fetch]]
+    majority: frozenset[str] | None = None
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files below a folder, as sorted relative paths with forward slashes.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Files whose suffix says that they can be read, and DICOM files of any name.
+    others : tuple of str
+        All other files, hidden ones and litter left out.
+    seen_again : tuple of str
+        Linked folders that lead to one that was walked already, or up to one that holds them all;
+        they are not entered.
+    """
+
+    images: tuple[str, ...]
+    others: tuple[str, ...]
+    seen_again: tuple[str, ...]
+
+
+def walk(folder: Path) -> Found:
+    """Find all files below `folder`, through symbolic links too, each real folder once.
+
+    A link may lead anywhere, since large cohorts are often made of links, but not up: what lies
+    beside `folder` is no part of it.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    seen_again: list[str] = []
+    waiting = [""]
+    seen = {_identity(above) for above in folder.resolve().parents}
+    while waiting:
+        inside = waiting.pop()
+        # A folder reached by two ways is walked once, which also ends every loop of links.
+        identity = _identity(folder / inside)
+        if identity in seen:
+            seen_again.append(inside)
+            continue
+        seen.add(identity)
+        names, folders = scan(folder, inside)
+        # Reversed, since the last one in is the first one out: which of two ways to a folder
+        # counts must not depend on the file system.
+        waiting += sorted(folders, reverse=True)
+        for path in names:
+            is_image = is_image_name(path) or _is_dicom(folder, path)
+            (images if is_image else others).append(path)
+    return Found(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(seen_again)))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise ValueError(
+            f"Cannot list the folder '{printable(folder)}': {error.strerror}."
+        ) from None
+    return status.st_dev, status.st_ino
+
+
+def scan(folder: Path, inside: str) -> tuple[list[str], list[str]]:
+    """List the files, and the folders, directly in `folder` / `inside`, relative to `folder`."""
+    names: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(folder / inside) as found:
+            for item in found:
+                if item.name.startswith(".") or item.name.lower() in _LITTER:
+                    continue
+                path = f"{inside}/{item.name}" if inside else item.name
+                (folders if _is_folder(item) else names).append(path)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot list the folder '{printable(folder / inside)}': {error.strerror}."
+        ) from None
+    return names, folders
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def is_image_name(path: str) -> bool:
+    """Say whether the suffix is that of a format that can be read."""
+    return path.lower().endswith(tuple(SUFFIXES))
+
+
+def _is_dicom(folder: Path, path: str) -> bool:
+    """Say whether a file begins as DICOM does, whose names seldom have a suffix.
+
+    A DICOMDIR does too, but is a table of contents.
+    """
+    if path.rsplit("/", 1)[-1].upper() == "DICOMDIR":
+        return False
+    try:
+        if not stat.S_ISREG((folder / path).stat().st_mode):
+            return False
+        with (folder / path).open("rb") as file:
+            return PREAMBLE.match(file.read(132)) is not None
+    except (OSError, UnicodeEncodeError):
+        return False
+
+
+def printable(path: object) -> str:
+    r"""`path` as text on one line that can be printed, whatever its name holds.
+
+    >>> print(printable("two\nlines.png"))
+    two\nlines.png
+    """
+    text = str(path)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def read_file(folder: Path, path: str) -> bytes:
+    """Read a whole file, or say in one sentence why it cannot be read."""
+    try:
+        return content(folder, path)
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{printable(path)}': {error}.") from None
+
+
+def content(folder: str | os.PathLike[str], path: str) -> bytes:
+    """Read a whole file, or say why it cannot be read, without its name."""
+    try:
+        path.encode()
+        where = os.path.join(folder, path)
+        status = os.stat(where)
+        if not stat.S_ISREG(status.st_mode):
+            # A pipe named 'x.png' would be waited for in vain.
+            reason = "it is not a regular file"
+        elif status.st_size > MOST_BYTES:
+            reason = f"it has {status.st_size} bytes, where at most {MOST_BYTES} are read"
+        else:
+            with open(where, "rb") as file:
+                return file.read()
+    except UnicodeEncodeError:
+        reason = "its name is not valid Unicode, so no table could hold it"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    raise ValueError(reason)
+
+
+def fetch_files(
+    folder: Path, entries: Sequence[ImageEntry], rows: Sequence[int]
+) -> Iterator[Fetch]:
+    """Fetch from the files that `entries` name; the `fetch` of every layout of files."""
+    return (partial(read_file, folder, entries[row].path) for row in rows)
+
+
+def of_files(
+    layout: str,
+    folder: Path,
+    entries: Sequence[ImageEntry],
+    *,
+    name: str | None = None,
+    majority: frozenset[str] | None = None,
+    notes: Sequence[str] = (),
+) -> ImageIndex:
+    """List the files that `entries` name below `folder`, in the order of their paths."""
+    ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+    return ImageIndex(
+        layout=layout,
+        name=name or folder.resolve().name,
+        entries=ordered,
+        fetch=partial(fetch_files, folder, ordered),
+        majority=majority,
+        folder=folder,
+        notes=tuple(notes),
+    )
+
+
+def side(word: str, where: str) -> str:
+    """Return the side of the split that `word` names; `where` begins the sentence if none."""
+    try:
+        return SIDES[word.strip().lower()]
+    except KeyError:
+        raise ValueError(
+            f"{where}: the split is {word!r}, where one of {', '.join(SIDES)} is expected."
+        ) from None
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a CSV file with a head line: its columns, and each row with its line number.
+
+    Cells are stripped of surrounding blanks, and of the apostrophe that keeps a name from being a
+    formula (`conocc.io.files.guarded`); empty lines are passed over.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, is not UTF-8, has no head line or names a column twice, or a
+        row has another number of cells.
+    """
+    name = printable(path.name)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            columns = [cell.strip() for cell in next(reader, [])]
+            if not any(columns):
+                raise ValueError(f"'{name}' has no head line that names its columns.")
+            if len(set(columns)) < len(columns):
+                named = ", ".join(map(printable, columns))
+                raise ValueError(f"'{name}' names a column twice: {named}.")
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(columns):
+                    raise ValueError(
+                        f"'{name}', line {reader.line_num}: {len(cells)} cells, where the head "
+                        f"line has {len(columns)}."
+                    )
+                values = [unguarded(cell.strip()) for cell in cells]
+                rows.append((reader.line_num, dict(zip(columns, values, strict=True))))
+    except OSError as error:
+        raise ValueError(f"Cannot read '{name}': {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"Cannot read '{name}': it is not a text file in UTF-8.") from None
+    except csv.Error as error:
+        raise ValueError(f"Cannot read '{name}', line {reader.line_num}: {error}.") from None
+    return columns, rows
+
+
+def count(number: int, thing: str) -> str:
+    """Put a number and a noun together.
+
+    >>> count(1, "image"), count(3, "image"), count(2, "class")
+    ('1 image', '3 images', '2 classes')
+    """
+    plural = "es" if thing.endswith("s") else "s"
+    return f"{number} {thing}" + ("" if number == 1 else plural)

@@ -1,0 +1,294 @@
+"""How cohorts lie on disk: one pair of functions a layout, tried in the order of `LAYOUTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from conocc.data.image_io.nifti import volume_and_slice
+from conocc.data.image_io.read import SUFFIXES
+from conocc.data.index import (
+    SIDES,
+    Found,
+    ImageEntry,
+    ImageIndex,
+    count,
+    of_files,
+    printable,
+    read_table,
+    scan,
+    side,
+    walk,
+)
+from conocc.data.npz import is_archive, list_archive
+from conocc.data.patients import TABLES
+from conocc.data.phantoms import PHANTOMS, draw_phantom
+
+# Kaggle's chest_xray: the one set of class folders whose majority is known by name.
+KAGGLE_MAJORITY = "NORMAL"
+KAGGLE_CLASSES = {"NORMAL", "PNEUMONIA"}
+MVTEC_MAJORITY = "good"
+
+MANIFEST_COLUMNS = ("path", "label", "split", "patient")
+
+
+def list_cohort(where: str | Path, size: int | None = None) -> ImageIndex:
+    """List the images at `where` by the first layout that recognises it, or draw a phantom.
+
+    `size` is the side in pixels of a phantom; other images lie there in their own sizes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `where`.
+    ValueError
+        If no layout fits, there are no images, or the layout is broken: what and where.
+    """
+    if str(where) in PHANTOMS:
+        return list_phantom(str(where), size)
+    path = Path(where)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no '{printable(where)}'. A cohort is a folder of images, an .npz archive, a "
+            f".csv manifest, or one of the phantoms {', '.join(PHANTOMS)}."
+        )
+    for recognise, list_images in LAYOUTS.values():
+        if recognise(path):
+            return list_images(path)
+    raise ValueError(
+        f"'{printable(where)}' is not a cohort: that is a folder of images, an .npz archive or a "
+        ".csv manifest."
+    )
+
+
+# Folders with a split
+
+
+def _folders(where: Path, inside: str = "") -> list[str]:
+    """Return the folders directly in `where` / `inside`, as paths relative to `where`."""
+    return scan(where, inside)[1] if where.is_dir() else []
+
+
+def is_mvtec(where: Path) -> bool:
+    """Say whether there is ``train/good``, which MVTec AD and BMAD have."""
+    training = [folder for folder in _folders(where) if folder.lower() == "train"]
+    return any(
+        inner.lower() == f"train/{MVTEC_MAJORITY}"
+        for folder in training
+        for inner in _folders(where, folder)
+    )
+
+
+def list_mvtec(where: Path) -> ImageIndex:
+    """List ``train/good``, ``test/good``, ``test/ANYTHING``, without the masks of pixels.
+
+    MVTec AD keeps masks in ``ground_truth/``; BMAD in ``label/`` beside the images in ``img/``.
+    """
+    found = walk(where)
+    masks = tuple(path for path in found.images if _is_mask(path))
+    rest = tuple(path for path in found.images if not _is_mask(path))
+    entries, beside = _split_folders(where, rest)
+    known = frozenset(entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY)
+    notes = [*_notes(found), *_beside(beside)]
+    if masks:
+        notes.append(f"{count(len(masks), 'mask')} ('{printable(masks[0])}' …) left aside.")
+    return of_files("train/good, test/… (MVTec, BMAD)", where, entries, majority=known, notes=notes)
+
+
+def _is_mask(path: str) -> bool:
+    parts = [part.lower() for part in path.split("/")]
+    return parts[0] == "ground_truth" or "label" in parts[2:-1]
+
+
+def is_official_split(where: Path) -> bool:
+    """Say whether there is a folder ``train`` or ``test``."""
+    return any(folder.lower() in ("train", "test") for folder in _folders(where))
+
+
+def list_official_split(where: Path) -> ImageIndex:
+    """List ``{train,val,test}/CLASS/…``; NORMAL and PNEUMONIA are known from Kaggle's set."""
+    found = walk(where)
+    entries, beside = _split_folders(where, found.images)
+    classes = {entry.label for entry in entries}
+    is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
+    return of_files(
+        "{train,val,test}/CLASS",
+        where,
+        entries,
+        majority=frozenset({KAGGLE_MAJORITY}) if is_kaggle else None,
+        notes=[*_notes(found), *_beside(beside)],
+    )
+
+
+def _split_folders(where: Path, paths: tuple[str, ...]) -> tuple[list[ImageEntry], list[str]]:
+    """Entries of ``SIDE/CLASS/…``, and the paths of images beside the folders of the split."""
+    entries: list[ImageEntry] = []
+    beside: list[str] = []
+    for path in paths:
+        parts = path.split("/")
+        if parts[0].lower() not in SIDES or len(parts) == 1:
+            beside.append(path)
+        elif len(parts) == 2:
+            raise ValueError(
+                f"'{printable(path)}' in '{printable(where)}' is in no class folder: a split is laid "
+                f"out as {parts[0]}/CLASS/image."
+            )
+        else:
+            entries.append(ImageEntry(path, label=parts[1], split=SIDES[parts[0].lower()]))
+    if not entries:
+        raise _no_images(where, len(beside))
+    return entries, beside
+
+
+def _beside(paths: list[str]) -> list[str]:
+    if not paths:
+        return []
+    return [
+        f"{count(len(paths), 'image')} beside the folders of the split "
+        f"('{printable(paths[0])}' …) left aside."
+    ]
+
+
+# Folders without a split
+
+
+def list_class_folders(where: Path) -> ImageIndex:
+    """List ``CLASS/…``, or a folder of nothing but images, which is one class by its own name."""
+    found = walk(where)
+    loose = [path for path in found.images if "/" not in path]
+    classes = {path.split("/")[0] for path in found.images if "/" in path}
+    if not found.images:
+        raise _no_images(where, 0, found.others)
+    if loose and classes:
+        raise ValueError(
+            f"'{printable(where)}' holds {count(len(loose), 'image')} ('{printable(loose[0])}') beside "
+            f"the class folders {', '.join(map(printable, sorted(classes)))}: which class they "
+            "belong to is not known."
+        )
+    own_name = where.resolve().name
+    entries = [ImageEntry(path, own_name if loose else path.split("/")[0]) for path in found.images]
+    layout = "one folder, one class" if loose else "a folder for each class"
+    return of_files(layout, where, entries, notes=_notes(found))
+
+
+def _notes(found: Found) -> list[str]:
+    notes: list[str] = []
+    others = [path for path in found.others if path not in TABLES]
+    if others:
+        notes.append(
+            f"{count(len(others), 'file')} that no reader knows by suffix "
+            f"('{printable(others[0])}' …) left aside."
+        )
+    if found.seen_again:
+        notes.append(
+            f"{count(len(found.seen_again), 'linked folder')} "
+            f"('{printable(found.seen_again[0])}' …) led to one already read or above, and left aside."
+        )
+    return notes
+
+
+def _no_images(where: Path, aside: int, others: tuple[str, ...] = ()) -> ValueError:
+    what = f"'{printable(where)}' holds no images"
+    if aside:
+        what += " in its class folders"
+    if others:
+        what += f", but {count(len(others), 'other file')} ('{printable(others[0])}' …)"
+    return ValueError(f"{what}. Files ending in {', '.join(sorted(SUFFIXES))} are read.")
+
+
+# A manifest
+
+
+def is_manifest(where: Path) -> bool:
+    """Say whether `where` is a file that ends in .csv."""
+    return where.is_file() and where.suffix.lower() == ".csv"
+
+
+def list_manifest(where: Path) -> ImageIndex:
+    """List a CSV file ``path,label[,split][,patient]``, its paths relative to its folder.
+
+    A path may be that of one slice of a volume, ``volume.nii.gz[12]``.
+    """
+    name = printable(where.name)
+    columns, rows = read_table(where)
+    if not {"path", "label"} <= set(columns):
+        raise ValueError(
+            f"'{name}' must have the columns path and label, and may have split and patient. "
+            f"It has {', '.join(map(printable, columns))}."
+        )
+    if not rows:
+        raise ValueError(f"'{name}' lists no images.")
+    entries: list[ImageEntry] = []
+    first_line: dict[str, int] = {}
+    for line, row in rows:
+        at = f"'{name}', line {line}"
+        entry = _manifest_entry(row, at)
+        if entry.path in first_line:
+            raise ValueError(
+                f"{at}: '{printable(entry.path)}' is listed in line {first_line[entry.path]} already."
+            )
+        first_line[entry.path] = line
+        entries.append(entry)
+    missing = [
+        path for path in first_line if not (where.parent / volume_and_slice(path)[0]).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"'{name}', line {first_line[missing[0]]}: there is no file '{printable(missing[0])}' "
+            f"({len(missing)} of {count(len(rows), 'file')} missing)."
+        )
+    unknown = [column for column in columns if column not in MANIFEST_COLUMNS]
+    notes = (
+        [f"Columns of '{name}' not used: {', '.join(map(printable, unknown))}."] if unknown else []
+    )
+    return of_files("a manifest", where.parent, entries, name=where.stem, notes=notes)
+
+
+def _manifest_entry(row: dict[str, str], at: str) -> ImageEntry:
+    path = PurePosixPath(row["path"])
+    if not row["path"]:
+        raise ValueError(f"{at}: the path is empty.")
+    # What is absolute on this system need not begin with a slash.
+    if path.is_absolute() or Path(path).anchor or ".." in path.parts:
+        raise ValueError(
+            f"{at}: '{printable(path)}' leaves the manifest's folder; paths are relative to it."
+        )
+    for column in ("label", "patient"):
+        if not row.get(column, "-"):
+            raise ValueError(f"{at}: the {column} of '{printable(path)}' is empty.")
+    split = side(row["split"], at) if "split" in row else None
+    return ImageEntry(path.as_posix(), row["label"], split, row.get("patient"))
+
+
+# Phantoms
+
+
+def list_phantom(name: str, size: int | None) -> ImageIndex:
+    """Draw a phantom and list its images, split and classes as in the paper's Table 1."""
+    phantom = PHANTOMS[name]
+    drawn = draw_phantom(name, size=size)
+    entries = tuple(
+        ImageEntry(f"images[{i}]", phantom.minority if minority else phantom.majority, str(split))
+        for i, (minority, split) in enumerate(zip(drawn.minority, drawn.split, strict=True))
+    )
+    return ImageIndex(
+        layout="a phantom, drawn and not taken of any patient",
+        name=name,
+        entries=entries,
+        fetch=lambda rows: (partial(drawn.images.__getitem__, row) for row in rows),
+        majority=frozenset({phantom.majority}),
+    )
+
+
+Recognise = Callable[[Path], bool]
+ListImages = Callable[[Path], ImageIndex]
+
+# From the most particular to the most general: each is asked only if none above fits.
+LAYOUTS: dict[str, tuple[Recognise, ListImages]] = {
+    "archive": (is_archive, list_archive),
+    "manifest": (is_manifest, list_manifest),
+    "mvtec": (is_mvtec, list_mvtec),
+    "official split": (is_official_split, list_official_split),
+    "class folders": (Path.is_dir, list_class_folders),
+}

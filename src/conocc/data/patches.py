@@ -1,0 +1,287 @@
+"""Patches cut from larger images, around boxes or the parts of masks, as the paper's sets were.
+
+A patch is square: the longer side of its box and a margin on both sides, around the middle of the
+box, and moved just so far that it lies inside the image. Patches of tissue outside the boxes are
+as many and as large as those inside; they touch no box with its margin, nor each other, and at
+least a share of each is above the image's threshold by Otsu's method.
+
+Patches of 8 and 16 bits are PNG files of as many, all others float32 in NPY. They lie in a folder
+for each class, beside a table ``patches.csv`` that says who the patient is.
+
+Letters: h and w pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from conocc.data.annotations import Marks, marked_by_boxes, marked_by_masks, stem
+from conocc.data.bounding_boxes import Box, otsu_threshold, square_around, squares_outside
+from conocc.data.decoding import deidentified_path, prefetch
+from conocc.data.image_io.nifti import volume_and_slice
+from conocc.data.image_io.pixels import Pixels
+from conocc.data.image_io.read import Person, Preprocessing, decode, is_colour, person_of, prepare
+from conocc.data.index import Fetch, printable
+from conocc.data.patients import find_patients
+from conocc.data.volumes import with_slices
+from conocc.io.files import atomic_write, write_csv
+from conocc.io.progress import bar
+
+OUTSIDE = "outside"
+TABLE_COLUMNS = ("path", "label", "patient", "source", "x", "y", "width", "height")
+
+
+# Patches
+
+
+def cut_patch(image: Pixels, square: Box, size: int | None = None) -> Pixels:
+    """Cut a square out of an image and resize it, at the image's depth where files can hold it.
+
+    Parameters
+    ----------
+    image : array, shape (h, w) or (h, w, 3)
+    square : Box
+        Inside the image.
+    size : int, optional
+        Side in pixels; by default it stays as it is.
+
+    Returns
+    -------
+    array, shape (size, size) or (size, size, 3)
+        uint8 and, of grey images, uint16 are rounded to their own kind again; all others become
+        float32. Colour channels that are all the same become one.
+    """
+    rows = slice(square.y, square.y + square.height)
+    piece = image[rows, square.x : square.x + square.width]
+    colour = "rgb" if is_colour(image) else "grey"
+    planes = prepare(piece, Preprocessing(size=size, colour=colour))
+    patch = np.moveaxis(planes, 0, -1) if colour == "rgb" else planes[0]
+    if image.dtype == np.uint8 or (image.dtype == np.uint16 and colour == "grey"):
+        return np.rint(patch).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
+    return np.ascontiguousarray(patch, np.float32)
+
+
+def write_patch(path: Path, patch: Pixels) -> Path:
+    """Write a patch as ``.png`` or ``.npy``, whichever holds its values; return where."""
+    if patch.dtype == np.float32:
+        path = path.with_name(f"{path.name}.npy")
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.save(file, patch, allow_pickle=False)
+    else:
+        path = path.with_name(f"{path.name}.png")
+        with atomic_write(path) as temporary:
+            Image.fromarray(patch).save(temporary, "PNG")
+    return path
+
+
+# Folders of patches
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The boxes of one image, each with a label, once its shape is known."""
+
+    path: str
+    fetch: Fetch
+    marks: Marks
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How patches are cut; see `cut_patches`."""
+
+    size: int | None = None
+    margin: int = 0
+    outside: bool = False
+    least_tissue: float = 0.5
+    min_area: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Preprocessing(size=self.size)
+        for name, least in (("margin", 0), ("min_area", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"The '{name}' parameter must be at least {least}. Got {value}.")
+        if not 0 <= self.least_tissue <= 1:
+            raise ValueError(
+                f"The 'least_tissue' parameter must be in [0, 1]. Got {self.least_tissue}."
+            )
+
+
+@dataclass
+class _Cut:
+    """What became of one image."""
+
+    path: str
+    person: Person | None = None
+    patches: list[tuple[Pixels, str, Box]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How many patches `cut_patches` made of each class, and what it could not: (path, reason)."""
+
+    counts: dict[str, int]
+    errors: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def cut_patches(
+    images: str | Path,
+    out: str | Path,
+    *,
+    boxes: str | Path | None = None,
+    masks: str | Path | None = None,
+    rules: Rules | None = None,
+    axis: str = "axial",
+    patient_regex: str | None = None,
+    jobs: int = 1,
+    verbose: int = 0,
+) -> Made:
+    """Cut patches around boxes or the parts of masks into a folder that `load_cohort` takes.
+
+    Parameters
+    ----------
+    images : path
+        A folder of images of all formats, volumes too.
+    out : path
+        A folder that is empty, or not there. It gets a folder for each class, ``patches.csv``
+        (`TABLE_COLUMNS`; boxes in pixels of the source), and ``errors.csv`` if there are any.
+    boxes : path
+        A CSV file ``path,x,y,width,height[,label][,patient]``, its paths relative to `images`; of
+        a volume, that of a slice, ``volume.nii.gz[12]``. Without a label it is "inside".
+    masks : path
+        A folder of images, not zero inside; that of ``x/1.png`` is ``x/1``, ``x/1_mask`` or
+        ``x/1_mask_N``, of any format. Several are taken together. It is that or `boxes`.
+    rules : Rules
+        ``size`` of the patches; ``margin`` in pixels around a box; ``outside``, whether as many
+        patches of the class "outside" are drawn, from a generator of ``seed`` and the path;
+        ``least_tissue``, the least share of such a patch above Otsu's threshold; ``min_area``,
+        below which a part of a mask is no box.
+    axis
+        How volumes are cut into slices; see `conocc.data.image_io.read.Preprocessing`.
+    patient_regex
+        See `conocc.data.patients.find_patients`, whose rules hold for the images. Where patients are
+        not known, each image is a patient of its own, and its patches are of that.
+
+    Raises
+    ------
+    ValueError
+        If `out` is not empty, or the table or a parameter is wrong, or no image has a patch.
+    """
+    rules, out, folder = rules or Rules(), Path(out), Path(images)
+    if (boxes is None) == (masks is None):
+        raise ValueError("Patches are cut around boxes (--boxes) or the parts of masks (--masks).")
+    if not folder.is_dir():
+        raise ValueError(f"'{printable(folder)}' is not a folder of images.")
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"'{printable(out)}' is not empty. Choose another --out, or delete it.")
+    if boxes is not None:
+        reserved = OUTSIDE if rules.outside else None
+        listing, marks = marked_by_boxes(folder, Path(boxes), reserved=reserved)
+    else:
+        assert masks is not None
+        listing, marks = marked_by_masks(folder, Path(masks), axis=axis, min_area=rules.min_area)
+    listing = with_slices(listing, axis, jobs=jobs, verbose=verbose)
+    paths = [entry.path for entry in listing.entries]
+    fetches = listing.fetch(range(len(paths)))
+    tasks = (_Task(path, fetch, marks) for path, fetch in zip(paths, fetches, strict=True))
+    done: list[_Cut] = []
+    rows: list[tuple[int, str, str, Box]] = []
+    taken: Counter[str] = Counter()
+    with bar("Cutting patches", len(paths), verbose=verbose) as advance:
+        for i, one in enumerate(prefetch(partial(_cut, rules), tasks, jobs=jobs)):
+            for patch, label, square in one.patches:
+                name = f"{label}/{_file_name(one.path)}"
+                written = write_patch(out / f"{name}_{taken[name]}", patch)
+                taken[name] += 1
+                rows.append((i, written.relative_to(out).as_posix(), label, square))
+            one.patches.clear()
+            done.append(one)
+            advance()
+    patients = find_patients(
+        paths,
+        given=[entry.patient for entry in listing.entries],
+        folder=folder,
+        regex=patient_regex,
+        persons=[one.person for one in done],
+        called=[one.path for one in done],
+    )
+    table = [
+        (path, label, patients.names[i], done[i].path, *square) for i, path, label, square in rows
+    ]
+    errors = tuple((printable(one.path), reason) for one in done for reason in one.errors)
+    if not table:
+        why = f" {errors[0][1]}" if errors else ""
+        raise ValueError(f"No patch was cut from '{printable(folder)}'.{why}")
+    write_csv(out / "patches.csv", TABLE_COLUMNS, table)
+    if errors:
+        write_csv(out / "errors.csv", ("path", "reason"), errors)
+    counts = Counter(label for _, _, label, _ in rows)
+    return Made(dict(sorted(counts.items())), errors, (*listing.notes, patients.note))
+
+
+def _cut(rules: Rules, task: _Task) -> _Cut:
+    one = _Cut(task.path)
+    try:
+        blob = task.fetch()
+        image = blob if isinstance(blob, np.ndarray) else None
+        if isinstance(blob, bytes):
+            one.person = person_of(blob)
+            one.path = deidentified_path(task.path, one.person)
+            image = decode(blob, printable(one.path))
+        assert image is not None
+        labelled = task.marks(task.path, image.shape[:2])
+    except ValueError as error:
+        one.errors.append(_named(one.path, error))
+        return one
+    squares = []
+    for box, label in labelled:
+        try:
+            squares.append(square_around(box, image.shape[:2], rules.margin))
+        except ValueError as error:
+            one.errors.append(_named(one.path, error))
+            continue
+        one.patches.append((cut_patch(image, squares[-1], rules.size), label, squares[-1]))
+    if rules.outside and squares:
+        (grey,) = prepare(image, Preprocessing(size=None))
+        drawn = squares_outside(
+            grey > otsu_threshold(grey),
+            [square.width for square in squares],
+            [box for box, _ in labelled],
+            margin=rules.margin,
+            least_tissue=rules.least_tissue,
+            random_state=_generator(rules.seed, task.path),
+        )
+        for square, beside in zip(drawn, squares, strict=True):
+            if square is not None:
+                one.patches.append((cut_patch(image, square, rules.size), OUTSIDE, square))
+            else:
+                reason = f"no tissue outside its boxes has place for {beside.width} pixels"
+                one.errors.append(_named(one.path, reason))
+    return one
+
+
+def _named(path: str, reason: object) -> str:
+    text = str(reason)
+    return text if text.startswith("Cannot read") else f"'{printable(path)}': {text}."
+
+
+def _generator(seed: int, path: str) -> np.random.Generator:
+    """Make a generator for one image, on which no other image has a bearing."""
+    lot = hashlib.sha256(f"{seed}:{path}".encode("utf-8", "backslashreplace"))
+    return np.random.default_rng(int.from_bytes(lot.digest()))
+
+
+def _file_name(path: str) -> str:
+    volume, k = volume_and_slice(path)
+    return re.sub(r"[^\w.-]+", "_", stem(volume)) + ("" if k is None else f"_{k}")

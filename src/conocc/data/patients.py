@@ -1,0 +1,208 @@
+"""Who is on which image: from a table, from a regular expression, from known file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from conocc.data.image_io.nifti import volume_and_slice
+from conocc.data.image_io.read import Person
+from conocc.data.index import count, printable, read_table
+from conocc.data.pseudonyms import pseudonym
+
+# Tables that may stand beside the images, and how they may name the column of the image.
+TABLES = ("patients.csv", "patches.csv")
+FILE_COLUMNS = ("file", "path")
+
+# The ChestX set: person12_bacteria_3, IM-0115-0001, IM-0543-0001-0002, NORMAL2-IM-0115-0001.
+# NORMAL2-IM-0115 and IM-0115 are two patients: merging them invents 94 overlaps between
+# training and test.
+_CHESTX = re.compile(r"person\d+(?=_(?:bacteria|virus)_\d+$)|(?:NORMAL2-)?IM-\d+(?=-\d+(?:-\d+)?$)")
+
+_VOLUME_SUFFIX = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The patient of each image, whether that is knowledge, and a sentence on its source."""
+
+    names: tuple[str, ...]
+    known: bool
+    note: str
+
+
+def find_patients(
+    paths: Sequence[str],
+    *,
+    given: Sequence[str | None],
+    folder: Path | None,
+    regex: str | None,
+    persons: Sequence[Person | None] = (),
+    called: Sequence[str] | None = None,
+) -> Patients:
+    """Name the patient of each image.
+
+    The first of these that there is decides: the regular expression that the user gave; what
+    the layout itself lists (`given`); a table beside the images; the PatientID of DICOM
+    (`persons`), if every image has one, for which a pseudonym stands; the names of the ChestX
+    set, if every image has one; the names of volumes, if every image is a slice of one.
+    Otherwise each image is a patient of its own, named by its path, and each volume is one.
+    `called` are the paths as they may be told, if these are not the paths themselves.
+
+    Raises
+    ------
+    ValueError
+        If the source that decides has no patient for one of the images: it is named.
+    """
+    called = paths if called is None else called
+    if regex is not None:
+        names = _hidden(by_regex(paths, regex, called), persons)
+        return Patients(names, True, f"Patients are read from the paths by {regex!r}.")
+    if given and given[0] is not None:
+        names = tuple(name for name in given if name is not None)
+        return Patients(names, True, "Patients are those that the cohort lists.")
+    table = _table_beside(folder)
+    if table is not None:
+        return Patients(
+            by_table(paths, table, called),
+            True,
+            f"Patients are read from '{printable(table.name)}'.",
+        )
+    if persons and all(person is not None and person.patient for person in persons):
+        names = tuple(pseudonym(person.patient) for person in persons if person)
+        return Patients(names, True, "Patients are pseudonyms of DICOM's PatientID.")
+    chestx = by_chestx_names(paths)
+    if chestx is not None:
+        return Patients(chestx, True, "Patients are read from file names as in the ChestX set.")
+    volumes = by_volumes(paths)
+    if volumes is not None:
+        said = f"Each volume is a patient, by its name{_sharing(paths, volumes)}."
+        return Patients(volumes, True, said)
+    return Patients(
+        tuple(volume_and_slice(path)[0] for path in called),
+        False,
+        "Patients are not known: each image counts as a patient of its own.",
+    )
+
+
+def _hidden(names: tuple[str, ...], persons: Sequence[Person | None]) -> tuple[str, ...]:
+    """Put a pseudonym for each name that a DICOM file, of any image with it, tells as well."""
+    told = {
+        name
+        for name, person in zip(names, persons, strict=False)
+        if person and person.identifies(name)
+    }
+    return tuple(pseudonym(name) if name in told else name for name in names)
+
+
+def by_regex(
+    paths: Sequence[str], regex: str, called: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    r"""Take the group named 'patient', or else the first one, as found in each path.
+
+    >>> by_regex(["a/p07_1.png", "b/p07_2.png"], r"p(\d+)_")
+    ('07', '07')
+    """
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise ValueError(
+            f"The 'patient_regex' parameter is not a regular expression: {error}. "
+            f"Got {regex!r} instead."
+        ) from None
+    if not pattern.groups:
+        raise ValueError(
+            "The 'patient_regex' parameter must have a group, such as '(p[0-9]+)_', that holds "
+            f"the patient. Got {regex!r} instead."
+        )
+    group: str | int = "patient" if "patient" in pattern.groupindex else 1
+    matches = [pattern.search(path) for path in paths]
+    names = [match[group] if match else None for match in matches]
+    called = paths if called is None else called
+    missing = [path for path, name in zip(called, names, strict=True) if not name]
+    if missing:
+        raise ValueError(
+            f"The 'patient_regex' parameter must find a patient in every path. {regex!r} finds "
+            f"none in '{printable(missing[0])}' ({_of(len(missing), len(paths))})."
+        )
+    return tuple(name for name in names if name)
+
+
+def by_chestx_names(paths: Sequence[str]) -> tuple[str, ...] | None:
+    """Read the patient from names of the ChestX set; None unless every image has such a name.
+
+    >>> by_chestx_names(["test/NORMAL/NORMAL2-IM-0115-0001.jpeg", "IM-0115-0001.jpeg"])
+    ('NORMAL2-IM-0115', 'IM-0115')
+    """
+    matches = [_CHESTX.match(PurePosixPath(path).stem) for path in paths]
+    found = tuple(match[0] for match in matches if match)
+    return found if len(found) == len(paths) else None
+
+
+def by_volumes(paths: Sequence[str]) -> tuple[str, ...] | None:
+    """Take the names of the volumes for patients; None unless every image is a slice of one.
+
+    >>> by_volumes(["a/sub-01.nii.gz[3]", "b/sub-01.nii.gz[7]", "b/sub-02.nii[0]"])
+    ('sub-01', 'sub-01', 'sub-02')
+    """
+    cuts = [volume_and_slice(path) for path in paths]
+    if any(k is None for _, k in cuts):
+        return None
+    return tuple(_VOLUME_SUFFIX.sub("", PurePosixPath(volume).name) for volume, _ in cuts)
+
+
+def _sharing(paths: Sequence[str], names: Sequence[str]) -> str:
+    """Say so where volumes of one name, in several folders, count as one patient."""
+    files = len({volume_and_slice(path)[0] for path in paths})
+    patients = len(set(names))
+    if files == patients:
+        return ""
+    return (
+        f": {count(files, 'volume')} have {count(patients, 'name')}, and those of one name count "
+        "as one patient (--patient-regex tells them apart by their folders)"
+    )
+
+
+def _table_beside(folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
+
+
+def by_table(
+    paths: Sequence[str], table: Path, called: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Look each image up in a table with a column 'file' or 'path' and a column 'patient'.
+
+    A slice that it does not name has the patient of its volume.
+    """
+    columns, rows = read_table(table)
+    column = next((name for name in FILE_COLUMNS if name in columns), None)
+    if column is None or "patient" not in columns:
+        raise ValueError(
+            f"'{printable(table.name)}' must have a column 'file' or 'path', and a column 'patient'. "
+            f"It has {', '.join(map(printable, columns))}."
+        )
+    patients: dict[str, str] = {}
+    for line, row in rows:
+        path = PurePosixPath(row[column]).as_posix()
+        if patients.setdefault(path, row["patient"]) != row["patient"]:
+            raise ValueError(
+                f"'{printable(table.name)}', line {line}: '{printable(path)}' has the patient "
+                f"{row['patient']!r} here and {patients[path]!r} above."
+            )
+    called = paths if called is None else called
+    found = [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths]
+    missing = [name for patient, name in zip(found, called, strict=True) if not patient]
+    if missing:
+        raise ValueError(
+            f"'{printable(table.name)}' has no patient for '{printable(missing[0])}' "
+            f"({_of(len(missing), len(paths))})."
+        )
+    return tuple(patient for patient in found if patient)
+
+
+def _of(some: int, all_of_them: int) -> str:
+    return f"{some} of {count(all_of_them, 'image')}"

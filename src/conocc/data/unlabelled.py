@@ -1,0 +1,291 @@
+"""Images without a class, to be scored: listed, cut into parts, and read in blocks.
+
+What is listed are plain values, so that any process, on any machine that sees the same disk, can
+read any part of it. Images that cannot be read are set aside, each with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from conocc.data.decoding import (
+    Decoded,
+    Surveyed,
+    Unreadable,
+    decode_one,
+    deidentified_path,
+    fingerprint,
+    pixels,
+    prefetch,
+    threads,
+)
+from conocc.data.image_io.nifti import is_volume_name, volume_and_slice
+from conocc.data.image_io.read import Preprocessing
+from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
+from conocc.data.layouts import is_manifest, list_cohort
+from conocc.data.npz import is_archive
+from conocc.data.phantoms import PHANTOMS
+from conocc.data.volumes import fetch_images, with_slices
+from conocc.io.progress import bar
+
+logger = logging.getLogger("conocc")
+
+Item = tuple[str, Fetch]
+
+BLOCK = 64  # images that are read together, and scored: `conocc.training.BLOCK`, without torch
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images to be scored together.
+
+    Attributes
+    ----------
+    images : ndarray of float32, shape (k, c, h, w)
+        k can be 0, where nothing could be read.
+    path : tuple of str, length k
+        Where a path repeats what a DICOM file says of its patient, pseudonyms stand for that.
+    errors : tuple of (path, reason)
+        The images among them that cannot be scored, each with a sentence.
+    """
+
+    images: npt.NDArray[np.float32]
+    path: tuple[str, ...]
+    errors: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the images that one argument of `list_images` leads to.
+
+    Attributes
+    ----------
+    where : str
+        The folder that the files lie in, or an archive, as an absolute path; or a phantom.
+    names : tuple of str
+        Paths of files inside the folder, or of images inside the archive.
+    told : str
+        What stands before a name where an image is named.
+    first : int or None
+        The place in the archive or phantom of the first image; None for files.
+    axis : {"axial", "coronal", "sagittal"}
+        How volumes among the files are cut into slices.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    told: str
+    first: int | None = None
+    axis: str = "axial"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def cut(self, start: int, stop: int) -> Part:
+        """Take the images from `start` up to `stop`."""
+        first = None if self.first is None else self.first + start
+        return replace(self, names=self.names[start:stop], first=first)
+
+    @property
+    def is_of_files(self) -> bool:
+        """Whether each image is a file of its own, which any process can fetch by itself."""
+        return self.first is None and not any(map(_is_of_volume, self.names))
+
+    def paths(self) -> Iterator[str]:
+        """Yield the path of each image, which is not to be told before its file was read."""
+        return (self.told + name for name in self.names)
+
+    def stamps(self) -> list[tuple[int, int] | None]:
+        """Size and time of each file, or of the archive; None where there is none."""
+        if self.first is not None:
+            return [_stamp(self.where)]
+        files = (volume_and_slice(name)[0] for name in self.names)
+        return [_stamp(os.path.join(self.where, file)) for file in files]
+
+    def items(self, size: int | None) -> Iterator[Item]:
+        """Pair the path of each image with what fetches it; a phantom is drawn at `size`."""
+        return zip(self.paths(), self._fetches(size), strict=True)
+
+    def _fetches(self, size: int | None) -> Iterable[Fetch]:
+        if self.first is None:
+            fetch_file = partial(partial, _fetched, self.where)
+            folder = Path(self.where)
+            return fetch_images(folder, self.names, self.axis, fetch_file, self.told)
+        listing = _archive(self.where, size, _stamp(self.where))
+        return listing.fetch(range(self.first, self.first + len(self.names)))
+
+
+def list_images(
+    where: Sequence[str | os.PathLike[str]], preprocessing: Preprocessing
+) -> list[Part]:
+    """Find the images that are to be scored.
+
+    Parameters
+    ----------
+    where : sequence of path
+        Image files, and folders, which are searched to the ground; also archives, manifests and
+        names of phantoms, whose classes and splits are then of no concern. Volumes are read, to
+        list their slices (`conocc.data.volumes`); what is left aside is logged.
+    reading : Reading
+        A phantom is drawn at its size.
+
+    Returns
+    -------
+    list of Part
+        One for each of `where`, in their order and, in a folder, in that of the paths. What is
+        not there, and a folder without images, is a part of one image that cannot be read.
+    """
+    return [_part(os.fspath(one), preprocessing) for one in where]
+
+
+def _part(where: str, preprocessing: Preprocessing) -> Part:
+    path = Path(where)
+    if where in PHANTOMS or is_archive(path):
+        names = tuple(entry.path for entry in list_cohort(where, preprocessing.size).entries)
+        return Part(where if where in PHANTOMS else _absolute(path), names, f"{where}/", first=0)
+    if is_manifest(path):
+        entries = list_cohort(where).entries
+        return _files(path.parent, tuple(entry.path for entry in entries), preprocessing)
+    if path.is_dir() and (inside := walk(path).images):
+        return _files(path, inside, preprocessing)
+    before, slash, name = path.as_posix().rpartition("/")
+    return _cut(Part(_absolute(path.parent), (name,), before + slash, axis=preprocessing.axis))
+
+
+def _files(folder: Path, inside: tuple[str, ...], preprocessing: Preprocessing) -> Part:
+    told = (folder / "x").as_posix().removesuffix("x")
+    return _cut(Part(_absolute(folder), inside, told, axis=preprocessing.axis))
+
+
+def _is_of_volume(name: str) -> bool:
+    return is_volume_name(volume_and_slice(name)[0])
+
+
+def _cut(part: Part) -> Part:
+    """Put the slices of volumes in their place."""
+    if not any(map(is_volume_name, part.names)):
+        return part
+    files = of_files("files", Path(part.where), [ImageEntry(name, label="") for name in part.names])
+    listing = with_slices(files, part.axis, jobs=threads(None))
+    for note in listing.notes:
+        logger.info(note)
+    return replace(part, names=tuple(entry.path for entry in listing.entries))
+
+
+def _absolute(path: Path) -> str:
+    # Another process may have another working directory. Links stay as they are.
+    return str(path.absolute())
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # gone, or a name that no disk can hold
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _archive(where: str, size: int | None, stamp: tuple[int, int] | None) -> ImageIndex:
+    # Once a process, and anew when the archive has changed.
+    return list_cohort(where, size)
+
+
+def _fetched(folder: str, name: str) -> bytes:
+    path = os.path.join(folder, name)
+    try:
+        return content("", path)
+    except ValueError:
+        if os.path.isdir(path):
+            raise ValueError("it is a folder without images") from None
+        raise
+
+
+def shards(parts: Iterable[Part], n: int) -> Iterator[tuple[Part, ...]]:
+    """Cut parts, in their order, into pieces of `n` images each and the rest.
+
+    >>> [[len(part) for part in shard] for shard in shards([Part("a", ("x",) * 5, "")], 2)]
+    [[2], [2], [1]]
+    """
+    shard: list[Part] = []
+    for part in parts:
+        start = 0
+        while start < len(part):
+            stop = start + n - sum(map(len, shard))
+            shard.append(part.cut(start, stop))
+            start = stop
+            if sum(map(len, shard)) == n:
+                yield tuple(shard)
+                shard = []
+    if shard:
+        yield tuple(shard)
+
+
+def deidentified_paths(parts: Iterable[Part], size: int | None) -> Iterator[str]:
+    """Yield each path as it may be told, without decoding an image."""
+    for path, fetch in chain.from_iterable(part.items(size) for part in parts):
+        surveyed = fingerprint(fetch)
+        person = surveyed.person if isinstance(surveyed, Surveyed) else None
+        yield printable(deidentified_path(path, person))
+
+
+def read_block(
+    preprocessing: Preprocessing, shape: tuple[int, ...], items: Iterable[Item]
+) -> Block:
+    """Read images that a detector of input `shape`, (c, h, w), will score together.
+
+    One that comes out in another shape is an error like one that cannot be read.
+    """
+    good: list[Decoded] = []
+    errors: list[tuple[str, str]] = []
+    for item in items:
+        result = decode_one(preprocessing, item, hashed=False)
+        if isinstance(result, Unreadable):
+            errors.append((printable(result.path), result.reason))
+        elif result.image.shape != shape:
+            errors.append((printable(result.path), _misfit(result, shape)))
+        else:
+            good.append(result)
+    return Block(
+        images=np.stack([one.image for one in good]) if good else np.empty((0, *shape), np.float32),
+        path=tuple(one.path for one in good),
+        errors=tuple(errors),
+    )
+
+
+def load_images(
+    where: Sequence[str | os.PathLike[str]],
+    preprocessing: Preprocessing,
+    shape: tuple[int, ...],
+    *,
+    jobs: int | None = None,
+    verbose: int = 0,
+) -> Iterator[Block]:
+    """Yield the images that `where` leads to (`list_images`) in blocks, as `read_block` reads them.
+
+    `jobs` threads, by default one a core, read ahead while the caller works on a block.
+    """
+    parts = list_images(where, preprocessing)
+    items = chain.from_iterable(part.items(preprocessing.size) for part in parts)
+    handfuls = iter(lambda: list(islice(items, BLOCK)), [])
+    read = partial(read_block, preprocessing, shape)
+    with bar("Reading images", sum(map(len, parts)), verbose=verbose) as advance:
+        for block in prefetch(read, handfuls, jobs=threads(jobs), handful=1):
+            yield block
+            advance(len(block.path) + len(block.errors))
+
+
+def _misfit(decoded: Decoded, shape: tuple[int, ...]) -> str:
+    return (
+        f"'{printable(decoded.path)}' has {pixels(decoded.image.shape)}, "
+        f"where {pixels(shape)} are expected."
+    )

@@ -1,0 +1,274 @@
+"""Volumes among the files of a cohort: each becomes as many images as it has slices.
+
+A file is read as a whole, once each time that its slices are asked for, and no more of them are
+held at once than there are threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from conocc.data.decoding import prefetch
+from conocc.data.image_io.nifti import (
+    AXES,
+    LEAST_FOREGROUND,
+    Volume,
+    cut,
+    is_slice_name,
+    is_volume_name,
+    read_nifti,
+    slice_name,
+    slices_with_content,
+    volume_and_slice,
+)
+from conocc.data.index import (
+    Blob,
+    Fetch,
+    ImageEntry,
+    ImageIndex,
+    content,
+    count,
+    printable,
+    read_file,
+)
+from conocc.io.progress import bar
+
+VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top")
+
+
+def read_volume(folder: Path, path: str, told: str = "") -> Volume:
+    """Read a NIfTI file, or say in one sentence, which calls it `told` + `path`, why not."""
+    try:
+        return read_nifti(content(folder, path))
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{printable(told + path)}': {error}.") from error
+
+
+# From volumes to slices
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The slices of one volume that are images; of one that cannot be read, the reason."""
+
+    slices: tuple[int, ...] = ()
+    empty: int = 0
+    series: int = 1
+    nan: int = 0
+    reason: str = ""
+
+
+def with_slices(
+    listing: ImageIndex,
+    axis: str,
+    *,
+    jobs: int,
+    verbose: int = 0,
+    leave: Callable[[ImageEntry], bool] = lambda entry: False,
+) -> ImageIndex:
+    """Put the slices of each volume, the empty ones left out, in its place.
+
+    Slices are named ``volume.nii.gz[12]``, and have the class, the split and the patient of
+    their volume. One that is listed by that name already stays, empty or not. A volume that
+    cannot be read stays as it is, and its reason comes when it is fetched.
+    """
+    folder = listing.folder
+    if folder is None or not any(
+        is_volume_name(entry.path) or is_slice_name(entry.path) for entry in listing.entries
+    ):
+        return listing
+    volumes = [
+        entry.path for entry in listing.entries if is_volume_name(entry.path) and not leave(entry)
+    ]
+    cuts: dict[str, _Cut] = {}
+    with bar("Cutting volumes", len(volumes), verbose=verbose) as advance:
+        work = prefetch(partial(_cut, folder, axis), volumes, jobs=jobs)
+        for path, one in zip(volumes, work, strict=True):
+            cuts[path] = one
+            advance()
+    entries: list[ImageEntry] = []
+    for entry in listing.entries:
+        found = cuts.get(entry.path)
+        names = [entry.path]
+        if found is not None and not found.reason:
+            names = [slice_name(entry.path, k) for k in found.slices]
+        entries += [replace(entry, path=name) for name in names]
+    (name, times), *_ = Counter(entry.path for entry in entries).most_common(1)
+    if times > 1:
+        raise ValueError(f"'{printable(name)}' is listed with its volume, and by itself too.")
+    return replace(
+        listing,
+        entries=tuple(entries),
+        fetch=partial(_fetch, folder, tuple(entries), axis),
+        notes=(*listing.notes, *_notes(list(cuts.values()), axis)),
+    )
+
+
+def _cut(folder: Path, axis: str, path: str, told: str = "") -> _Cut:
+    try:
+        volume = read_volume(folder, path, told)
+    except ValueError as error:
+        return _Cut(reason=str(error))
+    number = volume.voxels.shape[AXES[axis]]
+    slices = slices_with_content(volume.voxels, axis)
+    if not slices:
+        rule = f"less than {LEAST_FOREGROUND:.0%} of each is above the background"
+        reason = f"all of its {count(number, f'{axis} slice')} are empty: {rule}"
+        return _Cut(reason=f"Cannot read '{printable(told + path)}': {reason}.")
+    return _Cut(tuple(slices), number - len(slices), volume.series, volume.nan)
+
+
+def _notes(cuts: Sequence[_Cut], axis: str) -> list[str]:
+    good = [one for one in cuts if not one.reason]
+    if not good:
+        return []
+    slices, empty = sum(len(one.slices) for one in good), sum(one.empty for one in good)
+    said = [f"{count(len(good), 'volume')} cut into {count(slices, f'{axis} slice')}."]
+    if empty:
+        said.append(
+            f"{count(empty, 'empty slice')} left aside: less than {LEAST_FOREGROUND:.0%} of each "
+            "is above its volume's background."
+        )
+    if series := [one.series for one in good if one.series > 1]:
+        said.append(
+            f"{count(len(series), 'file')} with {count(sum(series), 'volume')}, such as time "
+            "points, of which the first of each file is read."
+        )
+    if nan := [one.nan for one in good if one.nan]:
+        said.append(
+            f"{count(sum(nan), 'voxel')} of {count(len(nan), 'volume')} NaN, read as the lowest "
+            "value of the volume."
+        )
+    return said
+
+
+# Fetching
+
+
+def _fetch(
+    folder: Path, entries: Sequence[ImageEntry], axis: str, rows: Sequence[int]
+) -> Iterator[Fetch]:
+    names = [entries[row].path for row in rows]
+    return fetch_images(folder, names, axis, lambda name: partial(read_file, folder, name))
+
+
+def fetch_images(
+    folder: Path,
+    names: Sequence[str],
+    axis: str,
+    fetch_file: Callable[[str], Fetch],
+    told: str = "",
+) -> Iterator[Fetch]:
+    """Fetch slices, in a run of one volume reading it once, and by `fetch_file` other files.
+
+    A volume without the number of a slice is one that could not be cut; fetching it says why.
+    `told` stands before a name where an error names it.
+    """
+    for volume, group in groupby(names, key=lambda name: volume_and_slice(name)[0]):
+        numbers = [volume_and_slice(name)[1] for name in group]
+        folder_lock = _Held(partial(read_volume, folder, volume, told), len(numbers))
+        for k in numbers:
+            if k is not None:
+                yield partial(_slice, folder_lock, told + volume, axis, k)
+            elif is_volume_name(volume):
+                yield partial(_refused, folder, axis, volume, told)
+            else:
+                yield fetch_file(volume)
+
+
+class _Held:
+    """A volume that is read when it is first asked for, and let go at the last of `times`."""
+
+    def __init__(self, read: Callable[[], Volume], times: int) -> None:
+        self._read = read
+        self._times = times
+        self._lock = threading.Lock()
+        self._outcome: Volume | ValueError | None = None
+
+    def volume(self) -> Volume:
+        with self._lock:
+            if self._outcome is None:
+                try:
+                    self._outcome = self._read()
+                except ValueError as error:
+                    self._outcome = error
+            outcome = self._outcome
+            self._times -= 1
+            if not self._times:
+                self._outcome = None
+        if isinstance(outcome, ValueError):
+            raise outcome
+        return outcome
+
+
+def _slice(folder_lock: _Held, path: str, axis: str, k: int) -> Blob:
+    voxels = folder_lock.volume().voxels
+    number = voxels.shape[AXES[axis]]
+    if k >= number:
+        raise ValueError(
+            f"Cannot read '{printable(slice_name(path, k))}': there are {number} {axis} slices, "
+            "counted from 0."
+        )
+    return cut(voxels, axis, k)
+
+
+def _refused(folder: Path, axis: str, path: str, told: str) -> Blob:
+    reason = _cut(folder, axis, path, told=told).reason
+    raise ValueError(reason or f"'{printable(told + path)}' changed while it was being read.")
+
+
+# Scores
+
+
+def check_top(top: int) -> None:
+    """Refuse to average no score, before any is made."""
+    if top < 1:
+        raise ValueError(f"The 'top' parameter must be at least 1. Got {top} instead.")
+
+
+def by_volume(
+    path: Iterable[str], anomaly_score: Iterable[float], *, top: int
+) -> list[tuple[str, int, float, float, int]]:
+    """Gather the scores of slices by volume: one row of `VOLUME_COLUMNS` each.
+
+    Parameters
+    ----------
+    path : iterable of str, length n
+        Images that are no slices are passed over.
+    anomaly_score : iterable of float, length n
+    top : int
+        How many of the highest scores of a volume are averaged; all, where there are fewer.
+
+    Returns
+    -------
+    list of (volume, slices, maximum, mean_of_top, top)
+        In the order of the first slice of each.
+
+    Raises
+    ------
+    ValueError
+        If `top` is less than 1.
+
+    Examples
+    --------
+    >>> by_volume(["a.nii[0]", "a.nii[1]", "a.nii[2]", "b.png"], [1.0, 4.0, 2.0, 9.0], top=2)
+    [('a.nii', 3, 4.0, 3.0, 2)]
+    """
+    check_top(top)
+    scores: dict[str, list[float]] = {}
+    for name, score in zip(path, anomaly_score, strict=True):
+        volume, k = volume_and_slice(name)
+        if k is not None:
+            scores.setdefault(volume, []).append(score)
+    rows = []
+    for volume, found in scores.items():
+        highest = sorted(found, reverse=True)[:top]
+        mean = sum(highest) / len(highest)
+        rows.append((volume, len(found), highest[0], mean, len(highest)))
+    return rows

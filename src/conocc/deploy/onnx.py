@@ -1,0 +1,308 @@
+"""A detector as one ONNX graph: from raw images to scores and residuals, without Python.
+
+Normalisation is inside the graph. The threshold, the calibration, and how files become arrays
+are in its metadata, as JSON, since they may be chosen anew without a new graph. A graph is
+written only if ONNX Runtime computes with it what PyTorch computes.
+
+Letters: n images, c channels, h and w pixels, d features of a vector.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from conocc._version import __version__
+from conocc.data.image_io.read import Preprocessing
+from conocc.data.phantoms import draw_phantom
+from conocc.data.unlabelled import load_images
+from conocc.experiments.run import load_model
+from conocc.io.files import atomic_write
+
+EXPORT_FORMAT = 1
+# How far ONNX Runtime may be from PyTorch, see `Parity`.
+TOLERANCE = 1e-4
+# A graph is one protobuf message, which can hold no more.
+LARGEST_BYTES = 2**31 - 1
+PHANTOMS_EACH = 8
+INPUT, SCORE, RESIDUAL = "image", "anomaly_score", "residual"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime is from PyTorch.
+
+    Attributes
+    ----------
+    images : int
+        How many images both saw.
+    of : str
+        ``"images given"`` or ``"phantoms"``.
+    score : float
+        Largest difference of a score, relative to the score; where that is smaller than half of
+        the scores are, relative to their median size, since scores of some methods cross zero.
+    residual : float or None
+        Largest difference of a pixel, relative to the largest residual of its image.
+    runtime : str
+        Version of ONNX Runtime.
+    """
+
+    images: int
+    of: str
+    score: float
+    residual: float | None
+    runtime: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return vars(self).copy()
+
+    def words(self) -> str:
+        """Say what was compared, and what was found."""
+        residuals = "" if self.residual is None else f", residuals by {self.residual:.1e}"
+        return (
+            f"ONNX Runtime {self.runtime} against PyTorch on {self.images} {self.of}: scores "
+            f"differ by {self.score:.1e} at most{residuals}; {TOLERANCE:g} is allowed."
+        )
+
+
+def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parity:
+    """Write a fitted detector as an ONNX graph, and check it against PyTorch.
+
+    The input ``image`` is float32 of shape (n, c, h, w), or (n, d) for vectors, raw: as decoded
+    and resized. The outputs are ``anomaly_score``, float32 of shape (n,), higher less like the
+    majority, and, where the method reconstructs, ``residual``, shaped like the input: the
+    normalised image less its reconstruction.
+
+    Metadata, each a JSON text: ``format``, ``class``, ``version`` (of conocc), ``input_shape``,
+    ``reading`` (`Cohort.preprocessing`, null for arrays), ``normalize``, ``threshold`` (scores above it
+    are called minority), ``contamination`` (which set it), ``calibration`` (`Calibration.as_json`,
+    or null), ``residual_scale`` (`ResidualScale.as_json`, or null), ``parity``.
+
+    Parameters
+    ----------
+    detector : OneClassDetector
+        Fitted.
+    path : path
+        The file to write, whole or not at all.
+    images : array of shape (n, h, w), (n, c, h, w) or (n, d), optional
+        What to compare on; by default drawn phantoms, or random vectors.
+
+    Returns
+    -------
+    Parity
+
+    Raises
+    ------
+    ValueError
+        If the method is no graph, the graph would be too large, the extra ``onnx`` is not
+        installed, or ONNX Runtime differs from PyTorch by more than `TOLERANCE`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from conocc import CAE
+    >>> images = np.random.default_rng(0).random((8, 16, 16))
+    >>> detector = CAE(epochs=2, random_state=0).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     parity = export_onnx(detector, f"{folder}/model.onnx", images=images)
+    >>> parity.score < 1e-4, parity.of
+    (True, 'images given')
+    """
+    check_is_fitted(detector)
+    name = type(detector).__name__
+    if detector._no_graph:
+        raise ValueError(f"{name} cannot be exported: {detector._no_graph}")
+    _need_extra()
+    size = sum(tensor.nbytes for tensor in detector._learned()[0].values())
+    if size > LARGEST_BYTES:
+        raise ValueError(
+            f"This {name} cannot be exported: it holds {size / 2**30:.1f} GiB, "
+            f"and an ONNX file at most {LARGEST_BYTES / 2**30:.1f}."
+        )
+    detector = copy.deepcopy(detector).set_params(device="cpu", verbose=0)
+    # As float32, since the graph takes no other; with a channel, where images came without.
+    given = detector._checked(_drawn(detector) if images is None else np.asarray(images, "f4"))
+    graph = _graph(detector)
+    with atomic_write(Path(path)) as temporary:
+        of = "phantoms" if images is None else "images given"
+        parity = _compare(graph.SerializeToString(), detector, given, of)
+        if not max(parity.score, parity.residual or 0.0) <= TOLERANCE:
+            raise ValueError(
+                f"This {name} was not exported, since it would differ: {parity.words()}"
+            )
+        _describe(graph, detector, parity)
+        temporary.write_bytes(graph.SerializeToString())
+    return parity
+
+
+def export_run(
+    run: str | Path, path: str | Path, where: Sequence[str | Path] = (), *, jobs: int | None = None
+) -> Parity:
+    """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
+
+    `where` names images to compare on, of which the first 64 are read as the training
+    images were; one that cannot be read is a `ValueError`.
+    """
+    detector = load_model(run)
+    images = None
+    if where:
+        if detector.preprocessing_ is None:
+            raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
+        preprocessing = Preprocessing.from_dict(detector.preprocessing_)
+        block = next(load_images(where, preprocessing, detector.input_shape_, jobs=jobs))
+        for _, reason in block.errors:
+            raise ValueError(reason)
+        images = block.images
+    return export_onnx(detector, path, images=images)
+
+
+class _Graph(nn.Module):
+    """Raw images to what a detector makes of them."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.detector = detector
+        # Weights in modules of its own are written once, others for each use.
+        self.parts = nn.ModuleList(part for part in vars(detector).values() if _is_module(part))
+        self.normalize = detector._normalization(torch.device("cpu"))
+        self.outputs = [SCORE, RESIDUAL] if hasattr(detector, "_reconstruct") else [SCORE]
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        x = self.normalize(image).float()
+        score = self.detector._score(x).float()
+        return (score, self.detector._residual(x)) if RESIDUAL in self.outputs else (score,)
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, nn.Module)
+
+
+def _graph(detector: Any) -> Any:
+    """Turn a detector on the CPU into an ONNX message."""
+    module = _Graph(detector)
+    example = torch.zeros(2, *detector.input_shape_)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=[INPUT],
+            output_names=module.outputs,
+            dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None  # for mypy: None is what the older exporter returns
+        graph = program.model_proto
+    _forget_sources(graph)
+    return graph
+
+
+def _forget_sources(graph: Any) -> None:
+    """Take out in which line of which file, on this machine, each step was traced."""
+    nodes = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
+    for node in nodes:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        nodes += [inner for attribute in node.attribute for inner in attribute.g.node]
+    for value in graph.graph.value_info:
+        value.ClearField("metadata_props")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's warnings and messages, which are not about the detector, to itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [one.level for one in loggers]
+    try:
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(loggers, before, strict=True):
+            one.setLevel(level)
+
+
+def _compare(graph: bytes, detector: Any, images: np.ndarray, of: str) -> Parity:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    score, *residual = session.run(None, {INPUT: images})
+    expected = detector.anomaly_score(images)
+    size = np.maximum(np.abs(expected), np.median(np.abs(expected)))
+    left = None
+    if residual:
+        known = detector.normalized(images) - detector.reconstruct(images)
+        left = _largest(np.abs(residual[0] - known), np.abs(known).reshape(len(known), -1).max(1))
+    differs = _largest(np.abs(score - expected), size)
+    return Parity(len(images), of, differs, left, onnxruntime.__version__)
+
+
+def _largest(difference: np.ndarray, size: np.ndarray) -> float:
+    """Give the largest difference relative to the size of each image; (n, ...), (n,)."""
+    of_image = difference.reshape(len(difference), -1).max(1)
+    # What is zero on both sides is equal; NaN, which passes through, is no parity.
+    return float(np.max(np.divide(of_image, size, out=of_image.astype(float), where=size > 0)))
+
+
+def _describe(graph: Any, detector: Any, parity: Parity) -> None:
+    import onnx
+
+    about: Mapping[str, Any] = {
+        "format": EXPORT_FORMAT,
+        "class": type(detector).__name__,
+        "version": __version__,
+        "input_shape": detector.input_shape_,
+        "preprocessing": detector.preprocessing_,
+        "normalize": detector.normalize,
+        "threshold": -detector.offset_,
+        "contamination": detector.contamination,
+        "calibration": detector.calibration_ and detector.calibration_.as_json(),
+        "residual_scale": detector.residual_scale_ and detector.residual_scale_.as_json(),
+        "parity": parity.as_json(),
+    }
+    onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in about.items()})
+
+
+def _drawn(detector: Any) -> np.ndarray:
+    """Draw images, or vectors, of the shape that the detector takes; -> (16, ...) float32."""
+    shape = detector.input_shape_
+    if len(shape) == 1:
+        vectors = np.random.default_rng(0).normal(size=(2 * PHANTOMS_EACH, *shape))
+        own: np.ndarray = vectors * detector.feature_scale_ + detector.feature_offset_
+        return own.astype(np.float32)
+    c, h, w = shape
+    phantoms = draw_phantom(
+        "phantom-mri",
+        size=max(h, w),
+        train=0,
+        test_majority=PHANTOMS_EACH,
+        test_minority=PHANTOMS_EACH,
+    ).images
+    return phantoms[:, None, :h, :w].repeat(c, axis=1).astype(np.float32)
+
+
+def _need_extra() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"Exporting needs the module {error.name!r}: pip install 'conocc[onnx]'."
+        ) from None

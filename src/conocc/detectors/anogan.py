@@ -1,0 +1,367 @@
+"""AnoGAN: a generative adversarial network, searched for the image most like the one given.
+
+Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs: *Unsupervised Anomaly Detection with
+Generative Adversarial Networks to Guide Marker Discovery*, IPMI 2017; its equations are cited by
+their numbers there. The network is DCGAN (Radford, Metz, Chintala: *Unsupervised Representation
+Learning with Deep Convolutional Generative Adversarial Networks*, ICLR 2016).
+
+Letters: n images, c channels, h and w pixels, d length of a vector or of a latent code;
+``x`` an image, ``z`` a latent code, ``G`` the generator, ``D`` the discriminator, ``f`` the
+features of its last hidden layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from conocc.detectors.one_class_detector import OneClassDetector
+from conocc.networks import CHANNELS, bottleneck_of, dense, dense_widths, halved
+from conocc.training import Batches, Stage, Train, adam
+
+BETAS = (0.5, 0.999)  # Adam's, of DCGAN
+SLOPE = 0.2  # of DCGAN's leaky rectifiers
+LAMBDA = 0.1  # λ of Schlegl's Eq. (5)
+
+
+# --- DCGAN ---------------------------------------------------------------------------------------
+
+
+class Generator(nn.Module):
+    """Latent codes (n, d) to images (n, c, h, w), by convolutions of stride 1/2.
+
+    Each doubles the sides and is cropped to those of the map that the discriminator has there, so
+    that any size comes out exactly. The output is linear: DCGAN's tanh would end at ±1, which
+    z-scored images do not.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], d: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        c, h, w = shape
+        sizes = list(zip(halved(h, len(channels)), halved(w, len(channels)), strict=True))
+        self.start = (channels[-1], *sizes[-1])
+        self.sizes = sizes[-2::-1]
+        self.into = nn.Linear(d, channels[-1] * sizes[-1][0] * sizes[-1][1])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in reversed(channels))
+        self.convs = nn.ModuleList(
+            nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1)
+            for c_in, c_out in pairwise((*reversed(channels), c))
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        x: Tensor = self.into(z).reshape(z.shape[0], *self.start)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for norm, conv, (h, w) in zip(self.norms, self.convs, self.sizes, strict=True):
+            x = conv(F.relu(norm(x)))[..., :h, :w]
+        return x
+
+
+class Features(nn.Module):
+    """Images (n, c, h, w) to the features f of the discriminator's last convolution (n, ·)."""
+
+    def __init__(self, c: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, kernel_size=4, stride=2, padding=1)
+            for c_in, c_out in pairwise((c, *channels))
+        )
+        # DCGAN normalises all layers but the one that sees the image.
+        self.norms = nn.ModuleList(
+            [nn.Identity(), *(nn.BatchNorm2d(width) for width in channels[1:])]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            h, w = x.shape[2:]
+            if h % 2 or w % 2:  # or the last row or column of an odd side would be left out
+                x = F.pad(x, (0, w % 2, 0, h % 2))
+            x = F.leaky_relu(norm(conv(x)), SLOPE)
+        return x.flatten(1)
+
+
+class Gan(nn.Module):
+    """Generator and discriminator, and the one latent code from which every search starts.
+
+    For vectors (d,) both are dense and without batch normalisation.
+    """
+
+    z_0: Tensor
+
+    def __init__(self, shape: tuple[int, ...], latent: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        latent = bottleneck_of(shape, latent)
+        self.generator: nn.Module
+        self.features: nn.Module
+        if len(shape) == 3:
+            c, h, w = shape
+            self.generator = Generator((c, h, w), latent, channels)
+            self.features = Features(c, channels)
+            width = channels[-1] * halved(h, len(channels))[-1] * halved(w, len(channels))[-1]
+        else:
+            widths = dense_widths(shape[0], channels)
+            self.generator = dense([latent, *widths[::-1]])
+            self.features = nn.Sequential(dense(widths), nn.LeakyReLU(SLOPE))
+            width = widths[-1]
+        self.verdict = nn.Linear(width, 1)
+        self.register_buffer("z_0", uniform(1, latent, torch.device("cpu")))
+        if len(shape) == 3:
+            self.apply(start_as_dcgan)
+        # As in `networks.Autoencoder`.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
+
+    def draw(self, n: int) -> Tensor:
+        """Generate images from `n` random codes."""
+        images: Tensor = self.generator(uniform(n, self.z_0.shape[1], self.z_0.device))
+        return images
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """Give the logit of D, that an image is real; (n, ...) -> (n, 1)."""
+        logit: Tensor = self.verdict(self.features(x))
+        return logit
+
+
+def uniform(n: int, d: int, device: torch.device) -> Tensor:
+    """Draw latent codes, uniform in [-1, 1] (Schlegl, section 2.1); -> (n, d)."""
+    return 2 * torch.rand(n, d, device=device) - 1
+
+
+def start_as_dcgan(module: nn.Module) -> None:
+    """Draw weights with deviation 0.02, those of batch normalisation around 1 (DCGAN)."""
+    if isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
+
+
+# --- augmentation --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each image of a batch: `mirrored` (n,) bool, `down`, `right` (n,) pixels."""
+
+    mirrored: Tensor
+    down: Tensor
+    right: Tensor
+
+
+def draw_augmentation(x: Tensor) -> Augmentation:
+    """Draw for a batch (n, c, h, w): each second image mirrored, shifts up to 1/16 of a side."""
+    n, _, h, w = x.shape
+
+    def shift(side: int) -> Tensor:
+        return torch.randint(-(side // 16), side // 16 + 1, (n,), device=x.device)
+
+    return Augmentation(torch.rand(n, device=x.device) < 0.5, shift(h), shift(w))
+
+
+def augmented(x: Tensor, how: Augmentation) -> Tensor:
+    """Mirror, then shift, images (n, c, h, w); what a shift uncovers is filled by reflection."""
+    n, _, h, w = x.shape
+    rows = _reflected(h, how.down)
+    columns = _reflected(w, how.right)
+    columns = torch.where(how.mirrored[:, None], w - 1 - columns, columns)
+    image = torch.arange(n, device=x.device)[:, None, None]
+    return x[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflected(side: int, shift: Tensor) -> Tensor:
+    """Tell from where each pixel of a shifted line comes; (n,) -> (n, side)."""
+    index = (torch.arange(side, device=shift.device) - shift[:, None]).abs()
+    return (side - 1) - ((side - 1) - index).abs()
+
+
+# --- the losses (DCGAN; Schlegl, Eq. 1 to 6) -----------------------------------------------------
+
+
+def taken_for(real: bool, logit: Tensor) -> Tensor:
+    r"""Eq. (1). :math:`-\log D(x)` if `real`, :math:`-\log(1 - D(x))` if not; logits -> ()."""
+    return F.binary_cross_entropy_with_logits(logit, torch.full_like(logit, float(real)))
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    r"""Eq. (2) on images, Eq. (4) on features. :math:`\sum |a - b|`; (n, ...) -> (n,)."""
+    return (a - b).abs().flatten(1).sum(1)
+
+
+def search_loss(residual: Tensor, discrimination: Tensor) -> Tensor:
+    r"""Eq. (5) and (6). :math:`(1 - \lambda) L_R + \lambda L_D`; (n,), (n,) -> (n,)."""
+    return (1 - LAMBDA) * residual + LAMBDA * discrimination
+
+
+# --- the method ----------------------------------------------------------------------------------
+
+
+class AnoGAN(OneClassDetector):
+    r"""Generative adversarial network of Schlegl et al. (IPMI 2017).
+
+    A generator learns to draw majority images; of a new image it is then asked for the one most
+    like it, by a search for the latent code. The score is the loss at the end of the search,
+    Eq. (6): what is left between the two, in pixels and in features of the discriminator.
+
+    It departs from the publication in this:
+
+    - the widths of the convolutions are ConOCC's, for images as small and as few as the paper's,
+      and their kernels 4×4 (DCGAN: 5×5), the smallest that overlap evenly at stride 2;
+    - the generator ends linear, not in a tanh (see `Generator`);
+    - every search starts from one code, drawn once and stored, where Schlegl draws one for each
+      image: a score would hang on chance. Codes may leave [-1, 1] during the search;
+    - training images are augmented, as section 3.1 of Gao et al. says without saying how: half of
+      them mirrored left to right, each shifted by up to 1/16 of its sides and reflected at the
+      border. Images that are scored never are, nor are vectors;
+    - the search is Adam's with a rate of 0.02, of which Schlegl gives nothing.
+
+    Parameters
+    ----------
+    latent : int
+        Length of a latent code (DCGAN: 100); for vectors at most half their length.
+    search_steps : int
+        Γ, Adam's steps for each image that is scored.
+    search_lr : float
+        Learning rate of these steps.
+    augment : bool
+        Whether training images are augmented; not for images whose left is not their right.
+
+    lr : float
+        Adam's learning rate for both networks, DCGAN's.
+    channels : sequence of int
+        Widths of the discriminator's convolutions; the generator mirrors them.
+    others
+        Those of `ConOCC`.
+
+    Attributes
+    ----------
+    network_ : Gan
+        The trained networks, with the buffer ``z_0``, the code from which each search starts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.random.default_rng(0).random((8, 16, 16))
+    >>> AnoGAN(epochs=2, search_steps=5, random_state=0).fit(images).anomaly_score(images).shape
+    (8,)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **OneClassDetector._parameter_constraints,
+        "latent": [Interval(Integral, 1, None, closed="left")],
+        "search_steps": [Interval(Integral, 1, None, closed="left")],
+        "search_lr": [Interval(Real, 0, None, closed="neither")],
+        "augment": ["boolean"],
+    }
+
+    _no_graph = (
+        "each image is searched for by steps down a gradient, which ONNX cannot take. "
+        "Score with 'conocc score', or in Python."
+    )
+
+    def __init__(
+        self,
+        *,
+        epochs: int = 1000,
+        lr: float = 2e-4,
+        batch_size: int = 128,
+        latent: int = 100,
+        search_steps: int = 500,
+        search_lr: float = 0.02,
+        augment: bool = True,
+        channels: Sequence[int] = CHANNELS,
+        normalize: str = "zscore",
+        contamination: float = 0.1,
+        random_state: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.latent = latent
+        self.search_steps = search_steps
+        self.search_lr = search_lr
+        self.augment = augment
+        self.channels = channels
+        self.normalize = normalize
+        self.contamination = contamination
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    # A search for each of all training images would take longer than the training.
+    _threshold_images = 256
+
+    def _build(self) -> None:
+        self.network_ = Gan(self.input_shape_, self.latent, self.channels)
+
+    def _fit(self, X: Batches, train: Train) -> None:
+        gan = self.network_
+        players = {
+            "discriminator": [*gan.features.parameters(), *gan.verdict.parameters()],
+            "generator": gan.generator.parameters(),
+        }
+        stage = Stage(
+            name="gan",
+            modules={"network": gan},
+            optimizers={
+                name: adam(parameters, lr=self.lr, betas=BETAS)
+                for name, parameters in players.items()
+            },
+            losses={"discriminator": self._discriminator, "generator": self._generator},
+            epochs=self.epochs,
+        )
+        self.history_ = train([stage])
+
+    def _discriminator(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+        gan = self.network_
+        # Batch normalisation has no deviation of a single row; two views of it will do.
+        x = torch.cat([x, x]) if len(x) == 1 else x
+        with torch.no_grad():
+            drawn = gan.draw(len(x))
+        if self.augment and x.ndim == 4:
+            x = augmented(x, draw_augmentation(x))
+        return {
+            "D real": taken_for(True, gan.discriminate(x)),
+            "D drawn": taken_for(False, gan.discriminate(drawn)),
+        }
+
+    def _generator(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+        gan = self.network_
+        return {"G": taken_for(True, gan.discriminate(gan.draw(max(len(x), 2))))}
+
+    def _search(self, x: Tensor) -> Tensor:
+        """Find the code of each image; (n, ...) -> (n, d).
+
+        The losses are summed over the batch, so that no image feels another: each has gradients,
+        and in Adam a memory, of its own.
+        """
+        gan = self.network_
+        f = gan.features(x)
+        with torch.enable_grad():
+            z = gan.z_0.repeat(len(x), 1).requires_grad_()
+            adam = torch.optim.Adam([z], lr=self.search_lr)
+            for _ in range(self.search_steps):
+                loss = self._loss(x, f, z).sum()
+                # Gradients of the code alone: none of the weights is computed, or kept.
+                (z.grad,) = torch.autograd.grad(loss, z)
+                adam.step()
+        return z.detach()
+
+    def _loss(self, x: Tensor, f: Tensor, z: Tensor) -> Tensor:
+        drawn = self.network_.generator(z)
+        return search_loss(distance(x, drawn), distance(f, self.network_.features(drawn)))
+
+    def _score(self, x: Tensor) -> Tensor:
+        return self._loss(x, self.network_.features(x), self._search(x))
+
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        drawn: Tensor = self.network_.generator(self._search(x))
+        return drawn

@@ -1,0 +1,222 @@
+r"""D-SVDD: an encoder trained to map the majority class into a small hypersphere.
+
+Ruff, Vandermeulen, Görnitz, Deecke, Siddiqui, Binder, Müller, Kloft: *Deep One-Class
+Classification* (ICML 2018). Section 3.1 of the paper: "the encoder of ConOCC is used as the basic
+model, and a SVDD-based loss layer is integrated with default parameters".
+
+Letters: n images, d bottleneck features; ``z`` a bottleneck feature, ``c`` the center, ``radius``
+Ruff's R, ``nu`` Ruff's ν. The squared distance :math:`\lVert z_i - c \rVert^2` that objectives and
+score share is `equations.constraining_loss`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from conocc import equations
+from conocc.detectors.cae import reconstruction_stage
+from conocc.detectors.one_class_detector import OneClassDetector
+from conocc.networks import CHANNELS, Autoencoder
+from conocc.training import Batches, Stage, Train, adam, apply, concatenated
+
+logger = logging.getLogger("conocc")
+
+OBJECTIVES = ("one-class", "soft-boundary")
+# Both are in Ruff's code, github.com/lukasruff/Deep-SVDD-PyTorch, not in the publication.
+SMALLEST_COMPONENT = 0.1
+WARM_UP = 10
+
+
+def away_from_zero(c: Tensor) -> Tensor:
+    """Move components of the center within 0.1 of zero to ±0.1; (d,) -> (d,).
+
+    A feature whose center is zero could be met by weights of zero. Zero itself, which Ruff's
+    code leaves, becomes +0.1.
+    """
+    smallest = torch.where(c < 0, -SMALLEST_COMPONENT, SMALLEST_COMPONENT)
+    return torch.where(c.abs() < SMALLEST_COMPONENT, smallest, c)
+
+
+def excess(distance: Tensor, radius: Tensor, nu: float) -> Tensor:
+    r"""Give :math:`\frac{1}{\nu} \max(0, \lVert z_i - c \rVert^2 - R^2)`; (n,), () -> (n,).
+
+    With :math:`R^2` and the weight decay it makes Ruff's Eq. (3), the soft boundary.
+    """
+    return F.relu(distance - radius**2) / nu
+
+
+def radius_of(distance: Tensor, nu: float) -> Tensor:
+    r"""Give the (1 − ν)-quantile of :math:`\lVert z_i - c \rVert`; squared distances (n,) -> ().
+
+    Up to interpolation, the R that minimises Ruff's Eq. (3) for fixed weights.
+    """
+    return torch.quantile(distance.sqrt(), 1 - nu)
+
+
+class Hypersphere(nn.Module):
+    """The center (d,) and the radius, which no gradient moves."""
+
+    c: Tensor
+    radius: Tensor
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.register_buffer("c", torch.zeros(d))
+        self.register_buffer("radius", torch.zeros(()))
+
+
+class DeepSVDD(OneClassDetector):
+    r"""Deep support vector data description, scored by the squared distance to the center.
+
+    The encoder is first trained in an autoencoder; then the center is taken, once, as the mean
+    feature of all training images, and the encoder alone goes on. No layer of the encoder has a
+    bias or a normalisation, with which it could map all images to the center.
+
+    Deviations from Ruff et al. and their code's example for MNIST: ConOCC's encoder with plain
+    rectifiers for a LeNet with leaky ones and batch normalisation; the paper's 1000 epochs at one
+    learning rate, 1e-3, for 150 at 1e-4 and, from the 50th, 1e-5; batches of 128 for 200; as many
+    epochs of pretraining as theirs, without weight decay. The radius is taken over all training
+    images before an epoch, as in their text, and not over each batch, as in their code. The score
+    is the squared distance under both objectives; less R², as in their code, it would have another
+    zero and the same order.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training images after pretraining.
+    pretrain_epochs : int
+        Passes before, in an autoencoder with this encoder; 0 leaves it out.
+    objective : {"one-class", "soft-boundary"}
+        Mean squared distance to the center (Ruff's Eq. 4), or squared radius and what lies beyond
+        it (Eq. 3). The radius is zero for the first 10 epochs, then updated before each.
+    nu : float in (0, 1]
+        ν, the share of the training images that the soft boundary leaves outside.
+    weight_decay : float
+        Ruff's λ, the weight of :math:`\frac{1}{2} \sum \lVert W \rVert^2`.
+    lr : float
+        Adam's learning rate, in both stages.
+    others
+        Those of `ConOCC`.
+
+    Attributes
+    ----------
+    encoder_ : nn.Module
+        The trained encoder.
+    sphere_ : Hypersphere
+        Its center ``c`` and ``radius``; the radius stays 0 under the one-class objective.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.random.default_rng(0).random((8, 16, 16))
+    >>> DeepSVDD(epochs=2, pretrain_epochs=1, random_state=0).fit(images).embed(images).shape
+    (8, 256)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **OneClassDetector._parameter_constraints,
+        "pretrain_epochs": [Interval(Integral, 0, None, closed="left")],
+        "objective": [StrOptions(set(OBJECTIVES))],
+        "nu": [Interval(Real, 0, 1, closed="right")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        epochs: int = 1000,
+        lr: float = 1e-3,
+        batch_size: int = 128,
+        pretrain_epochs: int = 150,
+        objective: str = "one-class",
+        nu: float = 0.1,
+        weight_decay: float = 1e-6,
+        bottleneck: int = 256,
+        channels: Sequence[int] = CHANNELS,
+        normalize: str = "zscore",
+        contamination: float = 0.1,
+        random_state: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.pretrain_epochs = pretrain_epochs
+        self.objective = objective
+        self.nu = nu
+        self.weight_decay = weight_decay
+        self.bottleneck = bottleneck
+        self.channels = channels
+        self.normalize = normalize
+        self.contamination = contamination
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def _autoencoder(self) -> Autoencoder:
+        return Autoencoder(self.input_shape_, self.bottleneck, self.channels, encoder_bias=False)
+
+    def _build(self) -> None:
+        autoencoder = self._autoencoder()
+        self.encoder_ = autoencoder.encoder
+        self.sphere_ = Hypersphere(autoencoder.bottleneck)
+
+    def _fit(self, X: Batches, train: Train) -> None:
+        sphere, soft = self.sphere_, self.objective == "soft-boundary"
+        if soft and self.epochs <= WARM_UP:
+            logger.warning(
+                "The radius is never used: objective='soft-boundary' takes it after %d epochs, "
+                "and there are epochs=%d.",
+                WARM_UP,
+                self.epochs,
+            )
+        autoencoder = self._autoencoder().to(X.device)
+        autoencoder.encoder = self.encoder_  # the decoder is for pretraining alone, and not kept
+
+        def update_sphere(epoch: int) -> None:
+            if epoch == 0:
+                sphere.c.copy_(away_from_zero(equations.center(apply(self.encoder_, X))))
+            if soft and epoch >= WARM_UP:
+                distances = concatenated(apply(self._score, X), len(X)).to(X.device)
+                sphere.radius.copy_(radius_of(distances, self.nu))
+
+        svdd = Stage(
+            name="svdd",
+            modules={"network": autoencoder, "sphere": sphere},
+            optimizers={
+                "adam": adam(self.encoder_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            },
+            losses={"adam": self._soft_boundary if soft else self._one_class},
+            epochs=self.epochs,
+            before_epoch=update_sphere,
+        )
+        pretraining = reconstruction_stage(
+            autoencoder, lr=self.lr, epochs=self.pretrain_epochs, name="pretraining"
+        )
+        self.history_ = train([pretraining, svdd])
+
+    def _one_class(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+        return {"distance": equations.batch_loss(self._score(x))}
+
+    def _soft_boundary(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+        radius = self.sphere_.radius
+        return {
+            "R^2": radius**2,
+            "excess / nu": equations.batch_loss(excess(self._score(x), radius, self.nu)),
+        }
+
+    def _score(self, x: Tensor) -> Tensor:
+        return equations.constraining_loss(self._embed(x), self.sphere_.c)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        z: Tensor = self.encoder_(x)
+        return z

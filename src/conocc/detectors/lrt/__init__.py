@@ -1,0 +1,1 @@
+"""The likelihood-ratio detector, and what only it needs."""

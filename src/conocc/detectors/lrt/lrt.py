@@ -1,0 +1,414 @@
+r"""LRT: compact and descriptive at once, by a likelihood ratio over all that is known of an image.
+
+The successor of the paper's method, in this package. *Compact*: one Gaussian of the majority class
+over a description of the image, which is first moved to where the others are and given more of
+their tones, so that position and exposure do not make the class wide. *Descriptive*: the
+directions of that Gaussian count by how far synthetic lesions, made from majority images alone,
+move an image along them. Where the paper scores by the residual's sum, the description holds the
+profile of the residual over place, scale and direction, of an autoencoder that has not seen the
+image, beside the image's own.
+
+Under the majority class, whitened descriptions are :math:`y \sim N(0, I)`; with lesions of strength
+ε, :math:`y \sim N(0, I + \varepsilon B)`, where B is the second moment of the lesions'
+displacements. How strong a lesion is, nobody knows: the score is the derivative of twice the log
+of the ratio of the two densities at ε = 0, up to a constant, which is the most powerful test of
+faint ones:
+
+.. math:: s = y^T B y
+
+Letters: n images, c channels, h and w pixels, d features of a description, p pixels and r
+components of an autoencoder, k folds; ``x`` images, ``z`` descriptions, ``y`` whitened ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.covariance import ShrunkCovariance
+from sklearn.utils.extmath import randomized_svd
+from sklearn.utils.metaestimators import available_if
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from conocc.detectors.gabor_mahalanobis import (
+    SMALLEST_ENERGY,
+    SMALLEST_VARIANCE,
+    Gaussian,
+    cell_means,
+    energies,
+    gabor_pairs,
+    levels_of,
+    profile,
+    refuse_overflow,
+)
+from conocc.detectors.lrt.registration import Alignment
+from conocc.detectors.lrt.synthetic_lesions import LESIONS, Change, with_lesion
+from conocc.detectors.one_class_detector import OneClassDetector
+from conocc.training import BLOCK, Batches, Train
+
+FINE_GRID = 8
+QUANTILES = 21  # from 1 % to 99 %
+QUANTILE_LEVELS = 3
+FOLDS = 3
+COMPONENTS = 32
+IMAGES_A_COMPONENT = 8  # at least: what fewer images span is noise
+LARGEST_SIDE = 64  # that an autoencoder sees
+LESIONED = 500  # training images at most that are given lesions
+SHRINKAGE = 0.2  # of the covariance, towards that of independent features
+DARKEST = 0.005  # rank among the pixels, as a share; below it, and above its like, all are alike
+SMALLEST_DEVIATION = 1e-6
+
+
+def mirrored(x: Tensor) -> Tensor:
+    """Turn left to right; (n, c, h, w) -> the same."""
+    return x.flip(-1)
+
+
+def tone_mapped(x: Tensor) -> Tensor:
+    """Give each image tones half its own and half the Gaussian's; (n, c, h, w) -> the same.
+
+    Half way from an intensity to the one that its rank has in a Gaussian of the image's mean and
+    deviation: how a film was exposed counts for half, what is brighter than what stays.
+    """
+    rows = x.flatten(1).contiguous()
+    ranked = rows.sort(1).values
+    below, upto = (torch.searchsorted(ranked, rows, right=right) for right in (False, True))
+    share = (below + upto).to(x) / (2 * rows.shape[1])
+    gaussian = torch.special.ndtri(share.clamp(DARKEST, 1 - DARKEST))
+    mean = rows.mean(1, keepdim=True)
+    deviation = (rows - mean).square().mean(1, keepdim=True).sqrt()
+    half: Tensor = (rows + mean + deviation * gaussian) / 2
+    return half.reshape(x.shape)
+
+
+# --- description -------------------------------------------------------------------------------
+
+
+def quantiles(x: Tensor) -> Tensor:
+    """Give 21 quantiles from 1 % to 99 % of each row, interpolated linearly; (n, p) -> (n, 21)."""
+    ranked = x.sort(1).values
+    place = torch.linspace(0.01, 0.99, QUANTILES) * (x.shape[1] - 1)
+    below = place.long()
+    share = (place - below).to(x)
+    above = (below + 1).clamp(max=x.shape[1] - 1)
+    return ranked[:, below] * (1 - share) + ranked[:, above] * share
+
+
+def standardised(maps: Tensor) -> Tensor:
+    """Give each map mean 0 and deviation 1 over place; (n, m, h, w) -> (n, m, h·w)."""
+    rows = maps.flatten(2)
+    rows = rows - rows.mean(2, keepdim=True)
+    return rows / (rows.square().mean(2, keepdim=True).sqrt() + 1e-3)
+
+
+def correlations(a: Tensor, b: Tensor) -> Tensor:
+    """Correlate standardised maps over place; (n, m, q), (n, m, q) -> (n, m, m)."""
+    return a @ b.transpose(1, 2) / a.shape[2]
+
+
+def pyramid(x: Tensor) -> list[Tensor]:
+    """Halve the sides as often as `levels_of` says; (n, 1, h, w) -> levels, the finest first."""
+    levels = [x]
+    for _ in range(1, levels_of(*x.shape[2:])):
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    return levels
+
+
+def features(x: Tensor, pairs: Tensor) -> Tensor:
+    """Describe images by energies, intensities and how they go together; (n, 1, h, w) -> (n, d).
+
+    On each level of the pyramid: the profile (`conocc.detectors.gabor_mahalanobis`), the log of the energy in
+    all directions on an 8×8 grid where there is a pixel for each cell, quantiles of the
+    intensities on the first three, the correlations of log-energies and intensities over place,
+    and those with the level before.
+    """
+    parts: list[Tensor] = []
+    upper, lower = torch.triu_indices(5, 5, 1)
+    before: Tensor | None = None
+    for i, level in enumerate(pyramid(x)):
+        energy = energies(level, pairs)
+        maps = torch.cat([(energy + SMALLEST_ENERGY).log(), level], 1)
+        parts.append(cell_means(maps).flatten(1))
+        if min(level.shape[2:]) >= FINE_GRID:
+            total = (energy.sum(1, keepdim=True) + SMALLEST_ENERGY).log()
+            parts.append(cell_means(total, FINE_GRID).flatten(1))
+        if i < QUANTILE_LEVELS:
+            parts.append(quantiles(level.flatten(1)))
+        rows = standardised(maps)
+        parts.append(correlations(rows, rows)[:, upper, lower])
+        if before is not None:
+            finer = standardised(F.avg_pool2d(before, 2))
+            parts.append(correlations(finer, rows).flatten(1))
+        before = maps
+    return torch.cat(parts, 1)
+
+
+def residual_profile(residual: Tensor, pairs: Tensor) -> Tensor:
+    """Describe residuals by place, scale and direction, too large or too small; -> (n, d)."""
+    parts: list[Tensor] = []
+    for level in pyramid(residual):
+        log_energy = (energies(level, pairs) + SMALLEST_ENERGY).log()
+        log_square = (level.square() + SMALLEST_ENERGY).log()
+        parts.append(cell_means(torch.cat([log_energy, level, log_square], 1)).flatten(1))
+    return torch.cat(parts, 1)
+
+
+# --- learned -----------------------------------------------------------------------------------
+
+
+class Description(nn.Module):
+    """All that is known of an image, in numbers; its alignment and autoencoders are learned.
+
+    The autoencoders are linear: the principal components of the training images, which no other
+    linear one of their width betters (Baldi and Hornik, Neural Networks 1989). Each of the first
+    three is of all but one fold of the training images, the last one of all of them. They see
+    grey images of at most 64 pixels a side.
+    """
+
+    pairs: Tensor
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.alignment = Alignment(shape)
+        self.sides = tuple(min(side, LARGEST_SIDE) for side in shape[1:])
+        p = self.sides[0] * self.sides[1]
+        self.register_buffer("pairs", gabor_pairs())
+        self.register_buffer("mean", torch.zeros(FOLDS + 1, p))
+        self.register_buffer("components", torch.zeros(FOLDS + 1, p, COMPONENTS))
+
+    def downsampled(self, x: Tensor) -> Tensor:
+        """Give what the autoencoders see of toned images; (n, c, h, w) -> (n, p)."""
+        return cell_means(x.mean(1, keepdim=True), *self.sides).flatten(1)
+
+    def learn(self, k: int, v: np.ndarray, seed: int) -> None:
+        """Make autoencoder `k` from (n, p); components that n images cannot give stay zero."""
+        r = min(COMPONENTS, len(v) // IMAGES_A_COMPONENT)
+        mean = v.mean(0)
+        self.mean[k] = torch.from_numpy(mean)
+        if r:
+            _, _, axes = randomized_svd(v - mean, r, random_state=seed)
+            self.components[k, :, :r] = torch.from_numpy(axes.T)
+
+    def bottleneck(self, v: Tensor, k: int) -> Tensor:
+        """Encode by autoencoder `k`; (n, p) -> (n, r)."""
+        return (v - self.mean[k]) @ self.components[k]
+
+    def residual(self, x: Tensor, k: int) -> Tensor:
+        """Give what autoencoder `k` leaves of toned images; -> (n, 1, at most 64, 64)."""
+        v = self.downsampled(x)
+        left = v - self.mean[k] - self.bottleneck(v, k) @ self.components[k].T
+        return left.reshape(-1, 1, *self.sides)
+
+    def forward(self, x: Tensor, folds: Sequence[int] = range(FOLDS)) -> Tensor:
+        """Describe aligned images, by the residuals of the autoencoders of `folds`; -> (n, d)."""
+        x = tone_mapped(x)
+        residuals = [residual_profile(self.residual(x, k), self.pairs) for k in folds]
+        parts = [
+            features(x.mean(1, keepdim=True), self.pairs),
+            torch.stack(residuals).mean(0),
+            self.bottleneck(self.downsampled(x), FOLDS),
+        ]
+        if x.shape[1] > 1:
+            parts.append(profile(x, self.pairs))
+        return torch.cat(parts, 1)
+
+
+def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -> None:
+    r"""Fit the score's quadratic form to descriptions (n, d) and displacements, each (m, d).
+
+    The Gaussian's matrix W is made such that :math:`\lVert (z - \mu) W \rVert^2` is the score:
+    the whitened axes, turned to the eigenvectors of B and scaled by the roots of its eigenvalues.
+    Each kind of lesion is taken to be as strong as the others: its second moment has a mean
+    eigenvalue of 1. Without displacements nothing is known of lesions, and the score is the
+    squared Mahalanobis distance. The covariance is that of standardised features, shrunk.
+    """
+    deviation = z.std(0)
+    scale = np.where(deviation > SMALLEST_DEVIATION, deviation, 1.0)
+    covariance = ShrunkCovariance(shrinkage=SHRINKAGE).fit(z / scale).covariance_
+    variances, axes = np.linalg.eigh(covariance)
+    floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
+    matrix = axes / np.sqrt(np.maximum(variances, floor)) / scale[:, None]
+    if warped:
+        b, turned = np.linalg.eigh(np.mean([second_moment(kind @ matrix) for kind in warped], 0))
+        matrix = matrix @ turned * np.sqrt(np.maximum(b, 0))
+    gaussian.mean.copy_(torch.from_numpy(z.mean(0)))
+    gaussian.whitening.copy_(torch.from_numpy(matrix))
+
+
+def second_moment(y: np.ndarray) -> np.ndarray:
+    """Second moment over rows, scaled to a mean eigenvalue of 1 (or 0); (m, d) -> (d, d)."""
+    moment: np.ndarray = y.T @ y
+    trace = np.trace(moment)
+    return moment * (len(moment) / trace) if trace > 0 else moment
+
+
+def rows_of(X: Batches, rows: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Give ``function(batch)`` for some rows of `X`, in their order, as one finite array (m, d)."""
+    with torch.no_grad():
+        done = [
+            function(X[rows[start : start + BLOCK]]).double().cpu().numpy()
+            for start in range(0, len(rows), BLOCK)
+        ]
+    found = np.concatenate(done)
+    refuse_overflow(found)
+    return found
+
+
+def _sees_images(self: LRT) -> bool:
+    return hasattr(self, "description_")
+
+
+# --- method ------------------------------------------------------------------------------------
+
+
+class LRT(OneClassDetector):
+    """Likelihood ratio of the majority class to the same with synthetic lesions.
+
+    Compact: one Gaussian, its covariance shrunk by a fifth, of all that is known of a majority
+    image: its `GaborMahalanobis`, the energy on a finer grid, quantiles of its intensities, correlations of
+    its texture maps, where it falls in the bottleneck of a linear autoencoder, and the profile of
+    the residual over place, scale and direction. The residuals of training images are of
+    autoencoders that have not seen them; new images have the mean over all folds. Training images
+    count as they are and mirrored left to right. Images are first moved onto the mean of the
+    training images, where these are of one anatomy (`conocc.detectors.lrt.registration.Alignment`), and given tones
+    half their own.
+
+    Descriptive: up to 500 training images are given five kinds of lesions (shading, blurring or
+    sharpening, a piece of another image, grain, haze), and a direction of the Gaussian counts by
+    how far they move an image along it.
+
+    Colour images are described by their mean over channels, and the profile of each. Feature
+    vectors have no lesions: their score is the squared Mahalanobis distance.
+
+    Everything is in closed form: there are no epochs, `history_` stays empty and a checkpoint is
+    not needed. All training images are held at once at 64 pixels a side, 16 KB each. What
+    was chosen by which labels is in ``docs/successor.md``.
+
+    Parameters
+    ----------
+    normalize, contamination, random_state, device, verbose
+        Those of `ConOCC`. Folds and lesions are drawn.
+
+    Attributes
+    ----------
+    description_ : Description
+        Alignment, filters and linear autoencoders; not for vectors.
+    gaussian_ : Gaussian
+        Mean of the training descriptions, and the matrix of the ratio's quadratic form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.random.default_rng(0).random((8, 16, 16))
+    >>> LRT(random_state=0).fit(images).anomaly_score(images).shape
+    (8,)
+    """
+
+    revision = 2
+    _no_graph = (
+        "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
+        "either. Deploy it with this package, by `conocc score`."
+    )
+    batch_size = BLOCK  # `fit` hands it to `train`, which is not called here
+
+    def __init__(
+        self,
+        *,
+        normalize: str = "zscore",
+        contamination: float = 0.1,
+        random_state: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.normalize = normalize
+        self.contamination = contamination
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def _build(self) -> None:
+        d = self.input_shape_[0]
+        if len(self.input_shape_) == 3:
+            self.description_ = Description(self.input_shape_)
+            d = self.description_(torch.zeros(1, *self.input_shape_)).shape[1]
+        self.gaussian_ = Gaussian(d)
+
+    def _fit(self, X: Batches, train: Train) -> None:
+        if len(X.shape) == 1:
+            fit_ratio(self.gaussian_, rows_of(X, np.arange(len(X)), lambda x: x), [])
+            return
+        fold = torch.randperm(len(X)).numpy() % FOLDS
+        every = np.arange(len(X))
+        alignment = self.description_.alignment
+        alignment.learn(torch.cat([alignment.downsampled(x) for x, _ in X.blocks()])[: len(X)])
+        downsampled = rows_of(X, every, self._small).astype(np.float32)
+        for k in range(FOLDS + 1):
+            self.description_.learn(k, downsampled[fold != k], self.seed_)
+        z, warped = self._describe(X, fold)
+        fit_ratio(self.gaussian_, z, warped)
+
+    def _describe(self, X: Batches, fold: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Describe training images unseen, and what each kind of lesion adds to some of them.
+
+        The arrays are (2n, d), as they are and mirrored left to right, and (m, d) for each kind.
+        """
+        n = len(X)
+        with_lesions = torch.randperm(n).numpy()[:LESIONED]
+        z = np.empty((2 * n, len(self.gaussian_.mean)))
+        warped: list[list[np.ndarray]] = [[] for _ in LESIONS]
+        for k in np.unique(fold):
+            changed = partial(self._changed, k)
+            mine = np.flatnonzero(fold == k)
+            z[mine] = rows_of(X, mine, partial(self._unseen, k))
+            z[n + mine] = rows_of(X, mine, partial(changed, mirrored))
+            mine = np.intersect1d(mine, with_lesions)
+            for kind, lesion in zip(warped, LESIONS, strict=True):
+                if len(mine):
+                    lesioned = partial(changed, partial(with_lesion, lesion=lesion))
+                    kind.append(rows_of(X, mine, lesioned) - z[mine])
+        return z, [np.concatenate(kind) for kind in warped]
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        return self._normalization(x.device)(x).float()
+
+    def _aligned(self, x: Tensor) -> Tensor:
+        aligned: Tensor = self.description_.alignment(x)
+        return aligned if aligned is x else self._normalized(aligned)
+
+    def _small(self, x: Tensor) -> Tensor:
+        downsampled: Tensor = self.description_.downsampled(tone_mapped(self._aligned(x)))
+        return downsampled
+
+    def _unseen(self, k: int, x: Tensor) -> Tensor:
+        features: Tensor = self.description_(self._aligned(x), [k])
+        return features
+
+    def _changed(self, k: int, change: Change, x: Tensor) -> Tensor:
+        # Drawn on the CPU, so that a seed draws the same lesions everywhere.
+        changed = change(self._aligned(x).cpu()).to(x.device)
+        features: Tensor = self.description_(self._normalized(changed), [k])
+        return features
+
+    def _described(self, x: Tensor) -> Tensor:
+        features: Tensor = self.description_(self._aligned(x)) if x.ndim == 4 else x
+        return features
+
+    def _score(self, x: Tensor) -> Tensor:
+        score: Tensor = self.gaussian_(self._described(x))
+        return score
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.gaussian_.whitened(self._described(x)).float()
+
+    @available_if(_sees_images)  # type: ignore[untyped-decorator]  # scikit-learn has no types
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        aligned = tone_mapped(self._aligned(x))
+        residuals = [self.description_.residual(aligned, k) for k in range(FOLDS)]
+        residual = F.interpolate(torch.stack(residuals).mean(0), x.shape[2:], mode="bilinear")
+        return x - self.description_.alignment.back(residual, x)

@@ -1,0 +1,603 @@
+"""The contract: what every one-class detector takes, promises and saves.
+
+A method writes ``_build``, ``_fit`` and ``_score`` (and ``_embed``, ``_reconstruct`` where it has
+them); validation, threshold, labels, sign and saving are here, once.
+
+Letters: n images, c channels, h and w pixels, d features of a vector or of the bottleneck.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from conocc._version import __version__
+from conocc.detectors.input_validation import (
+    NORMALIZE,
+    among,
+    checked_images,
+    digests,
+    feature_scale,
+    group_digest,
+    group_digests,
+    refuse_huge,
+    refuse_minority,
+)
+from conocc.detectors.residual_scale import ResidualScale, scale_of
+from conocc.io.progress import bar
+from conocc.io.safetensors import read_model, write_model
+from conocc.thresholds.conformal import Calibration, calibrate
+from conocc.training import Batches, Checkpoint, Train, apply, concatenated, reproducible, train
+
+logger = logging.getLogger("conocc")
+
+NEUTRAL = {"device": "auto", "verbose": 0}
+
+# Learned values that JSON holds in another form.
+FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "input_shape_": tuple,
+    "calibration_": lambda values: values and Calibration.from_json(values),
+    "residual_scale_": lambda values: values and ResidualScale.from_json(values),
+}
+# About as many images, from all over, set the scale of residuals: for AnoGAN each is a search.
+ENOUGH = 256
+
+
+def _has(name: str) -> Callable[[Any], bool]:
+    def check(self: Any) -> bool:
+        if not hasattr(self, name):
+            raise AttributeError(f"{type(self).__name__} has no {name.removeprefix('_')}")
+        return True
+
+    return check
+
+
+class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """What all methods share.
+
+    ``X`` is an array of images (n, h, w) or (n, c, h, w) with sides from 16 and one or three
+    channels, or of feature vectors (n, d); of any real type, finite. It is validated in blocks
+    and cast batch by batch, never copied whole, so that it may be a memory map.
+
+    Attributes
+    ----------
+    input_shape_ : tuple of int
+        Shape of one image (c, h, w) or one vector (d,).
+    offset_ : float
+        `score_samples` at the threshold: below it `predict` says −1 (minority). Set so that
+        `contamination` of the training images fall below (of 256 drawn ones for AnoGAN, whose
+        score is a search).
+    history_ : list of dict
+        One row an epoch: stage, epoch, and each term of the loss.
+    seed_ : int
+        The seed that made the fit; drawn when `random_state` is None.
+    threads_ : int
+        The number of threads that trained, on which the last bits of the weights hang.
+    training_digests_ : ndarray of shape (n, 16), uint8
+        A hash of each training image, by which `knows` recognises it.
+    training_patients_ : ndarray of shape (p, 16), uint8
+        A hash of each of the `groups` given to `fit`.
+    reading_ : dict or None
+        How files were read (`Cohort.preprocessing`), once saved with a model.
+    calibration_ : Calibration or None
+        Scores of majority images that were never trained on, once `calibrate` has seen some.
+    calibration_digests_, calibration_patients_ : ndarray of shape (n, 16) and (p, 16), uint8
+        Hashes of these images and of their patients.
+    residual_scale_ : ResidualScale or None
+        How large residuals of majority images are: of calibration images, and until `calibrate`
+        has seen some, of training images. None without a reconstruction, and for vectors.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "bottleneck": [Interval(Integral, 1, None, closed="left")],
+        "channels": [list, tuple],
+        "normalize": [StrOptions(set(NORMALIZE))],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "random_state": ["random_state"],
+        "device": [str],
+        "verbose": ["verbose"],
+    }
+
+    # How many training images, drawn by the seed, give `offset_`: as a rule all of them.
+    _threshold_images: ClassVar[int | None] = None
+
+    # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
+
+    # One more each time that the same parameters, seed and images come to give other numbers, so
+    # that no model, checkpoint or row of a study is taken for what this version would make.
+    revision: ClassVar[int] = 1
+
+    # A sentence that says why the score is no graph of tensor operations, where it is none.
+    _no_graph: ClassVar[str] = ""
+
+    def _build(self) -> None:
+        """Make the modules for `input_shape_`, under names that end in an underscore."""
+
+    @abstractmethod
+    def _fit(self, X: Batches, train: Train) -> None:
+        """Learn from normalised batches; `train` runs stages, and is called at most once."""
+
+    @abstractmethod
+    def _score(self, x: Tensor) -> Tensor:
+        """Score a normalised batch: (n, c, h, w) or (n, d) -> (n,), higher less like majority."""
+
+    # Learning.
+
+    def fit(
+        self, X: Any, y: Any = None, groups: Any = None, *, checkpoint: str | Path | None = None
+    ) -> Self:
+        """Learn the majority class.
+
+        Parameters
+        ----------
+        X : array of shape (n, h, w), (n, c, h, w) or (n, d)
+            Majority images or vectors only, at least two.
+        y : array of shape (n,), optional
+            Ignored but for −1, which means minority and is refused.
+        groups : array of shape (n,), optional
+            The patient of each image; only hashes of them are kept.
+        checkpoint : path, optional
+            A file that holds the state of an unfinished fit. If it exists, the fit goes on from
+            it and ends with the numbers of an unbroken one. It is not deleted.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For minority images in `y`, an `X` of the wrong shape, size or type, NaN or infinite
+            values, or a checkpoint of another fit.
+        """
+        self._validate_params()
+        array = self._checked(X, reset=True)
+        if len(array) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least two images to learn from; "
+                f"got n_samples = {len(array)}."
+            )
+        refuse_minority(array, y)
+        self.seed_ = _seed(self.random_state)
+        self.training_digests_ = digests(array)
+        self.training_patients_ = group_digests(array, groups)
+        self.preprocessing_: dict[str, Any] | None = None
+        self._forget_calibration()
+        if len(self.input_shape_) == 1:
+            self.feature_offset_, self.feature_scale_ = feature_scale(array, self.normalize)
+        device = self._device()
+        with reproducible(self.seed_, device):
+            self._build()
+            self._to(device)
+            batches = self._batches(array)
+            self.history_: list[dict[str, Any]] = []
+            runs = partial(
+                train,
+                X=batches,
+                batch_size=self.batch_size,
+                checkpoint=self._checkpoint(checkpoint),
+                verbose=self.verbose,
+            )
+            self._fit(batches, runs)
+            self.threads_ = torch.get_num_threads()
+            drawn = self._threshold_sample(array)
+            scores = self._scores(self._batches(drawn))
+            self.residual_scale_ = self._residual_scale(drawn, source="training")
+        self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
+        return self
+
+    def _forget_calibration(self) -> None:
+        self.calibration_: Calibration | None = None
+        self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
+
+    def calibrate(
+        self, X: Any, y: Any = None, groups: Any = None, *, random_state: int = 0
+    ) -> Self:
+        """Keep the scores of majority images that were never trained on.
+
+        They give `p_value` and `threshold`, and `residual_scale_`. What was learned, `offset_` and
+        `predict` stay as they are. A second call replaces the first.
+
+        Parameters
+        ----------
+        X : array of shape (n, h, w), (n, c, h, w) or (n, d)
+            Majority images or vectors only, at least one.
+        y : array of shape (n,), optional
+            Ignored but for −1, which means minority and is refused.
+        groups : array of shape (n,), optional
+            The patient of each image; only hashes of them are kept. Without it, each image is
+            taken as a patient of its own.
+        random_state : int, default=0
+            Seed of the draw of one image a patient.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As `fit`; or if an image, or a patient, was trained on.
+        """
+        check_is_fitted(self)
+        array = self._checked(X)
+        refuse_minority(array, y)
+        images = digests(array)
+        patients = group_digests(array, groups)
+        for what, rows, learned in (
+            ("images", images, self.training_digests_),
+            ("patients", patients, self.training_patients_),
+        ):
+            if count := int(among(rows, learned).sum()):
+                raise ValueError(
+                    f"{count} of the {len(rows)} {what} to calibrate on were trained on; "
+                    f"a calibration takes {what} that the detector has never seen."
+                )
+        scores = self._scores(self._batches(array))
+        names = None if groups is None else [str(group) for group in groups]
+        self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
+        self.calibration_digests_, self.calibration_patients_ = images, patients
+        self.residual_scale_ = self._residual_scale(array, source="calibration")
+        return self
+
+    # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.
+
+    def anomaly_score(self, X: Any) -> np.ndarray:
+        """Score images, higher is less like the majority class; -> (n,) float64.
+
+        The score of an image does not depend on its batch, its order, or the other images.
+
+        Raises
+        ------
+        ValueError
+            If `X` is not such as was learned, or holds an image so far from it that its score is
+            no finite number.
+        """
+        check_is_fitted(self)
+        return self._scores(self._batches(self._checked(X)))
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Score images the way scikit-learn does, lower is less like the majority; -> (n,)."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """`score_samples` less the threshold `offset_`: negative is minority; -> (n,)."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Label images +1 (majority) or −1 (minority); -> (n,) int."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_value(self, X: Any, *, unit: str = "image") -> np.ndarray:
+        """Give conformal p-values: how rare so high a score is among majority images; -> (n,).
+
+        See `conocc.thresholds.conformal`, for the unit too: ``"image"`` or ``"patient"``.
+
+        Raises
+        ------
+        ValueError
+            If the detector is not calibrated, or the unit is not to be had.
+        """
+        check_is_fitted(self)
+        return self._calibrated().p_values(self.anomaly_score(X), unit=unit)
+
+    def threshold(
+        self, *, false_alarms: float, confidence: float = 0.95, unit: str = "image"
+    ) -> float:
+        """Give the `anomaly_score` above which to call images minority, and seldom wrongly.
+
+        The false-alarm rate on new majority images (or patients) is at most `false_alarms` with
+        a certainty of `confidence`: see `conocc.thresholds.conformal.threshold`.
+
+        Raises
+        ------
+        ValueError
+            If the detector is not calibrated, or on too few patients for this promise.
+        """
+        check_is_fitted(self)
+        return self._calibrated().threshold(
+            false_alarms=false_alarms, confidence=confidence, unit=unit
+        )
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration_ is None:
+            raise ValueError(
+                f"This {type(self).__name__} is not calibrated; calibrate it on majority images "
+                "that it was not trained on."
+            )
+        return self.calibration_
+
+    @available_if(_has("_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
+    def embed(self, X: Any) -> np.ndarray:
+        """Give the bottleneck features; -> (n, d) float32."""
+        return self._applied(X, "_embed")
+
+    @available_if(_has("_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """Give the reconstructions, in the units of `normalized`; shaped like its result."""
+        return self._applied(X, "_reconstruct")
+
+    def normalized(self, X: Any) -> np.ndarray:
+        """Give what the network sees of `X`; -> (n, c, h, w) or (n, d) float32."""
+        check_is_fitted(self)
+        batches = self._batches(self._checked(X))
+        return np.concatenate([x[:n].cpu().numpy() for x, n in batches.blocks()])
+
+    def knows(self, X: Any, *, side: str = "training") -> np.ndarray:
+        """Tell which images it was trained, or calibrated, on, by their pixels; -> (n,) bool.
+
+        `side` is ``"training"`` or ``"calibration"``.
+        """
+        check_is_fitted(self)
+        return among(digests(self._checked(X)), getattr(self, f"{side}_digests_"))
+
+    def knows_patients(self, groups: Any, *, side: str = "training") -> np.ndarray:
+        """Tell which of the patients it was trained, or calibrated, on; (n,) -> (n,) bool."""
+        check_is_fitted(self)
+        rows = np.frombuffer(b"".join(map(group_digest, groups)), np.uint8).reshape(-1, 16)
+        return among(rows, getattr(self, f"{side}_patients_"))
+
+    # Keeping.
+
+    def save(self, path: str | Path, *, preprocessing: dict[str, Any] | None = None) -> None:
+        """Write one safetensors file with all that scoring needs; nothing in it can execute.
+
+        Parameters
+        ----------
+        path
+            The file; it is written whole or not at all.
+        reading
+            How the images' files were read (`Cohort.preprocessing.to_dict()`), so that new files are
+            read alike.
+        """
+        check_is_fitted(self)
+        tensors, values = self._learned()
+        header = {
+            "class": type(self).__name__,
+            # Where and how loudly it was fitted is no part of what was learned.
+            "params": {**self.get_params(), "random_state": self.seed_, **NEUTRAL},
+            # Sorted: in the order of attributes a loaded detector would differ from a fitted one.
+            "values": dict(
+                sorted({**values, "preprocessing_": preprocessing or self.preprocessing_}.items())
+            ),
+            "versions": {
+                "conocc": __version__,
+                "torch": torch.__version__,
+                "method": self.revision,
+            },
+        }
+        write_model(path, header, tensors)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is damaged, of another program, class or revision of it, or a newer format.
+        """
+        header, tensors = read_model(path)
+        if header["class"] != cls.__name__:
+            raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
+        try:
+            revision = header["versions"].get("method", 1)
+            if revision != cls.revision:
+                raise ValueError(
+                    f"it is of revision {revision} of {cls.__name__}, this version of conocc "
+                    f"({__version__}) computes revision {cls.revision}; fit it again, or read it "
+                    f"with conocc {header['versions'].get('conocc')}"
+                )
+            self = cls(**_params_from_json(header["params"]))
+            # A model of an earlier version has neither.
+            self._forget_calibration()
+            self.residual_scale_ = None
+            for name, value in header["values"].items():
+                setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
+            if min(self.input_shape_) < 1:
+                raise ValueError(f"its images are of shape {self.input_shape_}")
+            self._validate_params()
+            with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
+                with torch.device("meta"):  # a header must not ask for more memory than its file
+                    self._build()
+                self._check_shapes(tensors)
+                self._build()
+            self._fill(tensors)
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot read model '{path}': {reason}.") from error
+        return self
+
+    def _learned(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Divide what ends in an underscore into tensors and plain values."""
+        tensors: dict[str, Tensor] = {}
+        values: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if not name.endswith("_"):
+                continue
+            if isinstance(value, nn.Module):
+                tensors |= {f"{name}.{k}": v for k, v in value.state_dict().items()}
+            elif isinstance(value, np.ndarray) and value.dtype != object:
+                tensors[name] = torch.from_numpy(value.copy())
+            elif isinstance(value, np.ndarray):
+                values[name] = value.tolist()  # names of columns
+            elif isinstance(value, Calibration | ResidualScale):
+                values[name] = value.as_json()
+            else:
+                values[name] = value
+        return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, values
+
+    def _check_shapes(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in vars(self).items():
+            if isinstance(module, nn.Module):
+                for key, value in module.state_dict().items():
+                    has = tensors[f"{name}.{key}"].shape
+                    if has != value.shape:
+                        raise ValueError(
+                            f"its parameters make {key!r} {tuple(value.shape)}, its file holds "
+                            f"{tuple(has)}"
+                        )
+
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
+        modules = {k: v for k, v in vars(self).items() if isinstance(v, nn.Module)}
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+        for name, tensor in tensors.items():
+            if "." not in name:
+                setattr(self, name, tensor.numpy())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A detector that was fitted on a GPU can be unpickled where there is none.
+        state: dict[str, Any] = super().__getstate__()
+        return {
+            k: copy.deepcopy(v).cpu() if isinstance(v, nn.Module) else v for k, v in state.items()
+        }
+
+    # Inside.
+
+    def _checked(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        frame_or_sparse = hasattr(X, "columns") or hasattr(X, "tocsr")
+        array: Any = X if frame_or_sparse else np.asanyarray(X)
+        if getattr(array, "ndim", 2) in (3, 4):
+            array = checked_images(array)
+        else:
+            array = validate_data(self, array, reset=reset, dtype="numeric", order=None)
+            if reset or len(self.input_shape_) == 1:
+                refuse_huge(array)
+        shape = tuple(array.shape[1:])
+        if reset:
+            self.input_shape_: tuple[int, ...] = shape
+        elif shape != self.input_shape_:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on {_shape_name(self.input_shape_)}; "
+                f"got {_shape_name(shape)}."
+            )
+        checked: np.ndarray = array
+        return checked
+
+    def _threshold_sample(self, array: np.ndarray) -> np.ndarray:
+        """Give the training images whose scores set the threshold."""
+        count = self._threshold_images
+        if count is None or len(array) <= count:
+            return array
+        rows = np.random.default_rng(self.seed_).choice(len(array), count, replace=False)
+        return array[np.sort(rows)]
+
+    def _batches(self, array: np.ndarray) -> Batches:
+        device = self._device()
+        self._to(device)
+        return Batches(array, self._normalization(device), device)
+
+    def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        if len(self.input_shape_) == 3:
+            return NORMALIZE[self.normalize]
+        offset, scale = (
+            torch.from_numpy(a).to(device) for a in (self.feature_offset_, self.feature_scale_)
+        )
+        return lambda x: (x - offset) / scale
+
+    def _scores(self, batches: Batches) -> np.ndarray:
+        blocks = self._blocks(self._score, batches)
+        scores: np.ndarray = concatenated(blocks, len(batches)).numpy().astype(np.float64)
+        if not np.isfinite(scores).all():
+            # No threshold tells where NaN lies.
+            i = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise ValueError(
+                f"The score of image {i} of X is {scores[i]}: its values are too far from those "
+                f"that this {type(self).__name__} was fitted to."
+            )
+        return scores
+
+    def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
+        if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
+            return None
+        some = array[:: max(1, len(array) // ENOUGH)]
+        blocks = self._blocks(self._residual, self._batches(some))
+        return scale_of((block.numpy(force=True) for block in blocks), source=source)
+
+    def _residual(self, x: Tensor) -> Tensor:
+        residual: Tensor = x - self._reconstruct(x)
+        return residual
+
+    def _applied(self, X: Any, name: str) -> np.ndarray:
+        check_is_fitted(self)
+        batches = self._batches(self._checked(X))
+        return concatenated(self._blocks(getattr(self, name), batches), len(batches)).numpy()
+
+    def _blocks(self, function: Callable[[Tensor], Tensor], batches: Batches) -> Iterator[Tensor]:
+        for module in self._modules():
+            module.eval()
+        with bar("Scoring", len(batches), verbose=self.verbose) as advance:
+            for rows in apply(function, batches):
+                advance(len(rows))
+                yield rows
+
+    def _modules(self) -> list[nn.Module]:
+        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+    def _to(self, device: torch.device) -> None:
+        for module in self._modules():
+            module.to(device)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Cannot use device {self.device!r}: {reason}") from error
+
+    def _checkpoint(self, path: str | Path | None) -> Checkpoint | None:
+        if path is None:
+            return None
+        hidden = {"device", "verbose", "random_state", "contamination"}
+        params = {k: v for k, v in self.get_params().items() if k not in hidden}
+        data = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
+        if self.revision > 1:
+            params["revision"] = self.revision
+        identity = {"class": type(self).__name__, **params, "seed": self.seed_, "images": data}
+        return Checkpoint(Path(path), identity)
+
+
+def _shape_name(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"vectors of {shape[0]} features"
+    c, h, w = shape
+    return f"{h}x{w} images of {c} channel{'s' if c > 1 else ''}"
+
+
+def _seed(random_state: Any) -> int:
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}

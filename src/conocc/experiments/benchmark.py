@@ -1,0 +1,556 @@
+"""A study: many fits, each a job that leaves one row; started again, it does what is missing.
+
+==================  ===================================================================
+``rows/KEY.json``   the row of a finished job, or of a failed one with its error
+``jobs/KEY/``       its run (`conocc.experiments.run`): model, scores, metrics, split, history
+``attempts/``       how often a job without a row was started, and killed its worker
+``tables/``         what `conocc.experiments.tables` makes of the rows
+==================  ===================================================================
+
+The key of a job is a hash of all that decides its result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from conocc.data.cohort import Cohort
+from conocc.data.load import load_cohort
+from conocc.data.phantoms import PHANTOMS
+from conocc.detectors import METHODS, method_class
+from conocc.experiments.cross_validation import folds
+from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
+from conocc.experiments.run import (
+    FREE_PARAMETERS,
+    evaluate_run,
+    fit_run,
+    make_detector,
+    read_run,
+    versions,
+)
+from conocc.experiments.tables import RESULT_FORMAT, column_labels, read_row
+from conocc.io.files import folder_lock, write_json
+
+logger = logging.getLogger("conocc")
+
+# `--methods all`: what the paper searched, as columns of their own, since the better one is known
+# by the test labels only.
+VARIANTS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "cae": {"lr": (1e-3, 1e-4)},
+    "sae": {"lr": (1e-3, 1e-4)},
+    "dagmm": {"bottleneck": (256, 2)},
+}
+# Values by parameter's name, or by "method.name" for one method alone, which goes before.
+Settings = Mapping[str, Sequence[Any]]
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CohortSpec:
+    """The arguments of `load_cohort`, as plain values.
+
+    `verbose` is of the driver alone, and makes no difference between cohorts.
+    """
+
+    where: str
+    size: int | None = None
+    colour: str = "grey"
+    fit: str = "stretch"
+    voi: str = "none"
+    axis: str = "axial"
+    scaled: bool = True
+    pseudonyms: bool = False
+    majority: tuple[str, ...] | None = None
+    patient_regex: str | None = None
+    split_seed: int = 0
+    cache: bool | str = True
+    verbose: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        # A worker may have another working directory.
+        if self.where not in PHANTOMS:
+            object.__setattr__(self, "where", os.path.abspath(self.where))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit to be done.
+
+    Attributes
+    ----------
+    params
+        Those that differ from the method's defaults.
+    protocol
+        "benchmark" and "sweep" take the cohort's own split, "crossval" fold `fold` (from 1) of
+        `rule` and `group` (`conocc.experiments.cross_validation.folds`).
+    seed
+        Of the training.
+    """
+
+    method: str
+    cohort: CohortSpec
+    protocol: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rule: str | int | None = None
+    group: str | None = None
+    fold: int | None = None
+    seed: int = 0
+
+    def detector_params(self) -> dict[str, Any]:
+        """All parameters, defaults filled in, as JSON values."""
+        params = make_detector(self.method, {**self.params, "random_state": self.seed}).get_params()
+        kept = {k: v for k, v in params.items() if k not in FREE_PARAMETERS}
+        plain: dict[str, Any] = json.loads(json.dumps(kept))
+        return plain
+
+
+def benchmark_jobs(
+    cohorts: Sequence[CohortSpec],
+    methods: str | Sequence[str] = "all",
+    *,
+    settings: Settings | None = None,
+    runs: int = 3,
+) -> list[Job]:
+    """List Table 2: each method on each cohort's own split, with seeds 0 to `runs` - 1."""
+    if runs < 1:
+        raise ValueError(f"The 'runs' parameter must be 1 or more. Got {runs} instead.")
+    chosen = _configurations(methods, settings or {})
+    return [
+        Job(method, cohort, "benchmark", params, seed=seed)
+        for cohort in cohorts
+        for method, params in chosen
+        for seed in range(runs)
+    ]
+
+
+def crossval_jobs(
+    cohorts: Sequence[CohortSpec],
+    methods: str | Sequence[str] = "all",
+    *,
+    settings: Settings | None = None,
+    rule: str | int = "paper",
+    group: str | None = None,
+) -> list[Job]:
+    """List Table 3: each method on each fold, once. The cohorts are loaded, to count folds."""
+    chosen = _configurations(methods, settings or {})
+    return [
+        Job(method, cohort, "crossval", params, rule, group, fold + 1)
+        for cohort in cohorts
+        for method, params in chosen
+        for fold in range(len(_folds(cohort, rule, group)))
+    ]
+
+
+def sweep_jobs(
+    cohort: CohortSpec, method: str = "conocc", *, settings: Settings, seed: int = 0
+) -> list[Job]:
+    """List Fig. 5: a method at every combination of the values given, all with one seed.
+
+    Where ConOCC's `lr` is swept, the plain autoencoder is fitted at each of its values too.
+    """
+    jobs = [
+        Job(method, cohort, "sweep", params, seed=seed)
+        for method, params in _configurations([method], settings)
+    ]
+    if method == "conocc" and len(settings.get("lr", ())) > 1:
+        known = make_detector("cae", {}).get_params()
+        shared = {k: v for k, v in settings.items() if k in known and (len(v) == 1 or k == "lr")}
+        jobs += [
+            Job("cae", cohort, "sweep", params, seed=seed)
+            for _, params in _configurations(["cae"], shared)
+        ]
+    return jobs
+
+
+def _configurations(
+    methods: str | Sequence[str], settings: Settings
+) -> list[tuple[str, dict[str, Any]]]:
+    """Pair each method with each combination of the values that are set for it."""
+    everything = methods == "all"
+    names = (
+        list(METHODS) if methods == "all" else [methods] if isinstance(methods, str) else methods
+    )
+    known = {name: make_detector(name, {}).get_params() for name in names}
+    for key in settings:
+        method, dot, name = key.rpartition(".")
+        if dot and method not in known:
+            raise ValueError(f"{key!r} sets a parameter of {method!r}, which is not asked for.")
+        if not any(name in known[m] for m in ([method] if dot else names)):
+            raise ValueError(f"No parameter {name!r} in {method or ', '.join(names)}.")
+        if name == "random_state":
+            raise ValueError("The seeds are the study's own: 'random_state' cannot be set.")
+    made = []
+    for method in names:
+        values: dict[str, Sequence[Any]] = dict(VARIANTS.get(method, {})) if everything else {}
+        values |= {k: v for k, v in settings.items() if k in known[method]}
+        prefix = f"{method}."
+        values |= {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        for these in product(*values.values()):
+            params = dict(zip(values, these, strict=True))
+            make_detector(method, params)._validate_params()  # or every fit would fail of it
+            made.append((method, params))
+    return made
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _loaded(loading: CohortSpec) -> Cohort:
+    # Kept by each process: hashing all files again for every job would cost more than some fits.
+    return load_cohort(**asdict(loading))
+
+
+@lru_cache(maxsize=4)
+def _folds(loading: CohortSpec, rule: str | int, group: str | None) -> list[Cohort]:
+    made = folds(_loaded(loading), rule, group=group, seed=loading.split_seed)
+    if rule == "paper":
+        # Its images are taken singly: patients, who are on both sides, must not be left out.
+        made = [replace(fold, patients_known=False) for fold in made]
+    return made
+
+
+def _cohort_of(job: Job) -> Cohort:
+    if job.rule is None or job.fold is None:
+        return _loaded(job.cohort)
+    return _folds(job.cohort, job.rule, job.group)[job.fold - 1]
+
+
+@lru_cache(maxsize=1024)
+def _content(
+    cohort: CohortSpec, rule: str | int | None, group: str | None, fold: int | None
+) -> str:
+    """Hash what a cohort holds and how it is split and read."""
+    split = _cohort_of(Job("", cohort, "", rule=rule, group=group, fold=fold))
+    text = json.dumps([split.preprocessing.to_dict(), split.patients_known], sort_keys=True)
+    return _sha256(text + split.table().to_csv(index=False))
+
+
+def forget_cohorts() -> None:
+    """Have cohorts read anew, whose files may have changed."""
+    for kept in (_loaded, _folds, _content):
+        kept.cache_clear()
+
+
+def job_key(job: Job) -> str:
+    """Hash all that decides a job's row; the cohort is loaded for it."""
+    revision = method_class(job.method).revision
+    decisive = {
+        "format": RESULT_FORMAT,
+        "method": job.method,
+        "params": job.detector_params(),
+        **({"revision": revision} if revision > 1 else {}),  # rows of first revisions keep theirs
+        "protocol": job.protocol,
+        "rule": job.rule,
+        "group": job.group,
+        "fold": job.fold,
+        "content": _content(job.cohort, job.rule, job.group, job.fold),
+    }
+    return _sha256(json.dumps(decisive, sort_keys=True))[:32]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def has_row(job: Job, out: str | Path) -> bool:
+    """Tell whether a study has a job's row already, be it an error."""
+    return _Study(Path(out)).row(job_key(job)).exists()
+
+
+# --- one job -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The paths of a study's folder."""
+
+    folder: Path
+
+    def row(self, key: str) -> Path:
+        return self.folder / "rows" / f"{key}.json"
+
+    def run(self, key: str) -> Path:
+        return self.folder / "jobs" / key
+
+    def attempts(self, key: str) -> Path:
+        return self.folder / "attempts" / f"{key}.json"
+
+    def forget(self, key: str) -> None:
+        """Remove a job's row and attempts; what its run has done stays, to go on from."""
+        self.row(key).unlink(missing_ok=True)
+        self.attempts(key).unlink(missing_ok=True)
+
+
+class WorkerJob(NamedTuple):
+    """A job with what its worker must know: plain values, sent to another process.
+
+    `row` is all of its row but what comes of it. It is the driver's, since a worker may have read
+    the cohort at an earlier time, when it held other images.
+    """
+
+    job: Job
+    study: str
+    row: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        key: str = self.row["key"]
+        return key
+
+
+def do(order: WorkerJob, threads: int) -> None:
+    """Do a job and write its row; an exception becomes a row too."""
+    study = _Study(Path(order.study))
+    row = {**order.row, "versions": versions()}
+    torch.set_num_threads(threads)
+    try:
+        row |= _result(order, study)
+    except BlockingIOError as error:  # a worker thought dead is at it still: try again later
+        logger.warning("%s: %s.", order.row["label"], error.strerror)
+        return
+    except Exception as error:
+        logger.debug("Job %s failed.", order.key, exc_info=True)
+        row |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
+    write_json(study.row(order.key), row)
+
+
+def _result(order: WorkerJob, study: _Study) -> dict[str, Any]:
+    job = order.job
+    if job_key(job) != order.key:  # the files changed since this process read them, or are others
+        forget_cohorts()
+    if job_key(job) != order.key:
+        raise ValueError(f"'{job.cohort.where}' holds other images here than for the driver.")
+    cohort = _cohort_of(job)
+    run = study.run(order.key)
+    params = {**job.params, "random_state": job.seed}
+    command = order.row["command"]
+    loading = {name: value for name, value in asdict(job.cohort).items() if name != "verbose"}
+    fit_run(cohort, job.method, params, run, command=command, loading=loading)
+    result = evaluate_run(run, cohort, command=command)
+    about = read_run(run)
+    return {
+        "status": "done",
+        **{k: result[k] for k in ("metrics", "counts", "prevalence", "left_out")},
+        "seconds": about["seconds"],
+        "threads": about["threads"],
+        "notes": about["notes"],
+    }
+
+
+def _blank_row(job: Job, label: str, command: str) -> dict[str, Any]:
+    """Everything about a job but what came of it."""
+    key = job_key(job)
+    whole = _loaded(job.cohort)
+    return {
+        "format": RESULT_FORMAT,
+        "key": key,
+        "status": "",
+        "error": None,
+        "method": job.method,
+        "label": label,
+        "params": job.detector_params(),
+        "cohort": whole.name,
+        "images": _content(job.cohort, None, None, None)[:16],
+        "preprocessing": whole.preprocessing.to_dict(),
+        "protocol": job.protocol,
+        "rule": job.rule,
+        "group": job.group,
+        "fold": job.fold,
+        "seed": job.seed,
+        "metrics": None,
+        "counts": None,
+        "prevalence": None,
+        "left_out": None,
+        "seconds": None,
+        "threads": None,
+        "notes": None,
+        "versions": versions(),
+        "command": command,
+        "run": f"jobs/{key}",
+    }
+
+
+# --- many jobs ---------------------------------------------------------------------------------
+
+
+def run_study(
+    jobs: Sequence[Job],
+    out: str | Path,
+    *,
+    command: str,
+    engine: str = "processes",
+    workers: int = 1,
+    address: str | None = None,
+    retry_failed: bool = False,
+    verbose: int = 0,
+) -> list[dict[str, Any]]:
+    """Do the jobs that have no row yet, and return the rows of all of them.
+
+    Parameters
+    ----------
+    out
+        The study's folder; under Dask, on a disk that all workers see.
+    command
+        Noted in each row.
+    engine : {"processes", "dask"}
+        `workers` processes of this machine, or all workers of the Dask cluster at `address`.
+    retry_failed
+        Whether to do jobs again whose row is an error.
+
+    Raises
+    ------
+    ValueError
+        If a cohort or a parameter cannot be used, or the optional Dask is not installed.
+    BlockingIOError
+        If another process is at work in `out`.
+    ConnectionError
+        If the workers are gone. What is done stays; the same call goes on.
+    """
+    check_engine(engine, workers)
+    forget_cohorts()
+    study = _Study(Path(out).resolve())
+    labels = column_labels([(job.method, job.detector_params()) for job in jobs])
+    tasks = {}
+    for job, label in zip(jobs, labels, strict=True):
+        quiet = replace(job, cohort=replace(job.cohort, verbose=0))
+        order = WorkerJob(quiet, str(study.folder), _blank_row(job, label, command))
+        tasks[order.key] = _task(order, study)
+
+    def give_up(task: Task, reason: str) -> None:
+        row = {**task.job.row, "status": "error", "error": reason}
+        write_json(task.result, row)
+
+    def ended(task: Task, done: int) -> str:
+        logger.info("%d/%d %s: %s", done, len(tasks), task.name, _said(read_row(task.result)))
+        return str(task.job.row["label"])
+
+    with folder_lock(study.folder):
+        if retry_failed:
+            for key in tasks:
+                if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
+                    study.forget(key)
+        todo = [task for task in tasks.values() if not task.result.exists()]
+        if todo:
+            do_all(
+                todo,
+                engine=engine,
+                workers=workers,
+                address=address,
+                give_up=give_up,
+                ended=ended,
+                called="Jobs",
+                total=len(tasks),
+                verbose=verbose,
+            )
+    return [read_row(task.result) for task in tasks.values()]
+
+
+def _task(order: WorkerJob, study: _Study) -> Task:
+    job = order.job
+    part = f"seed {job.seed}" if job.fold is None else f"fold {job.fold}"
+    name = f"{order.row['label']} on {order.row['cohort']}, {part}"
+    return Task(order.key, name, do, order, study.row(order.key), study.attempts(order.key))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["status"] == "done":
+        return f"AUC {row['metrics']['AUC']['value']:.3f}, {row['seconds']:.0f} s"
+    return f"FAILED: {row['error']}"
+
+
+# --- costs -------------------------------------------------------------------------------------
+
+
+def costs(jobs: Sequence[Job], *, share: int = 1) -> list[float]:
+    """Estimate the seconds of each job, from a few steps on a few of its real training images.
+
+    Methods are measured once a cohort and bottleneck. Epochs of any kind are timed by a few of
+    them, a search by its first steps; a method that has no epochs is fitted whole.
+    """
+    threads, level = torch.get_num_threads(), logger.level
+    torch.set_num_threads(threads_of(share))
+    logger.setLevel(logging.ERROR)  # fits so short are warned about
+    measured: dict[tuple[Any, ...], _Cost] = {}
+    seconds = []
+    try:
+        for job in jobs:
+            params = job.detector_params()
+            kind = job.method, job.cohort, params.get("bottleneck")
+            if kind not in measured:
+                measured[kind] = _measured(job, params)
+            cohort = _cohort_of(job)
+            n_train = len(cohort.rows(split="train", minority=False))
+            n_scored = n_train + len(cohort.rows(split="test"))
+            cost = measured[kind]
+            epochs, steps = _amounts(params)
+            seconds.append(
+                cost.once + n_train * epochs * cost.epoch + n_scored * steps * cost.score
+            )
+    finally:
+        torch.set_num_threads(threads)
+        logger.setLevel(level)
+    return seconds
+
+
+class _Cost(NamedTuple):
+    """Seconds: of a fit besides its epochs, of an image in an epoch or in a step of scoring."""
+
+    once: float
+    epoch: float
+    score: float
+
+
+_MEASURED_IMAGES = 256
+_MEASURED_STEPS = 2
+_MEASURED_S = 0.5
+
+
+def _amounts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Sum the epochs of all stages, and the steps of scoring (1 where there are none)."""
+    epochs = sum(v for k, v in params.items() if k.endswith("epochs"))
+    return epochs, sum(v for k, v in params.items() if k.endswith("steps")) or 1
+
+
+def _measured(job: Job, params: Mapping[str, Any]) -> _Cost:
+    images = _cohort_of(job).where(split="train", minority=False).images
+    few = images[:_MEASURED_IMAGES]
+    stages = [name for name in params if name.endswith("epochs")]
+    searches = {name: _MEASURED_STEPS for name in params if name.endswith("steps")}
+
+    def timed(epochs: int) -> tuple[float, Any]:
+        changed = {**searches, **dict.fromkeys(stages, epochs), "random_state": job.seed}
+        detector = make_detector(job.method, {**job.params, **changed})
+        start = time.perf_counter()
+        detector.fit(few if stages else images)
+        return time.perf_counter() - start, detector
+
+    once, detector = timed(1)
+    epoch = 0.0
+    if stages:
+        first, n = timed(1)[0], 1  # the very first is slower than any other
+        longer = 0.0
+        while longer < _MEASURED_S and n < 64:
+            n *= 2
+            took, detector = timed(1 + n)
+            longer = max(took - first, 0.0)
+        once, epoch = first, longer / (n * len(stages) * len(few))
+    start = time.perf_counter()
+    detector.anomaly_score(few)
+    steps = _MEASURED_STEPS if searches else 1
+    score = (time.perf_counter() - start) / (len(few) * steps)
+    return _Cost(once, epoch, score)

@@ -1,0 +1,462 @@
+"""One run: a fit and its folder, from which everything later is made.
+
+=======================  ==============================================================
+``run.json``             what was asked: command, method, parameters, cohort, versions
+``split.csv``            every image of the cohort, and the side of the split it was on
+``checkpoint``           the state of an unfinished fit; gone once it is finished
+``history.csv``          one row an epoch, each term of the loss
+``model.safetensors``    the detector, with its calibration scores, if it is calibrated
+``calibration.csv``      the score of every calibration image, if it is calibrated
+``scores.csv``           the score of every test image; `evaluate` writes it
+``metrics.json``         the metrics with intervals, the counts, the threshold, what
+                         it promises and how that turned out; likewise
+``gallery.npz``          the images it erred on most, with reconstructions; likewise
+``embedding.npz``        bottleneck features, where the method has them; likewise
+=======================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import pandas as pd
+import sklearn
+import torch
+
+from conocc._version import __version__
+from conocc.data.cohort import Cohort
+from conocc.detectors import load, method_class
+from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
+from conocc.io.files import folder_lock, read_csv, write_csv, write_json, write_text
+from conocc.metrics.confidence_intervals import metric_interval
+from conocc.metrics.ranking import METRICS
+from conocc.thresholds.rules import RULE, Rule, decisions, observed_rates
+
+logger = logging.getLogger("conocc")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RUN_FORMAT = 1
+# What may change between two calls of the same fit.
+FREE_PARAMETERS = {"device", "verbose"}
+COHORT_COLUMNS = ("path", "digest", "label", "minority", "patient")
+SCORE_COLUMNS = ("anomaly_score", "p_value", "predicted")
+
+
+def make_detector(method: str, params: Mapping[str, Any]) -> Any:
+    """Make an unfitted detector; an unknown method or parameter is a sentence.
+
+    >>> make_detector("cae", {"epochs": 5}).epochs
+    5
+    """
+    kind = method_class(method)
+    known = kind().get_params()
+    for name in params:
+        if name not in known:
+            raise ValueError(
+                f"The method {method!r} has no parameter {name!r}; it has {', '.join(known)}."
+            )
+    return kind(**params)
+
+
+# --- fitting -----------------------------------------------------------------------------------
+
+
+def fit_run(
+    cohort: Cohort,
+    method: str,
+    params: Mapping[str, Any],
+    out: str | Path,
+    *,
+    command: str,
+    loading: Mapping[str, Any] | None = None,
+) -> bool:
+    """Fit a method to the majority training images of a cohort; return whether there was work.
+
+    Called again with the same arguments, an unfinished fit goes on where it was, with the numbers
+    of an unbroken one, and a finished one is left alone.
+    `command` and `loading` (arguments that loaded the cohort) are noted in ``run.json``.
+
+    Raises
+    ------
+    ValueError
+        If `out` holds a run of other settings, or the cohort has too few training images.
+    BlockingIOError
+        If another process is at work in `out`.
+    """
+    out = Path(out)
+    detector = make_detector(method, params)
+    identity = _identity(cohort, method, detector)
+    with folder_lock(out):
+        if _is_finished(out, identity):
+            return False
+        training = cohort.where(split="train", minority=False)
+        if not len(training):
+            raise ValueError(f"Cohort '{cohort.name}' has no majority image to train on.")
+
+        about = {
+            **identity,
+            "command": command,
+            "loading": dict(loading or {}),
+            "notes": list(cohort.notes),
+            "versions": versions(),
+        }
+        write_json(out / "run.json", {**about, "finished": False})
+        table = cohort.table()
+        write_csv(out / "split.csv", table.columns.tolist(), table.to_numpy().tolist())
+        checkpoint = out / "checkpoint"
+        start = time.perf_counter()
+        patients = training.patient if cohort.patients_known else None
+        detector.fit(training.images, groups=patients, checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        # A method without epochs has a history too, an empty one.
+        history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
+        write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
+        calibrating = cohort.where(split="calibration")
+        if len(calibrating):
+            about["calibration"] = _calibrate(detector, calibrating, out, command)
+        detector.save(out / "model.safetensors", preprocessing=cohort.preprocessing.to_dict())
+        done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
+        write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
+        checkpoint.unlink(missing_ok=True)
+        return True
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers hang on."""
+    return {
+        "conocc": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+def _identity(cohort: Cohort, method: str, detector: Any) -> dict[str, Any]:
+    """All that decides what a fit learns, as JSON values."""
+    params = {k: v for k, v in detector.get_params().items() if k not in FREE_PARAMETERS}
+    images = hashlib.sha256(cohort.table().to_csv(index=False).encode()).hexdigest()
+    identity = {
+        "format": RUN_FORMAT,
+        "method": method,
+        "params": params,
+        "cohort": cohort.name,
+        "preprocessing": cohort.preprocessing.to_dict(),
+        "images": images,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
+    """Tell whether `out` holds this run, finished; refuse it if it holds another one."""
+    if not (out / "run.json").exists():
+        return False
+    about = read_run(out)
+    was = {**about["params"], **{k: v for k, v in about.items() if k in identity}}
+    now = {**identity["params"], **identity}
+    changes = [
+        f"{key} was {was.get(key)!r}, is {value!r}"
+        for key, value in now.items()
+        if key != "params" and was.get(key) != value
+    ]
+    if changes:
+        raise ValueError(
+            f"'{out}' holds a run with other settings: {'; '.join(changes)}. "
+            "Choose another --out, or delete it."
+        )
+    return bool(about["finished"])
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """Read ``run.json``."""
+    try:
+        about: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        if about["format"] > RUN_FORMAT:
+            raise ValueError(f"its format is {about['format']}, this version reads {RUN_FORMAT}")
+        about["params"], about["finished"], about["loading"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"'{out}' is not a run: it has no run.json.") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"Cannot read '{out / 'run.json'}': {error}.") from error
+    return about
+
+
+# --- calibrating -------------------------------------------------------------------------------
+
+
+def _alone(
+    function: Callable[Concatenate[str | Path, P], R],
+) -> Callable[Concatenate[str | Path, P], R]:
+    """Keep other processes out of the run's folder meanwhile; it must be there already."""
+
+    @wraps(function)
+    def alone(run: str | Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        read_run(Path(run))
+        with folder_lock(Path(run)):
+            return function(run, *args, **kwargs)
+
+    return alone
+
+
+@_alone
+def calibrate_run(run: str | Path, cohort: Cohort, *, command: str) -> dict[str, Any]:
+    """Calibrate a finished run on the majority images of a cohort, in place of a former time.
+
+    Left out, and counted by reason, are minority images; images and patients that were trained
+    on; and those of the test split that ``split.csv`` tells, whose scores must not set a
+    threshold. Whatever is taken is left out of every later evaluation.
+
+    Returns
+    -------
+    dict
+        ``images``, ``patients`` (None where they are not known), ``left_out``, ``cohort``,
+        ``command``; it is noted in ``run.json``.
+
+    Raises
+    ------
+    ValueError
+        If no image is left.
+    """
+    run = Path(run)
+    detector = load_model(run)
+    about = read_run(run)
+    table = _split_table(run)
+    tested = table[table["split"] == "test"]
+    side = _sides(run, cohort)
+    reasons = {
+        "of the minority class": cohort.minority,
+        "of the test split": side == "test",
+        "of a patient of the test split": np.isin(cohort.patient, tested["patient"].to_numpy(str))
+        & cohort.patients_known,
+    }
+    taken, left_out = _sorted_out(reasons)
+    calibrating = cohort.take(taken)
+    about["calibration"] = _calibrate(detector, calibrating, run, command, left_out)
+    detector.save(run / "model.safetensors")
+    write_json(run / "run.json", about)
+    found: dict[str, Any] = about["calibration"]
+    return found
+
+
+def _calibrate(
+    detector: Any,
+    cohort: Cohort,
+    out: Path,
+    command: str,
+    left_out: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Calibrate on what the detector has not learned; write the scores, say what it was."""
+    taken, of_these = _sorted_out(_learned(detector, cohort))
+    left_out = {**(left_out or {}), **of_these}
+    kept = cohort.take(taken)
+    if not len(kept):
+        why = "".join(f" {n} left out: {reason}." for reason, n in left_out.items() if n)
+        raise ValueError(
+            f"Cohort '{cohort.name}' has no majority image to calibrate on that the run has not "
+            f"seen.{why}"
+        )
+    detector.calibrate(kept.images, groups=kept.patient if kept.patients_known else None)
+    columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
+    scores = detector.calibration_.scores
+    names = (*COHORT_COLUMNS, "anomaly_score")
+    write_csv(out / "calibration.csv", names, zip(*columns, scores, strict=True))
+    return {
+        "cohort": cohort.name,
+        "images": len(kept),
+        "patients": detector.calibration_.patients if kept.patients_known else None,
+        "left_out": left_out,
+        "command": command,
+    }
+
+
+# --- a fitted model ----------------------------------------------------------------------------
+
+
+def model_path(run: str | Path) -> Path:
+    """Find the model of a finished run's folder; a model's own file is taken as it is."""
+    run = Path(run)
+    if not run.is_dir():
+        return run
+    if not read_run(run)["finished"]:
+        raise ValueError(f"The fit in '{run}' is not finished; run its command again.")
+    return run / "model.safetensors"
+
+
+def load_model(run: str | Path) -> Any:
+    """Load the detector of a run's folder, or of a model file."""
+    return load(model_path(run))
+
+
+# --- evaluating --------------------------------------------------------------------------------
+
+
+@_alone
+def evaluate_run(
+    run: str | Path, cohort: Cohort, *, command: str, rule: Rule = RULE
+) -> dict[str, Any]:
+    """Score the labelled test images of a cohort, and write what later pages are made of.
+
+    That is ``scores.csv``, ``metrics.json``, ``gallery.npz`` and ``embedding.npz``.
+    Which images are test images says the run's own ``split.csv``, by their content; images that it
+    does not know count as the cohort has them. Images and patients that were trained or
+    calibrated on are left out, and counted under ``left_out``.
+    `rule` says when an image is ``predicted`` to be of the minority.
+
+    Returns
+    -------
+    dict
+        ``metrics`` (name to value, low, high), ``decision`` (the rule, its ``threshold`` of the
+        anomaly score, and what it promises in ``words``), ``realised`` (how that turned out, see
+        `conocc.thresholds.rules.observed_rates`), ``counts``, ``prevalence``, ``left_out``, and what made it.
+
+    Raises
+    ------
+    ValueError
+        If fewer than both classes are left, or the rule cannot be had of this run.
+    """
+    run = Path(run)
+    detector = load_model(run)
+    decided = decisions(detector, rule)
+    rows, left_out = _test_rows(run, detector, cohort)
+    test = cohort.take(rows)
+    patient = test.patient if test.patients_known else None
+    counts = {
+        "majority": int((~test.minority).sum()),
+        "minority": int(test.minority.sum()),
+        "patients": None if patient is None else len(np.unique(patient)),
+    }
+    if not counts["majority"] or not counts["minority"]:
+        why = "".join(f" {n} left out: {reason}." for reason, n in left_out.items() if n)
+        raise ValueError(
+            f"Cannot evaluate on '{cohort.name}': {counts['majority']} majority and "
+            f"{counts['minority']} minority test images; both classes are needed.{why}"
+        )
+    scores = detector.anomaly_score(test.images)
+    decided = decided.with_batch_threshold(scores, patient)
+    flagged = decided.flagged(scores)
+    table = zip(
+        *(getattr(test, name).tolist() for name in COHORT_COLUMNS),
+        scores.tolist(),
+        *decided.columns(scores),
+        strict=True,
+    )
+    result = {
+        "format": RUN_FORMAT,
+        "cohort": cohort.name,
+        "metrics": measured(test.minority, scores, patient),
+        "decision": decided.as_json(),
+        "realised": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
+        "counts": counts,
+        "prevalence": counts["minority"] / len(test),
+        "left_out": left_out,
+        "command": command,
+        "versions": versions(),
+    }
+    write_csv(run / "scores.csv", (*COHORT_COLUMNS, *SCORE_COLUMNS), table)
+    gallery_of(detector, test, scores).save(run / "gallery.npz")
+    if hasattr(detector, "embed"):
+        _embed(run, detector, cohort, test)
+    write_json(run / "metrics.json", result)
+    return result
+
+
+@_alone
+def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
+    """Write ``embedding.npz`` alone, of the same images as `evaluate_run`, and return it.
+
+    Raises
+    ------
+    ValueError
+        If the method has no bottleneck features.
+    """
+    run = Path(run)
+    detector = load_model(run)
+    if not hasattr(detector, "embed"):
+        raise ValueError(f"The {type(detector).__name__} of '{run}' has no bottleneck features.")
+    rows, _ = _test_rows(run, detector, cohort)
+    return _embed(run, detector, cohort, cohort.take(rows))
+
+
+def _embed(run: Path, detector: Any, cohort: Cohort, test: Cohort) -> Embedding:
+    trained_on = (_sides(run, cohort) == "train") & ~cohort.minority
+    embedding = embedding_of(detector, cohort.take(trained_on), test)
+    embedding.save(run / "embedding.npz")
+    return embedding
+
+
+def measured(
+    minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
+) -> dict[str, dict[str, Any]]:
+    """Give each metric with its 95 % interval, by patient where patients are known.
+
+    Where the images cannot give an interval, the reason stands in its place.
+    """
+    return {name: _with_interval(name, minority, anomaly_score, patient) for name in METRICS}
+
+
+def _with_interval(
+    name: str, minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
+) -> dict[str, Any]:
+    try:
+        found = metric_interval(name, minority, anomaly_score, patient=patient)._asdict()
+    except ValueError as error:
+        value = METRICS[name](minority, anomaly_score)
+        return {"value": value, "low": None, "high": None, "reason": str(error)}
+    return dict(found)
+
+
+def _test_rows(run: Path, detector: Any, cohort: Cohort) -> tuple[np.ndarray, dict[str, int]]:
+    """Choose the images to evaluate on, and count those left out by reason."""
+    side = _sides(run, cohort)
+    side = np.where(side == "", np.where(cohort.split == "unused", "unused", "test"), side)
+    reasons = _learned(detector, cohort) | _learned(detector, cohort, side="calibration")
+    reasons["trained on"] |= side == "train"
+    reasons["calibrated on"] |= side == "calibration"
+    return _sorted_out({**reasons, "not of the test split": side == "unused"})
+
+
+def _learned(detector: Any, cohort: Cohort, *, side: str = "training") -> dict[str, np.ndarray]:
+    """Find images, by their pixels, and patients that the detector was trained, or calibrated, on.
+
+    Where patients are not known they are named by their files, and files anywhere can be called
+    1.png.
+    """
+    done = {"training": "trained on", "calibration": "calibrated on"}[side]
+    return {
+        done: detector.knows(cohort.images, side=side),
+        f"of a patient {done}": detector.knows_patients(cohort.patient, side=side)
+        & cohort.patients_known,
+    }
+
+
+def _sorted_out(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    """Give the rows that no reason leaves out, and how many each leaves out, the first counting."""
+    out = np.zeros_like(next(iter(reasons.values())))
+    counts = {}
+    for reason, holds in reasons.items():
+        counts[reason] = int((holds & ~out).sum())
+        out |= holds
+    return np.flatnonzero(~out), counts
+
+
+def _sides(run: Path, cohort: Cohort) -> np.ndarray:
+    """Say on which side of the run's split each image was, "" if it was not there; -> (n,)."""
+    table = _split_table(run)
+    side_of = dict(zip(table["digest"], table["split"], strict=True))
+    return np.array([side_of.get(d, "") for d in cohort.digest.tolist()])
+
+
+def _split_table(run: Path) -> pd.DataFrame:
+    return read_csv(run / "split.csv")

@@ -1,0 +1,1 @@
+"""How good scores are: AUC, both AUPR, their variance, intervals, paired tests."""

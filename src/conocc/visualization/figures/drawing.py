@@ -1,0 +1,97 @@
+"""How figures look, and how they are written."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from conocc.io.files import atomic_write
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Okabe and Ito's colours, which colour-blind readers tell apart, less the yellow, which print
+# loses. Lines differ in their dashes too.
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":")
+MAJORITY, MINORITY, FAINT = "#0072B2", "#D55E00", "#767676"
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "legend.fontsize": 8,
+    "legend.framealpha": 0.9,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    # A '$' in the name of a class or a method is a '$'.
+    "text.parse_math": False,
+    # The same figure is the same file.
+    "svg.hashsalt": "conocc",
+}
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw under `STYLE`, and leave the caller's settings as they were."""
+
+    @wraps(draw)
+    def under_style(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals
+            return draw(*args, **kwargs)
+
+    return under_style
+
+
+def blank(width: float = 4.2, height: float = 3.6) -> Figure:
+    """Make an empty figure; by default one that keeps its letters legible in half a page."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def rgb(image: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Give an image as 8-bit RGB, on its own scale or a given one; (c, h, w) -> (h, w, 3)."""
+    low = float(image.min()) if low is None else low
+    high = float(image.max()) if high is None else high
+    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1).transpose(1, 2, 0)
+    return np.broadcast_to(np.rint(255 * scaled), (*scaled.shape[:2], 3)).astype(np.uint8)
+
+
+def line_style(i: int) -> dict[str, Any]:
+    """Give the i-th line its colour and dashes; the first 28 all differ."""
+    turn, place = divmod(i, len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": DASHES[(place + turn) % len(DASHES)]}
+
+
+@styled
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the path's suffix names, whole or not at all."""
+    kind = path.suffix.lstrip(".").lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ValueError(f"Cannot draw '{path}': its ending must be one of {', '.join(known)}.")
+    with atomic_write(path) as temporary, warnings.catch_warnings():
+        # A letter of a name that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(temporary, format=kind, dpi=150, metadata=UNDATED.get(kind))
+
+
+@styled
+def svg(figure: Figure) -> bytes:
+    """Give a figure as an SVG document."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", dpi=150, metadata=UNDATED["svg"])
+    return file.getvalue()

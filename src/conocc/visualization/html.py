@@ -1,0 +1,40 @@
+"""Pages in HTML, filled from templates; nothing but their own style and script can act in them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+
+def rendered(template: str, page: Mapping[str, Any]) -> str:
+    """Fill a template; whatever came from names, labels and errors is escaped."""
+    environment = Environment(
+        loader=PackageLoader("conocc.visualization"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Ours, and allowed by their hashes alone: nothing else in the page can run.
+    style, script = (
+        files("conocc.visualization").joinpath("templates", name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js")
+    )
+    return environment.get_template(template).render(
+        **page,
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,0 +1,587 @@
+"""DICOM: what is stored comes back, then means what its header says; or one sentence why not."""
+
+from __future__ import annotations
+
+import csv
+import struct
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from conocc.data.image_io.dicom import PREAMBLE, read_dicom
+from conocc.data.image_io.dicom_person import person_of, plain_letters
+from conocc.data.image_io.read import MAX_PIXELS, Preprocessing, decode, prepare
+from made_dicom import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    STORAGE,
+    dicom,
+    element,
+    items,
+    meta,
+    sequence,
+)
+from made_images import COLOUR, DEEP, GREY, assert_read, pillow, refusal
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+CT = np.array([[-1024, -1, 0, 1, 39, 40, 3071, 32767]], np.int16)
+
+
+def rescale(slope: str, intercept: str) -> bytes:
+    return element(0x00281052, "DS", intercept) + element(0x00281053, "DS", slope)
+
+
+def window(center: str, width: str, function: str = "") -> bytes:
+    said = element(0x00281056, "CS", function) if function else b""
+    return element(0x00281050, "DS", center) + element(0x00281051, "DS", width) + said
+
+
+def table(tag: int, descriptor: tuple[int, int, int], values: bytes, **kwargs) -> bytes:
+    inside = element(0x00283002, "US", descriptor) + element(0x00283006, "OW", values)
+    return sequence(tag, inside, **kwargs)
+
+
+# Stored values
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED])
+@pytest.mark.parametrize("image", [GREY, DEEP, CT, COLOUR, COLOUR.astype(np.uint32) * 2**24])
+def test_pixels_of_every_plain_syntax_come_back(syntax, image):
+    photometric = "RGB" if image.ndim == 3 else "MONOCHROME2"
+    assert_read(dicom(image, syntax=syntax, photometric=photometric), image)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_a_file_without_preamble_is_known_by_its_first_element(syntax):
+    assert_read(dicom(DEEP, syntax=syntax, preamble=False), DEEP)
+
+
+def test_a_preamble_may_be_another_formats_beginning():
+    data = b"II*\0" + dicom(DEEP)[4:]
+    assert_read(data, DEEP)
+    assert PREAMBLE.match(data)
+
+
+def test_a_12_bit_ramp_keeps_its_levels():
+    got = decode(dicom(RAMP, stored=12), "ramp.dcm")
+    assert len(np.unique(got)) == 4096
+    np.testing.assert_array_equal(got, RAMP)
+    np.testing.assert_array_equal(prepare(got, Preprocessing(size=64))[0], RAMP)
+
+
+def test_bits_that_hold_no_pixel_are_dropped():
+    """Overlays of older files lie above; of a signed number, the highest bit kept is its sign."""
+    overlaid = (RAMP | 0xA000).astype(np.uint16)
+    assert_read(dicom(overlaid, stored=12), RAMP)
+    signed = np.array([[0x0FFF, 0x07FF, 0x0800]], np.int16)
+    assert_read(dicom(signed, stored=12), np.array([[-1, 2047, -2048]], np.int16))
+    # Kept in the upper 12 bits.
+    assert_read(dicom(RAMP << 4, stored=12, high=15), RAMP)
+
+
+def test_colours_by_plane_and_by_pixel_are_the_same():
+    planes = np.ascontiguousarray(np.moveaxis(COLOUR, -1, 0)).tobytes()
+    pixels = element(0x7FE00010, "OB", planes)
+    assert_read(dicom(COLOUR, photometric="RGB", planar=1, pixels=pixels), COLOUR)
+
+
+def test_ybr_becomes_rgb():
+    """Grey has no colour; a red of (255, 0, 0) is Y 76, Cb 85, Cr 255, to within rounding."""
+    ybr = np.array([[[7, 128, 128], [76, 85, 255]]], np.uint8)
+    got = decode(dicom(ybr, photometric="YBR_FULL"), "a.dcm")
+    np.testing.assert_array_equal(got[0, 0], 7)
+    np.testing.assert_allclose(got[0, 1], [255, 0, 0], atol=2)
+
+
+def test_ybr_with_half_the_colours_becomes_rgb():
+    pairs = element(0x7FE00010, "OB", bytes([7, 9, 128, 128]))
+    data = dicom(np.zeros((1, 2, 3), np.uint8), photometric="YBR_FULL_422", pixels=pairs)
+    assert_read(data, np.array([[[7] * 3, [9] * 3]], np.uint8))
+
+
+def test_a_palette_becomes_rgb():
+    """Numbers before the table's first take its first colour, those beyond its last."""
+    tables = b""
+    for i, values in enumerate(([10, 20, 30], [0, 0, 1], [5, 6, 7])):
+        tables += element(0x00281101 + i, "US", (3, 1, 8))
+        tables += element(0x00281201 + i, "OW", np.array(values, np.uint8).tobytes())
+    image = np.array([[0, 1, 2, 3, 200]], np.uint8)
+    expected = [[10, 0, 5], [10, 0, 5], [20, 0, 6], [30, 1, 7], [30, 1, 7]]
+    got = decode(dicom(image, tables, photometric="PALETTE COLOR"), "a.dcm")
+    assert_array(got, np.array([expected], np.uint8))
+
+
+def assert_array(got, expected):
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)
+
+
+JPEG_2000, JPEG_LS, JPEG, LOSSLESS = "4.90", "4.80", "4.50", "4.70"
+COMPRESSED = [
+    (JPEG_2000, DEEP, lambda image: imagecodecs.jpeg2k_encode(image, reversible=True, level=0)),
+    (JPEG_2000, COLOUR, lambda image: imagecodecs.jpeg2k_encode(image, reversible=True, level=0)),
+    (JPEG_LS, DEEP, imagecodecs.jpegls_encode),
+    (LOSSLESS, DEEP, imagecodecs.ljpeg_encode),
+]
+
+
+def rle(image: np.ndarray) -> bytes:
+    """Each byte of each channel by itself, the highest first; of even lengths."""
+    channels = np.moveaxis(image, -1, 0) if image.ndim == 3 else image[None]
+    segments = []
+    for channel in channels:
+        split = channel.astype(image.dtype.newbyteorder(">")).view(np.uint8)
+        split = split.reshape(*channel.shape, image.itemsize)
+        for byte in range(image.itemsize):
+            packed = imagecodecs.packbits_encode(split[..., byte].tobytes())
+            segments.append(packed + b"\0" * (len(packed) % 2))
+    starts = [64 + sum(map(len, segments[:i])) for i in range(len(segments))]
+    head = struct.pack("<16I", *[len(segments), *starts, *[0] * 15][:16])
+    return head + b"".join(segments)
+
+
+@pytest.mark.parametrize("image", [GREY, DEEP, CT, COLOUR, COLOUR.astype(np.uint32) * 2**24])
+def test_runs_come_back(image):
+    assert_read(compressed("5", image, rle(image)), image)
+
+
+def test_lossless_jpeg_of_numbers_with_a_sign_comes_back():
+    image = (RAMP.astype(np.int16) - 2048).astype(np.int16)
+    stream = imagecodecs.ljpeg_encode((image & 0xFFF).astype(np.uint16), bitspersample=12)
+    assert_read(compressed(LOSSLESS, image, stream, stored=12), image)
+
+
+def compressed(syntax, image, stream, **changed):
+    photometric = "RGB" if image.ndim == 3 else "MONOCHROME2"
+    options = {"photometric": photometric, "syntax": f"1.2.840.10008.1.2.{syntax}", **changed}
+    return dicom(image, pixels=items(stream), **options)
+
+
+@pytest.mark.parametrize(("syntax", "image", "encode"), COMPRESSED)
+def test_lossless_pixels_come_back(syntax, image, encode):
+    assert_read(compressed(syntax, image, encode(image)), image)
+
+
+def test_jpeg_is_what_pillow_makes_of_it():
+    stream = pillow(COLOUR, "JPEG", quality=95, subsampling=0)
+    got = decode(compressed(JPEG, COLOUR, stream, photometric="YBR_FULL"), "a.dcm")
+    np.testing.assert_allclose(got, decode(stream, "a.jpg"), atol=3)
+
+
+def test_rgb_that_a_jpeg_says_is_ybr_is_read_as_the_jpeg_says():
+    """Its JFIF marker says so; pydicom would warn."""
+    stream = pillow(COLOUR, "JPEG", quality=95, subsampling=0)
+    got = decode(compressed(JPEG, COLOUR, stream, photometric="RGB"), "a.dcm")
+    np.testing.assert_allclose(got, decode(stream, "a.jpg"), atol=3)
+
+
+def test_12_bit_jpeg_keeps_its_depth():
+    image = RAMP[:, ::-1].copy()
+    stream = imagecodecs.jpeg_encode(image, level=98, bitspersample=12)
+    got = decode(compressed("4.51", image, stream, stored=12), "a.dcm")
+    np.testing.assert_allclose(got.astype(int), image, atol=40)
+    assert got.max() > 4000
+
+
+def test_fragments_of_one_frame_belong_together():
+    stream = imagecodecs.jpeg2k_encode(DEEP, reversible=True, level=0)
+    half = len(stream) // 4 * 2
+    pixels = items(stream[:half], stream[half:])
+    assert_read(dicom(DEEP, pixels=pixels, syntax="1.2.840.10008.1.2.4.90"), DEEP)
+
+
+# What values mean
+
+
+def test_rescale_gives_what_the_scanner_meant():
+    got = decode(dicom(CT, rescale("2", "-1024.5")), "a.dcm")
+    assert_array(got, (CT.astype(np.float32) * 2 - 1024.5))
+
+
+def test_a_rescale_of_nothing_keeps_the_integers():
+    assert_read(dicom(DEEP, rescale("1.000", "0")), DEEP)
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_a_modality_table_stands_for_a_rescale(undefined):
+    image = np.array([[0, 5, 6, 7, 9]], np.uint8)
+    values = struct.pack("<3H", 100, 300, 200)
+    modality = table(0x00283000, (3, 5, 16), values, undefined=undefined)
+    expected = np.array([[100, 100, 300, 200, 200]], np.uint16)
+    assert_read(dicom(image, modality, rescale("2", "0")), expected)
+
+
+def test_values_of_an_enhanced_object_lie_in_its_functional_groups():
+    inside = sequence(0x00289145, rescale("3", "1"), undefined=True)
+    groups = sequence(0x52009229, inside, undefined=True)
+    got = decode(dicom(GREY, groups), "a.dcm")
+    assert_array(got, GREY.astype(np.float32) * 3 + 1)
+
+
+def test_no_window_is_applied_unless_asked_for():
+    assert_read(dicom(CT, window("40", "400")), CT)
+
+
+def test_a_window_is_that_of_the_standard():
+    """PS3.3 C.11.2.1.2.1 for center 40 and width 400: 0 up to -160, 1 above 239, a line between.
+
+    At 39.5, which is center - 0.5, it gives a half; one number further, 1/399 more.
+    """
+    image = np.array([[-1000, -160, 39, 40, 239, 240, 3000]], np.int16)
+    expected = [0, 0, 0.5 - 0.5 / 399, 0.5 + 0.5 / 399, 1, 1, 1]
+    for data, voi in (
+        (dicom(image), "40,400"),
+        (dicom(image, window("40\\7", "400\\9")), "file"),
+        (dicom(image, window("7", "9")), "40,400"),
+    ):
+        got = decode(data, "a.dcm", voi)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got[0], expected, atol=1e-6)
+
+
+def test_the_window_is_applied_after_the_rescale():
+    image = np.array([[1024, 1064, 1424]], np.uint16)
+    got = decode(dicom(image, rescale("1", "-1024")), "a.dcm", "40.5,401")
+    np.testing.assert_allclose(got[0], [0.4, 0.5, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        # (x - 100) / 200 + 1/2
+        ("LINEAR_EXACT", [0, 0.25, 0.5, 1]),
+        # 1 / (1 + exp(-4 (x - 100) / 200))
+        ("SIGMOID", [1 / (1 + np.exp(2)), 1 / (1 + np.exp(1)), 0.5, 1 / (1 + np.exp(-4))]),
+    ],
+)
+def test_a_file_says_what_its_window_is_like(function, expected):
+    image = np.array([[0, 50, 100, 300]], np.uint16)
+    got = decode(dicom(image, window("100", "200", function)), "a.dcm", "file")
+    np.testing.assert_allclose(got[0], expected, atol=1e-6)
+
+
+def test_a_window_of_width_1_is_a_step():
+    image = np.array([[9, 10, 11]], np.uint16)
+    np.testing.assert_array_equal(decode(dicom(image), "a.dcm", "10,1"), [[0, 1, 1]])
+
+
+def test_a_files_table_comes_before_its_window():
+    values = struct.pack("<3H", 0, 1023, 4095)
+    data = dicom(
+        np.array([[4, 5, 6, 7]], np.uint8), window("1", "2"), table(0x00283010, (3, 4, 12), values)
+    )
+    got = decode(data, "a.dcm", "file")
+    np.testing.assert_allclose(got[0], [0, 1023 / 4095, 1, 1], atol=1e-6)
+
+
+def test_a_file_without_a_window_of_its_own_is_refused_one():
+    with pytest.raises(ValueError, match="no window of its own; read it with voi='none'"):
+        decode(dicom(DEEP), "a.dcm", "file")
+
+
+def test_colours_and_other_formats_have_no_window():
+    for voi in ("file", "40,400"):
+        np.testing.assert_array_equal(decode(dicom(COLOUR, photometric="RGB"), "a", voi), COLOUR)
+        np.testing.assert_array_equal(decode(pillow(GREY, "PNG"), "a", voi), GREY)
+
+
+@pytest.mark.parametrize("image", [GREY, RAMP, CT])
+def test_monochrome1_is_monochrome2_inverted(image):
+    """Around the numbers that its bits can hold: 0 to 255, 0 to 4095, -32768 to 32767."""
+    stored = 12 if image is RAMP else None
+    low, high = {1: (0, 255), 2: (0, 4095)}[image.itemsize] if image is not CT else (-32768, 32767)
+    data = dicom(image, photometric="MONOCHROME1", stored=stored)
+    assert_read(data, (low + high - image.astype(int)).astype(image.dtype))
+
+
+@pytest.mark.parametrize("voi", ["none", "file", "40,400"])
+def test_monochrome1_is_inverted_last(voi):
+    """The sum of both is the same everywhere, whatever was done before."""
+    more = rescale("2", "-1000") + window("40", "400")
+    plain, inverted = (
+        decode(dicom(RAMP, more, stored=12, photometric=kind), "a", voi).astype(float)
+        for kind in ("MONOCHROME2", "MONOCHROME1")
+    )
+    # 2 * 0 - 1000 and 2 * 4095 - 1000
+    np.testing.assert_allclose(plain + inverted, -1000 + 7190 if voi == "none" else 1, atol=1e-3)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("sop", "name"),
+    [
+        (STORAGE + "66.4", "a segmentation"),
+        (STORAGE + "481.2", "a radiotherapy dose"),
+        (STORAGE + "481.5", "a radiotherapy object"),
+        (STORAGE + "88.33", "a structured report"),
+        (STORAGE + "11.1", "a presentation state"),
+        (STORAGE + "9.1.1", "a waveform"),
+        (STORAGE + "30", "a parametric map"),
+        (STORAGE + "104.1", "an encapsulated document"),
+        (STORAGE + "66", "raw data, a registration or fiducials"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name_even_if_it_has_pixels(sop, name):
+    assert refusal(dicom(DEEP, sop=sop)).endswith(f": it is {name} (DICOM), not an image.")
+
+
+def test_a_modality_tells_too_what_is_no_image():
+    data = dicom(DEEP, element(0x00080060, "CS", "RTDOSE"), sop="1.2.3")
+    assert "it is a radiotherapy dose" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"rows": None}, "its DICOM header has no Rows"),
+        ({"rows": b"\1\0\0\0"}, "its DICOM header has a damaged Rows"),
+        ({"rows": 0}, "which holds no pixels"),
+        ({"rows": 65535, "columns": 65535}, f"at most {MAX_PIXELS} are read"),
+        ({"rows": 400}, "header says 31x400 16-bit, file has 1426 bytes of pixels"),
+        ({"samples": 3}, "header says 3 channels, where MONOCHROME2 has 1"),
+        ({"photometric": "CMYK"}, "its DICOM colours are none of MONOCHROME1"),
+        ({"bits": 12}, "its pixels are of 12 bits"),
+        ({"stored": 20}, "header says 20 bits up to bit 19, of 16"),
+        ({"high": 16}, "header says 16 bits up to bit 16, of 16"),
+        ({"signed": 7}, "PixelRepresentation or PlanarConfiguration is not 0 or 1"),
+    ],
+)
+def test_headers_that_are_refused(changed, reason):
+    assert reason in refusal(dicom(DEEP, **changed))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (element(0x00280008, "IS", "2"), "it holds 2 frames; save each as a file of its own"),
+        (element(0x00280008, "IS", "1000000"), "it holds 1000000 frames"),
+        (element(0x00280008, "IS", "Smith"), "its DICOM NumberOfFrames is not a number"),
+        (element(0x00280008, "IS", "1e99"), "NumberOfFrames is not a number of frames"),
+        (rescale("Smith", "0"), "its DICOM RescaleSlope is not a number"),
+        (rescale("0", "5"), "RescaleSlope is 0"),
+        (rescale("1e999", "0"), "is not one finite number"),
+        (rescale("1e300", "0"), "NaN or infinite"),
+        (rescale("1\\2", "0"), "is not one finite number"),
+        (table(0x00283000, (9, 0, 16), b"\0\0"), "LUTData has 2 bytes for 9 entries"),
+        (sequence(0x00283000, b"\1\2\3\4"), "LUTDescriptor is missing or damaged"),
+    ],
+)
+def test_values_that_are_refused(more, reason):
+    assert reason in refusal(dicom(DEEP, more))
+
+
+def test_a_window_that_is_no_number_is_not_quoted():
+    with pytest.raises(ValueError, match="its DICOM WindowCenter is not a number") as caught:
+        decode(dicom(DEEP, window("Smith", "John")), "a.dcm", "file")
+    assert "Smith" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (meta(EXPLICIT), "it is a DICOM object without an image"),
+        (dicom(DEEP, syntax="1.2.840.10008.1.2.4.100"), "transfer syntax is none that is read"),
+        (dicom(DEEP, syntax="1.2.840.10008.1.2.4.90"), "compressed DICOM pixels do not lie in"),
+        (dicom(DEEP, pixels=items(), syntax="1.2.840.10008.1.2.4.90"), "missing or cut short"),
+        (compressed(JPEG_2000, DEEP, b"no stream"), "its JPEG 2000 pixels are damaged"),
+        (compressed(JPEG, GREY, pillow(GREY, "JPEG")[:160]), "JPEG pixels are damaged or cut"),
+        (compressed(JPEG_2000, DEEP, COMPRESSED[0][2](DEEP)[:-200]), "damaged or cut short"),
+        (compressed(LOSSLESS, DEEP, COMPRESSED[3][2](DEEP)[:-200]), "damaged or cut short"),
+        (compressed("5", DEEP, rle(DEEP)[:-900]), "RLE pixels are damaged, cut short"),
+        (compressed("5", DEEP, struct.pack("<16I", 9, *[64] * 15)), "have 9 segments"),
+        (meta(DEFLATED) + b"no deflate", "its deflated DICOM elements are damaged"),
+    ],
+)
+def test_pixels_that_are_refused(data, reason):
+    assert reason in refusal(data)
+
+
+@pytest.mark.parametrize(("syntax", "image", "encode"), COMPRESSED)
+def test_a_stream_larger_than_its_header_says_is_refused_before_it_is_decoded(
+    syntax, image, encode
+):
+    larger = encode(np.concatenate([image, image]))
+    assert "pixels are 31x46 in" in refusal(compressed(syntax, image, larger))
+
+
+def test_deflated_elements_that_unpack_without_end_are_refused(monkeypatch):
+    monkeypatch.setattr("conocc.data.image_io.elements._MOST_BYTES", 1000)
+    packing = zlib.compressobj(wbits=-15)
+    bomb = meta(DEFLATED) + packing.compress(bytes(10**6)) + packing.flush()
+    assert "unpack to more than 1000 bytes" in refusal(bomb)
+
+
+def test_a_header_of_too_many_elements_or_too_deep_is_refused(monkeypatch):
+    monkeypatch.setattr("conocc.data.image_io.elements._MOST_ELEMENTS", 50)
+    many = b"".join(element(0x00100020 + i, "LO", "") for i in range(60))
+    assert "more elements than any image" in refusal(dicom(DEEP, many))
+    deep = b""
+    for _ in range(30):
+        deep = sequence(0x00081140, deep, undefined=True)
+    assert "more elements than any image" in refusal(dicom(DEEP, deep))
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    stream = imagecodecs.jpeg2k_encode(DEEP, reversible=True, level=0)
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", None)
+    sentence = refusal(compressed(JPEG_2000, DEEP, stream))
+    assert sentence.endswith("DICOM compressed as JPEG 2000 needs pip install 'conocc[dicom]'.")
+    assert_read(dicom(DEEP), DEEP)
+
+
+WHOLE = {
+    "explicit": dicom(DEEP, rescale("2", "-1"), window("1", "2"), photometric="MONOCHROME1"),
+    "implicit": dicom(GREY, syntax=IMPLICIT),
+    "big": dicom(DEEP, syntax=BIG_ENDIAN),
+    "deflated": dicom(GREY, syntax=DEFLATED),
+    "bare": dicom(GREY, preamble=False),
+    "table": dicom(GREY, table(0x00283000, (3, 5, 16), bytes(6), undefined=True)),
+    "colour": dicom(COLOUR, photometric="YBR_FULL"),
+    "jpeg 2000": compressed(JPEG_2000, DEEP, COMPRESSED[0][2](DEEP)),
+    "jpeg-ls": compressed(JPEG_LS, DEEP, COMPRESSED[2][2](DEEP)),
+    "lossless": compressed(LOSSLESS, DEEP, COMPRESSED[3][2](DEEP)),
+    "rle": compressed("5", DEEP, rle(DEEP)),
+    "jpeg": compressed(JPEG, COLOUR, pillow(COLOUR, "JPEG"), photometric="YBR_FULL_422"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_cut_or_with_wrong_bytes_is_an_image_or_a_sentence(name):
+    """Seeded; and who is on it can be asked all the same."""
+    rng = np.random.default_rng(len(name))
+    data = np.frombuffer(WHOLE[name], np.uint8)
+    for i in range(150):
+        changed = data.copy()
+        reach = min(len(data), int(rng.choice([400, 600, len(data)])))
+        spots = rng.integers(128, reach, rng.integers(1, 5))
+        changed[spots] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)], len(spots))
+        mutated = changed.tobytes()[: rng.integers(1, len(data)) if i % 3 == 0 else None]
+        person_of(mutated)
+        image, sentence = read(mutated, ("none", "file", "40,400")[i % 3])
+        assert sentence or (image.ndim in (2, 3) and np.isfinite(image).all())
+
+
+def read(data: bytes, voi: str = "none") -> tuple[np.ndarray, str]:
+    """The pixels, or one sentence that refuses them."""
+    try:
+        return decode(data, "a.dcm", voi), ""
+    except ValueError as error:
+        sentence = str(error)
+    assert sentence.startswith("Cannot read 'a.dcm': ")
+    assert "\n" not in sentence
+    return np.empty(0), sentence
+
+
+def test_threads_get_what_one_thread_gets():
+    names = [*WHOLE] * 5
+    expected = {name: decode(data, name) for name, data in WHOLE.items()}
+    with ThreadPoolExecutor(4) as pool:
+        for name, image in zip(names, pool.map(lambda n: decode(WHOLE[n], n), names), strict=True):
+            np.testing.assert_array_equal(image, expected[name])
+
+
+# Who is on it
+
+
+def test_who_is_on_an_image():
+    more = (
+        element(0x00080090, "PN", "Weiß^Ada")
+        + element(0x00100010, "PN", "Müller^Jörg")
+        + element(0x00100020, "LO", " 007-X ")
+        + element(0x00100030, "DA", "19500102")
+        + element(0x00100040, "CS", "M")
+        + element(0x00101010, "AS", "045Y")
+        + element(0x0020000D, "UI", "1.2.826.55")
+        + sequence(0x00101002, element(0x00100020, "LO", "OTHER9"))
+    )
+    person = person_of(dicom(DEEP, more))
+    assert person is not None
+    assert person.patient == "007-X"
+    for name in (
+        "Muller",
+        "müller_jörg",
+        "scan-007x",
+        "1950-01-02",
+        "Ada",
+        "IM_1.2.826.55.7",
+        "other9",
+    ):
+        assert person.identifies(name), name
+    for name in ("M", "045Y", "tumour", "IM0001", "Adam"):
+        assert not person.identifies(name), name
+    assert person.is_named_by("Mueller or Müller, Jörg")
+    assert not person.is_named_by("Müller")
+    assert "007" not in repr(person)
+
+
+def test_a_file_cut_short_still_says_who_is_on_it():
+    data = dicom(DEEP, element(0x00100010, "PN", "Smith^John"))
+    person = person_of(data[:-500])
+    assert person is not None
+    assert person.identifies("smith")
+
+
+def test_other_formats_say_nothing_of_anyone():
+    assert person_of(pillow(GREY, "PNG")) is None
+    assert plain_letters("Ærøskøbing_ßtraße") == "ærøskøbingsstrasse"
+
+
+# Real files
+
+
+def rows_of(folder):
+    with (folder / "dicom" / "INDEX.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+NO_IMAGES = {"SEG", "SR", "RTDOSE", "RTPLAN", "ECG"}
+# Not read, though pydicom reads it: its palette is in segments.
+SEGMENTED = "pydicom/gdcm-US-ALOKA-16.dcm"
+
+
+def test_every_real_file_is_an_image_or_a_sentence(data):
+    """Sizes and, where nothing is done to them, values are those of the index."""
+    images = 0
+    for row in rows_of(data):
+        content = (data / "dicom" / row["file"]).read_bytes()
+        several = row["frames"] not in ("1", "1A")
+        image, sentence = read(content)
+        if sentence:
+            decoded = not row["decoded"].startswith("ERR")
+            refused = several or row["modality"] in NO_IMAGES or row["file"] == SEGMENTED
+            assert refused or not decoded or "parametric_map" in row["file"], (row, sentence)
+            continue
+        images += 1
+        assert not several
+        assert row["modality"] not in NO_IMAGES
+        assert image.shape[:2] == (int(row["rows"]), int(row["cols"]))
+        raw = row["photometric"] in ("MONOCHROME2", "RGB") and not row["modlut"]
+        if raw and not row["decoded"].startswith("ERR"):
+            assert f"{image.min()}..{image.max()}" == row["decoded"].split()[-1]
+    # Of 87: 8 of several frames, 6 SEG, 6 RT, 2 SR, and 5 that are: a waveform, a parametric map,
+    # without pixels, without a beginning, with a palette in segments.
+    assert images == 87 - 27
+
+
+def test_a_real_ct_is_in_hounsfield_units(data):
+    """CT_small: stored 128 to 2191, slope 1, intercept -1024."""
+    image = read_dicom((data / "dicom/pydicom/CT_small.dcm").read_bytes())
+    assert (image.min(), image.max()) == (-896, 1167)
+
+
+@pytest.mark.parametrize("pair", ["693_{}.dcm"])
+def test_a_real_file_is_the_same_compressed_and_not(data, pair):
+    folder = data / "dicom" / "pydicom"
+    plain, packed = (
+        read_dicom((folder / pair.format(kind)).read_bytes()) for kind in ("UNCI", "J2KI")
+    )
+    # JPEG 2000 with loss.
+    assert np.abs(plain - packed).max() <= np.ptp(plain) / 10

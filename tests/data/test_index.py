@@ -1,0 +1,160 @@
+"""Walking folders, reading files and tables."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from conocc.data.index import count, printable, read_file, read_table, side, walk
+from made_cohorts import make_folder
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
+
+
+def test_walk_sorts_and_tells_images_from_others(tmp_path):
+    """Images are known by suffix, in any case; desktop litter and hidden files are silent."""
+    make_folder(tmp_path, "b/2.png", "b/10.png", "a/1.PNG")
+    for name in ("a/notes.txt", "a/.DS_Store", "a/Thumbs.db", "readme.md"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "x.txt").write_text("x")
+    found = walk(tmp_path)
+    assert found.images == ("a/1.PNG", "b/10.png", "b/2.png")
+    assert found.others == ("a/notes.txt", "readme.md")
+    assert found.seen_again == ()
+
+
+@posix
+def test_walk_ends_in_loops_of_links(tmp_path):
+    """A folder that is reached twice is walked once, and a link to itself is no folder."""
+    make_folder(tmp_path, "a/1.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    found = walk(tmp_path)
+    assert found.images == ("a/1.png",)
+    assert found.seen_again == ("a/up",)
+
+
+@posix
+def test_walk_does_not_follow_links_up(tmp_path):
+    """Neither to the folder above, whose other folders are no part of it, nor to the root."""
+    make_folder(tmp_path, "cohort/a/1.png", "beside/2.png")
+    for name, target in {"up": "../..", "root": "/", "dot": "."}.items():
+        (tmp_path / "cohort" / "a" / name).symlink_to(target, target_is_directory=True)
+    found = walk(tmp_path / "cohort")
+    assert found.images == ("a/1.png",)
+    assert found.seen_again == ("a/dot", "a/root", "a/up")
+
+
+@posix
+def test_links_that_lead_nowhere_or_to_themselves_are_sentences(tmp_path):
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    assert walk(tmp_path).images == ("gone.png", "self.png")
+    with pytest.raises(ValueError, match=r"Cannot read 'gone\.png': No such file or directory\."):
+        read_file(tmp_path, "gone.png")
+    with pytest.raises(ValueError, match=r"Cannot read 'self\.png': Too many levels of symbolic"):
+        read_file(tmp_path, "self.png")
+
+
+@posix
+def test_links_to_other_files_are_followed(tmp_path):
+    """As in cohorts kept by git-annex, which are nothing but links."""
+    make_folder(tmp_path / "store", "1.png")
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "a.png").symlink_to(tmp_path / "store" / "1.png")
+    content = (tmp_path / "store" / "1.png").read_bytes()
+    assert read_file(tmp_path / "cohort", "a.png") == content
+
+
+@posix
+def test_walk_follows_links_to_other_folders(tmp_path):
+    """Linked data is data."""
+    make_folder(tmp_path / "elsewhere", "1.png")
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "a").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert walk(tmp_path / "cohort").images == ("a/1.png",)
+
+
+@posix
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """A pipe named like an image is refused at once."""
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"Cannot read 'x\.png': it is not a regular file\."):
+        read_file(tmp_path, "x.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
+    """No table could hold it."""
+    with open(os.fsencode(tmp_path) + b"/x\xff.png", "wb"):
+        pass
+    (name,) = walk(tmp_path).images
+    with pytest.raises(ValueError, match=r"'x\\udcff\.png': its name is not valid Unicode"):
+        read_file(tmp_path, name)
+
+
+def test_missing_and_oversized_files_are_named(tmp_path, monkeypatch):
+    """The sentence has the name and the reason."""
+    with pytest.raises(ValueError, match=r"Cannot read 'no\.png': No such file"):
+        read_file(tmp_path, "no.png")
+    monkeypatch.setattr("conocc.data.index.MOST_BYTES", 3)
+    (tmp_path / "big.png").write_bytes(b"1234")
+    with pytest.raises(ValueError, match=r"'big\.png': it has 4 bytes, where at most 3"):
+        read_file(tmp_path, "big.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "no head line"),
+        ("path,path\na,b\n", "names a column twice"),
+        ('"p\na","p\na"\na,b\n', r"names a column twice: p\\na, p\\na"),
+        ("path,label\na\n", r"line 2: 1 cells, where the head line has 2"),
+        (b"path\n\xff\n", "not a text file in UTF-8"),
+        ("path\n" + "x" * 200_000 + "\n", r"line 2: field larger than"),
+    ],
+)
+def test_broken_tables_are_refused(tmp_path, text, sentence):
+    """What is wrong is said in one sentence with the table's name."""
+    table = tmp_path / "m.csv"
+    table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_table(table)
+    assert "'m.csv'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_keep_line_numbers(tmp_path):
+    """Empty lines, blanks and a byte-order mark do not matter; quoted cells may hold commas."""
+    table = tmp_path / "m.csv"
+    table.write_text('\ufeffpath, label\n\n"a,1.png", x \n', encoding="utf-8")
+    assert read_table(table) == (["path", "label"], [(3, {"path": "a,1.png", "label": "x"})])
+
+
+def test_sides_of_the_split_in_many_words():
+    """Validation is unused; anything else is refused."""
+    assert [side(word, "") for word in ("Train", " test ", "val", "Valid")] == [
+        "train",
+        "test",
+        "unused",
+        "unused",
+    ]
+    with pytest.raises(ValueError, match=r"'m\.csv', line 3: the split is 'fold1'"):
+        side("fold1", "'m.csv', line 3")
+
+
+def test_shown_names_stay_on_one_line():
+    """Whatever a name holds, a message is one line of printable text."""
+    assert printable("a b'ü.png") == "a b'ü.png"
+    assert printable("a\nb\udcff") == "a\\nb\\udcff"
+
+
+def test_count_makes_plurals():
+    assert [count(0, "image"), count(1, "image"), count(2, "class")] == [
+        "0 images",
+        "1 image",
+        "2 classes",
+    ]

@@ -1,0 +1,216 @@
+"""Archives of arrays: own ones, MedMNIST's, and forged ones."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from conocc.data.layouts import list_cohort
+from made_cohorts import pixels
+
+GREY = np.stack([pixels(str(i)) for i in range(4)])
+
+
+def save(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def fetched(listing, rows):
+    return [fetch() for fetch in listing.fetch(rows)]
+
+
+def test_own_arrays(tmp_path):
+    """Names, numbers or truth values as labels; patient and split if there are any."""
+    path = save(
+        tmp_path / "own.npz",
+        images=GREY,
+        labels=np.array(["well", "ill", "well", "well"]),
+        patient=np.array([7, 7, 8, 9]),
+        split=np.array(["train", "test", "val", "test"]),
+        age=np.zeros(4),
+    )
+    listing = list_cohort(path)
+    assert [(e.path, e.label, e.split, e.patient) for e in listing.entries] == [
+        ("images[0]", "well", "train", "7"),
+        ("images[1]", "ill", "test", "7"),
+        ("images[2]", "well", "unused", "8"),
+        ("images[3]", "well", "test", "9"),
+    ]
+    assert listing.notes == ("Arrays not used: age.",)
+    assert listing.majority is None
+    assert np.array_equal(fetched(listing, [1, 3]), GREY[[1, 3]])
+
+
+def test_members_named_by_paths_lead_nowhere(tmp_path):
+    path = save(tmp_path / "own.npz", images=GREY, labels=np.arange(4))
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("../../x.npy", "/etc/x.npy"):
+            archive.writestr(name, archive.read("labels.npy"))
+    assert list_cohort(path).notes == ("Arrays not used: ../../x, /etc/x.",)
+    assert [file.name for file in tmp_path.iterdir()] == ["own.npz"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array([[0], [1], [0], [0]]), ["0", "1", "0", "0"]),
+        (np.array([0.0, 1.0, 0.0, 0.0]), ["0", "1", "0", "0"]),
+        (np.array([False, True, False, False]), ["False", "True", "False", "False"]),
+        (np.array([b"a", b"b", b"a", b"a"]), ["a", "b", "a", "a"]),
+    ],
+)
+def test_labels_of_many_types(tmp_path, labels, names):
+    listing = list_cohort(save(tmp_path / "own.npz", images=GREY, labels=labels))
+    assert [entry.label for entry in listing.entries] == names
+
+
+COLOUR = np.stack([pixels(str(i), colour=True) for i in range(4)])
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (GREY[:, None], GREY),
+        (GREY[..., None], GREY),
+        (COLOUR, COLOUR),
+        (COLOUR.transpose(0, 3, 1, 2), COLOUR),
+        (np.asfortranarray(GREY), GREY),
+        (GREY.astype(">u2"), GREY.astype(np.uint16)),
+        (GREY > 99, (GREY > 99).astype(np.uint8)),
+    ],
+    ids=["1hw", "hw1", "hw3", "3hw", "fortran", "big-endian", "bool"],
+)
+def test_images_of_many_shapes_and_types(tmp_path, images, expected):
+    """All come out as (h, w) or (h, w, 3), in native order."""
+    listing = list_cohort(save(tmp_path / "own.npz", images=images, labels=np.zeros(4, int)))
+    for image, one in zip(fetched(listing, range(4)), expected, strict=True):
+        assert image.dtype == one.dtype
+        assert np.array_equal(image, one)
+
+
+def medmnist(path, **change):
+    labels = np.array([[0], [1]])
+    arrays = {}
+    for part in ("train", "val", "test"):
+        arrays[f"{part}_images"] = np.stack([pixels(f"{part}{i}") for i in range(2)])
+        arrays[f"{part}_labels"] = labels
+    return save(path, **{**arrays, **change})
+
+
+@pytest.mark.parametrize(
+    ("name", "majority"),
+    [
+        ("pneumoniamnist", "0"),
+        ("breastmnist_64", "1"),
+        ("octmnist_224", None),  # its majority is 3, which this one does not hold
+        ("bloodmnist", None),
+    ],
+)
+def test_medmnist(tmp_path, name, majority):
+    """The table knows some sets' majority by the file's name, whatever the size."""
+    listing = list_cohort(medmnist(tmp_path / f"{name}.npz"))
+    assert [(e.path, e.label, e.split) for e in listing.entries] == [
+        ("train_images[0]", "0", "train"),
+        ("train_images[1]", "1", "train"),
+        ("val_images[0]", "0", "unused"),
+        ("val_images[1]", "1", "unused"),
+        ("test_images[0]", "0", "test"),
+        ("test_images[1]", "1", "test"),
+    ]
+    known = listing.majority
+    assert known == ({majority} if majority else ({"3"} if "oct" in name else None))
+    third, last = fetched(listing, [2, 5])
+    assert np.array_equal(third, pixels("val0"))
+    assert np.array_equal(last, pixels("test1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"train_labels": np.zeros((2, 14))}, "train_labels gives each image 14 labels"),
+        ({"train_images": np.zeros((2, 16, 16, 16))}, r"train_images holds volumes, of shape"),
+        ({"test_labels": np.zeros(3)}, r"test_labels must have one value for each of 2 images"),
+        ({"train_labels": np.array([0.5, 1])}, "must hold names or whole numbers"),
+        ({"train_labels": np.array(["", "a"])}, "train_labels is empty for image 0"),
+        ({"train_labels": np.zeros(2, complex)}, "must hold names or whole numbers"),
+        ({"train_images": np.zeros((2, 16, 16), complex)}, "must hold numbers"),
+        ({"train_images": np.zeros((2, 16))}, "train_images holds no images, of shape"),
+        ({"train_images": np.zeros((2, 16, 0))}, "where 1 to 67108864 pixels are read"),
+        ({"train_labels": np.array([None, 1])}, "holds Python objects"),
+    ],
+)
+def test_sets_that_do_not_do_are_refused(tmp_path, change, sentence):
+    """The array and the reason are named."""
+    with pytest.raises(ValueError, match=sentence) as caught:
+        list_cohort(medmnist(tmp_path / "set.npz", **change))
+    assert "set.npz'" in str(caught.value)
+
+
+def test_arrays_of_other_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must hold arrays named images and labels .* holds x, y"):
+        list_cohort(save(tmp_path / "set.npz", x=GREY, y=np.zeros(4)))
+    with pytest.raises(ValueError, match="the array labels is missing"):
+        list_cohort(save(tmp_path / "set.npz", images=GREY))
+    with pytest.raises(ValueError, match="its arrays are empty"):
+        list_cohort(save(tmp_path / "set.npz", images=GREY[:0], labels=np.zeros(0)))
+
+
+def test_damaged_archives_are_one_sentence(tmp_path):
+    """Cut anywhere, or with any byte changed: an archive is read or refused by name."""
+    whole = save(tmp_path / "whole.npz", images=GREY, labels=np.zeros(4, int)).read_bytes()
+    path = tmp_path / "bad.npz"
+    random = np.random.default_rng(0)
+    refused = 0
+    for case in range(150):
+        data = bytearray(whole)
+        if case % 3 == 0:
+            data = data[: random.integers(len(data))]
+        else:
+            for at in random.integers(len(data), size=3):
+                data[at] = random.integers(256)
+        path.write_bytes(data)
+        sentence = refusal(path)
+        if sentence is not None:
+            refused += 1
+            assert "bad.npz'" in sentence
+            assert "\n" not in sentence
+    assert refused > 50
+
+
+def refusal(path):
+    """The sentence with which an archive is refused, or None."""
+    try:
+        fetched(list_cohort(path), range(4))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def forged(path, shape, payload=b""):
+    """An archive whose array declares a shape that it does not have."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", head.getvalue() + payload)
+        archive.writestr("labels.npy", b"")
+    return path
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**20, 2**20), (-4, -16, 16), (10**9, 1, 1)])
+def test_forged_heads_are_refused_before_anything_is_allocated(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"declares|damaged"):
+        list_cohort(forged(tmp_path / "bomb.npz", shape, bytes(1024)))
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    """Much from little: sixteen megabytes of zeros in a few kilobytes."""
+    monkeypatch.setattr("conocc.data.npz.BOMB_BYTES", 2**23)
+    path = save(tmp_path / "bomb.npz", images=np.zeros((64, 512, 512), np.uint8), labels=[0] * 64)
+    with pytest.raises(ValueError, match="as in a decompression bomb"):
+        list_cohort(path)

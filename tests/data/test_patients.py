@@ -1,0 +1,122 @@
+"""Who is on which image."""
+
+from __future__ import annotations
+
+import pytest
+
+from conocc.data.patients import by_chestx_names, by_regex, by_table, find_patients
+
+
+def find(paths, *, given=None, folder=None, regex=None):
+    given = [None] * len(paths) if given is None else given
+    return find_patients(paths, given=given, folder=folder, regex=regex)
+
+
+def test_unknown_patients_are_the_images_themselves():
+    """Each image counts as its own patient, and the cohort knows that it does not know."""
+    patients = find(["a/1.png", "a/2.png"])
+    assert patients.names == ("a/1.png", "a/2.png")
+    assert not patients.known
+    assert "not known" in patients.note
+
+
+def test_chestx_names():
+    """All the ways in which the set names its files; NORMAL2-IM-n and IM-n are two patients."""
+    paths = {
+        "test/PNEUMONIA/person12_bacteria_3.jpeg": "person12",
+        "person1_virus_6.jpeg": "person1",
+        "IM-0115-0001.jpeg": "IM-0115",
+        "NORMAL2-IM-0115-0001.jpeg": "NORMAL2-IM-0115",
+        "IM-0543-0001-0002.jpeg": "IM-0543",
+        "NORMAL2-IM-1440-0001-0002.jpeg": "NORMAL2-IM-1440",
+    }
+    assert by_chestx_names(list(paths)) == tuple(paths.values())
+    assert find(list(paths)).known
+
+
+@pytest.mark.parametrize("name", ["scan.png", "person_bacteria_3.png", "IM-1.png", "xIM-1-2.png"])
+def test_one_other_name_and_the_chestx_names_are_not_used(name):
+    """A guess that fits some images only is no knowledge."""
+    assert by_chestx_names(["IM-0115-0001.jpeg", name]) is None
+
+
+def test_regex_takes_the_named_group_or_the_first():
+    assert by_regex(["a/x1_p2.png"], r"x(\d)_p(\d)") == ("1",)
+    assert by_regex(["a/x1_p2.png"], r"x(\d)_p(?P<patient>\d)") == ("2",)
+
+
+@pytest.mark.parametrize(
+    ("regex", "sentence"),
+    [
+        (r"p(\d+)", r"finds none in 'b/q\.png' \(1 of 2 images\)"),
+        (r"p(\d*)", r"finds none in 'b/q\.png'"),
+        (r"p\d+", "must have a group"),
+        (r"p(", "is not a regular expression"),
+    ],
+)
+def test_regex_that_does_not_do_is_refused(regex, sentence):
+    """The parameter, the rule and the value are named, or the image that has no patient."""
+    with pytest.raises(ValueError, match=sentence) as caught:
+        by_regex(["a/p1.png", "b/q.png"], regex)
+    assert "'patient_regex'" in str(caught.value)
+
+
+def test_table_beside_the_images(tmp_path):
+    """Both names of the column of files will do; more rows than images are fine."""
+    for column in ("file", "path"):
+        (tmp_path / "patients.csv").write_text(
+            f"{column},age,patient\n./a/1.png,50,ann\na/2.png,60,bob\na/3.png,1,eve\n"
+        )
+        patients = find(["a/2.png", "a/1.png"], folder=tmp_path)
+        assert patients.names == ("bob", "ann")
+        assert patients.known
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,patient\na/1.png,ann\n", r"no patient for 'a/2\.png' \(1 of 2 images\)"),
+        ("file,patient\na/1.png,ann\na/2.png,\n", r"no patient for 'a/2\.png'"),
+        ("name,patient\na/1.png,ann\n", "must have a column 'file' or 'path'"),
+        ("file,who\na/1.png,ann\n", "and a column 'patient'"),
+        ("file,patient\na/1.png,ann\na/1.png,bob\n", "line 3: 'a/1.png' has the patient 'bob'"),
+    ],
+)
+def test_tables_that_do_not_do_are_refused(tmp_path, text, sentence):
+    """An image without a patient is named, with how many there are."""
+    table = tmp_path / "patches.csv"
+    table.write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        by_table(["a/1.png", "a/2.png"], table)
+
+
+def test_what_the_user_says_comes_before_what_the_cohort_lists_before_a_table(tmp_path):
+    """The order of the sources, each with a note that names it."""
+    (tmp_path / "patients.csv").write_text("file,patient\nIM-1-1.png,table\n")
+    paths = ["IM-1-1.png"]
+    asked = find(paths, given=["listed"], folder=tmp_path, regex=r"(IM)")
+    listed = find(paths, given=["listed"], folder=tmp_path)
+    table = find(paths, folder=tmp_path)
+    named = find(paths)
+    assert [p.names[0] for p in (asked, listed, table, named)] == ["IM", "listed", "table", "IM-1"]
+    assert "(IM)" in asked.note
+    assert "patients.csv" in table.note
+    assert "ChestX" in named.note
+
+
+def test_a_slice_has_the_patient_of_its_volume_unless_a_table_names_it_itself(tmp_path):
+    (tmp_path / "patients.csv").write_text("file,patient\na.nii.gz,p\nb.nii,q\nb.nii[3],r\n")
+    paths = ["a.nii.gz[0]", "b.nii[2]", "b.nii[3]"]
+    found = find_patients(paths, given=[None] * 3, folder=tmp_path, regex=None)
+    assert found.names == ("p", "q", "r")
+
+
+def test_volumes_are_patients_by_name_unless_other_images_are_among_them():
+    """Whatever their folders; then each file is a patient, and nobody is known."""
+    paths = ["x/sub-01.nii.gz[0]", "x/sub-01.nii.gz[1]", "y/SUB-02.NII[0]"]
+    found = find_patients(paths, given=[None] * 3, folder=None, regex=None)
+    assert (found.names, found.known) == (("sub-01", "sub-01", "SUB-02"), True)
+    assert found.note == "Each volume is a patient, by its name."
+    found = find_patients([*paths, "x/1.png"], given=[None] * 4, folder=None, regex=None)
+    assert found.names == ("x/sub-01.nii.gz", "x/sub-01.nii.gz", "y/SUB-02.NII", "x/1.png")
+    assert not found.known

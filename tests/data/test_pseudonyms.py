@@ -1,0 +1,349 @@
+"""What DICOM tells of a patient is nowhere in what `conocc` writes and says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conocc.data.image_io.read import Preprocessing
+from conocc.data.load import load_cohort
+from conocc.data.pseudonyms import hide, pseudonym
+from conocc.data.unlabelled import Block, deidentified_paths, list_images, read_block
+from made_cohorts import make_folder
+from made_dicom import STORAGE, dicom, element
+from reused_workers import stop_workers
+from test_cli import SOME_FAILED, call
+
+RNG = np.random.default_rng(0)
+# One letter or digit apart, so that no chance finds it.
+MARKER = "ZQXMARK"
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONOCC_CONFIG", str(tmp_path / "config"))
+    return tmp_path / "config"
+
+
+# The key
+
+
+def test_a_patient_has_one_pseudonym_that_says_nothing():
+    assert pseudonym("Smith") == pseudonym("Smith") != pseudonym("Smyth")
+    assert len(pseudonym("Smith")) == 17
+    assert pseudonym("Smith")[0] == "p"
+
+
+def test_the_key_is_the_users_own_and_private(config, monkeypatch, tmp_path):
+    here = pseudonym("Smith")
+    (key,) = config.iterdir()
+    if os.name == "posix":
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    monkeypatch.setenv("CONOCC_CONFIG", str(tmp_path / "another"))
+    assert pseudonym("Smith") != here
+
+
+def test_threads_that_need_the_first_key_make_one(config):
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(pseudonym, ["Smith"] * 40))) == 1
+    assert [path.name for path in config.iterdir()] == ["key"]
+
+
+def test_a_damaged_key_is_an_error_and_not_made_anew(config):
+    config.mkdir()
+    (config / "key").write_text("short")
+    with pytest.raises(ValueError, match="is damaged: it is not 64 hex digits"):
+        pseudonym("Smith")
+    assert (config / "key").read_text() == "short"
+
+
+def test_a_folder_that_takes_no_key_is_an_error(config):
+    config.write_text("a file")
+    with pytest.raises(OSError, match="Cannot read or make the key of pseudonyms"):
+        pseudonym("Smith")
+
+
+# Paths
+
+
+def test_only_the_names_that_tell_are_hidden():
+    hidden = hide("/data/smith_john/CT/1.dcm", lambda name: "smith" in name)
+    assert hidden == f"/data/{pseudonym('smith_john')}/CT/1.dcm"
+    assert hide("a/smith.DCM", lambda name: "smith" in name) == f"a/{pseudonym('smith.DCM')}.DCM"
+    assert hide("a/b.dcm", lambda name: False) == "a/b.dcm"
+
+
+def test_what_a_path_cuts_in_two_is_hidden_whole():
+    assert "1950" not in hide("1950/01/02.dcm", lambda name: name.startswith("19500102"))
+
+
+def test_all_names_can_be_hidden():
+    assert hide("good/x.png") == f"{pseudonym('good')}/{pseudonym('x.png')}.png"
+    assert hide("../x") == f"../{pseudonym('x')}"
+
+
+# Cohorts
+
+
+def about(patient: str, name: str = "Smith^John") -> bytes:
+    return element(0x00100010, "PN", name) + element(0x00100020, "LO", patient)
+
+
+def write(path, *more: bytes, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = RNG.integers(0, 4096, (20, 24)).astype(np.uint16)
+    path.write_bytes(dicom(image, *more, **options))
+
+
+def make_cohort(folder, *more: bytes):
+    """Two classes, six patients, two images each; files are named by no suffix that is known."""
+    for i in range(12):
+        label = "lung" if i < 8 else "nodule"
+        write(folder / label / f"IM{i:04}", about(f"ID-{i // 2}"), *more)
+    return folder
+
+
+def load(folder, **options):
+    return load_cohort(folder, size=16, majority="lung", cache=False, jobs=2, **options)
+
+
+def test_patients_of_dicom_are_known_by_pseudonyms(tmp_path):
+    cohort = load(make_cohort(tmp_path / "set"))
+    assert cohort.patients_known
+    assert set(cohort.patient) == {pseudonym(f"ID-{i}") for i in range(6)}
+    assert "Patients are pseudonyms of DICOM's PatientID." in cohort.notes
+    assert not cohort.leaks()
+    assert set(cohort.path) == {f"{'lung' if i < 8 else 'nodule'}/IM{i:04}" for i in range(12)}
+
+
+def test_one_file_without_a_patient_leaves_them_unknown(tmp_path):
+    folder = make_cohort(tmp_path / "set")
+    write(folder / "lung" / "extra.dcm", about(""))
+    assert not load(folder).patients_known
+
+
+def test_a_table_of_contents_is_no_image(tmp_path):
+    folder = make_cohort(tmp_path / "set")
+    write(folder / "DICOMDIR", sop="1.2.840.10008.1.3.10")
+    assert len(load(folder)) == 12
+
+
+def test_paths_that_repeat_the_patient_are_hidden_and_stay_apart(tmp_path):
+    for i in range(6):
+        write(tmp_path / "set" / "lung" / "Smith_John" / f"ID-{i}.dcm", about(f"ID-{i}"))
+    paths = load(tmp_path / "set").path.tolist()
+    assert len(set(paths)) == 6
+    for path in paths:
+        label, folder, name = path.split("/")
+        assert (label, folder) == ("lung", pseudonym("Smith_John"))
+        assert name.endswith(".dcm")
+        assert "ID" not in name
+
+
+def test_patients_taken_from_paths_are_hidden_where_dicom_tells_them(tmp_path):
+    """For all images of a patient alike: the second file does not say who is on it."""
+    for i, told in enumerate(("Smith", "", "Jones", "Jones")):
+        patient = ("Smith", "Smith", "Jones", "Jones")[i]
+        write(tmp_path / "set" / "lung" / f"{patient}_{i}.dcm", about("", told))
+    cohort = load(tmp_path / "set", patient_regex=r"lung/(\w+)_")
+    assert set(cohort.patient) == {pseudonym("Smith"), pseudonym("Jones")}
+
+
+def test_a_class_called_by_a_patient_is_refused_without_the_name(tmp_path):
+    for i in range(6):
+        write(tmp_path / "set" / "John Smith" / f"{i}.dcm", about("Q-17", "John^Smith"))
+    with pytest.raises(ValueError, match="The name of a class repeats") as caught:
+        load_cohort(tmp_path / "set", size=16, majority="John Smith", cache=False)
+    assert "Smith" not in str(caught.value)
+
+
+def test_names_that_users_gave_are_kept_unless_they_ask(tmp_path):
+    make_folder(tmp_path / "set", *(f"lung/anna_{i}.png" for i in range(6)))
+    (tmp_path / "set" / "patients.csv").write_text(
+        "file,patient\n" + "".join(f"lung/anna_{i}.png,Anna {i // 2}\n" for i in range(6))
+    )
+    cohort = load(tmp_path / "set")
+    assert set(cohort.patient) == {"Anna 0", "Anna 1", "Anna 2"}
+    hidden = load(tmp_path / "set", pseudonyms=True)
+    assert set(hidden.patient) == {pseudonym(f"Anna {i}") for i in range(3)}
+    assert set(hidden.label) == {"lung"}
+    assert not any("anna" in path for path in hidden.path)
+    np.testing.assert_array_equal(hidden.split, cohort.split)
+
+
+# Scoring
+
+
+def test_paths_to_be_scored_are_hidden_too_and_errors(tmp_path):
+    folder = tmp_path / "Smith John"
+    write(folder / "fine.dcm", about("Q-17"))
+    write(folder / "rt.dcm", about("Q-17"), sop=STORAGE + "481.2")
+    whole = (folder / "fine.dcm").read_bytes()
+    (folder / "short.dcm").write_bytes(whole[:-400])
+    block = to_be_scored(folder, Preprocessing(size=16))
+    hidden = hide("Smith John", None)
+    assert [path.split("/")[-2:] for path in block.path] == [[hidden, "fine.dcm"]]
+    assert len(block.errors) == 2
+    for path, reason in block.errors:
+        assert "Smith" not in path + reason
+        assert hidden in path
+        assert hidden in reason
+    for path in deidentified_paths(list_images([folder], Preprocessing(size=16)), 16):
+        assert "Smith" not in path
+        assert hidden in path
+
+
+def to_be_scored(folder, preprocessing: Preprocessing) -> Block:
+    (part,) = list_images([folder], preprocessing)
+    return read_block(preprocessing, (1, 16, 16), part.items(16))
+
+
+# The marker
+
+
+def every_text_tag(*but: int) -> bytes:
+    """The marker in each tag of the standard that can hold text, but those that make an image."""
+    from pydicom.datadict import DicomDictionary
+
+    needed = {0x00080016, 0x00280004, 0x00280008, 0x00281052, 0x00281053, *but}
+    texts = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC"}
+    texts |= {"UI", "UR", "UT"}
+    return b"".join(
+        element(tag, kind, f"{MARKER}{tag:08X}")
+        for tag, (kind, *_) in sorted(DicomDictionary.items())
+        if kind in texts and 0x0008_0000 <= tag < 0x7FE0_0000 and tag not in needed
+    )
+
+
+def assert_no_marker(where: str, content: bytes) -> None:
+    assert MARKER.encode() not in content.upper(), where
+
+
+def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, caplog, capfd):
+    """Paths repeat it; files are whole, cut, of no image, and with numbers that are none."""
+    caplog.set_level(logging.DEBUG)
+    told = every_text_tag()
+    assert told.count(MARKER.encode()) > 1000
+    source = tmp_path / "source"
+    for i in range(10):
+        label = "lung" if i < 7 else "nodule"
+        name = f"{MARKER}00100010"
+        write(source / label / name / f"{i}-{MARKER}00080018.dcm", told)
+    cache = tmp_path / "cache"
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for voi in ("none", "40,400"):
+            cohort = load_cohort(source, size=16, majority="lung", voi=voi, cache=cache)
+        said = [cohort.table().to_csv(), repr(cohort), *cohort.notes, *cohort.leaks().sentences()]
+        bad = [
+            {"sop": STORAGE + "66.4"},
+            {"sop": f"{MARKER}1"},
+            {"photometric": f"{MARKER}2"},
+            {"syntax": f"1.2.{MARKER}"},
+            {"rows": f"{MARKER}3"},
+            {"bits": 12},
+        ]
+        for i, options in enumerate(bad):
+            write(source / "bad" / f"{MARKER}00100020-{i}.dcm", told, **options)
+        for i, tag in enumerate((0x00280008, 0x00281053, 0x00281052)):
+            wrong = element(tag, "DS", f"{MARKER}4")
+            write(source / "bad" / f"{MARKER}00100020-w{i}.dcm", told, wrong)
+        whole = next(source.rglob("*.dcm")).read_bytes()
+        # A file that is cut before it says who is on it cannot hide that.
+        said_who = whole.index(f"{MARKER}00100020".encode()) + 100
+        for i, cut in enumerate(range(said_who, len(whole) - 10, len(whole) // 20)):
+            (source / "bad" / f"{MARKER}00100010-c{i}.dcm").write_bytes(whole[:cut])
+        for voi in ("none", "file"):
+            block = to_be_scored(source, Preprocessing(size=16, voi=voi))
+            said += [*block.path, json.dumps(block.errors)]
+        assert len(block.errors) >= 10 + len(bad)
+        with pytest.raises(ValueError, match="Cannot read") as caught:
+            load_cohort(source, size=16, majority="lung", cache=cache, voi="file")
+    told_of = caught.value
+    while told_of is not None:
+        said.append(str(told_of))
+        told_of = told_of.__cause__ or told_of.__context__
+    said += [str(one.message) for one in warned]
+    printed = capfd.readouterr()
+    for text in (*said, caplog.text, printed.out, printed.err):
+        assert_no_marker(text[:200], text.encode())
+    for path in (*cache.rglob("*"), *(tmp_path / "config").rglob("*")):
+        assert_no_marker(path.name, path.name.encode())
+        if path.is_file():
+            assert_no_marker(path.name, path.read_bytes())
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The bytes of a file; those of an archive's members as they were before they were packed."""
+    yield str(path), path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                # Text in NumPy's arrays has four bytes a letter.
+                yield f"{path}: {name}", archive.read(name).replace(b"\0", b"")
+
+
+def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, monkeypatch, caplog):
+    """Images of ten patients whose names, and those of their folders, are the marker's."""
+    caplog.set_level(logging.DEBUG)
+    stop_workers()  # of other tests, whose pseudonyms have another key
+    told = every_text_tag(0x00100020)
+    source, new, work = tmp_path / "source", tmp_path / "new", tmp_path / "work"
+    work.mkdir()
+    boxes = ["path,x,y,width,height"]
+    for i in range(15):
+        patient = element(0x00100020, "LO", f"{MARKER}00100020 {i}")
+        label = "lung" if i < 10 else "nodule"
+        path = f"{label}/{MARKER}00100010/{i}-{MARKER}00080018.dcm"
+        write(source / path, told, patient)
+        boxes.append(f"{path},2,2,16,16")
+    for i in range(4):
+        patient = element(0x00100020, "LO", f"{MARKER}00100020 new {i}")
+        write(new / "lung" / f"{MARKER}00100010-{i}.dcm", told, patient)
+    cut = next(new.rglob("*.dcm")).read_bytes()[:-200]
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / f"{MARKER}00100010.dcm").write_bytes(cut)
+    (tmp_path / "boxes.csv").write_text("\n".join(boxes) + "\n")
+    monkeypatch.chdir(work)
+    cohort, quick = (source, "--majority", "lung", "--size", 16), ("--epochs", 1)
+    study = ("--methods", "ocsvm")
+    some_failed = {"score", "explain"}
+    commands = [
+        ("data", "inspect", *cohort),
+        ("data", "patches", source, "--boxes", tmp_path / "boxes.csv", "--out", "patches"),
+        ("fit", *cohort, *quick, "--method", "cae", "--calibrate", 0.4, "--out", "run"),
+        ("evaluate", "run", source),
+        ("calibrate", "run", new, "--majority", "lung"),
+        ("evaluate", "run", source, "--false-alarms", 0.5, "--confidence", 0.5),
+        ("score", "run", new, tmp_path / "cut", "--out", "scores.csv"),
+        ("explain", "run", new, tmp_path / "cut", "--out", "explained"),
+        ("embed", "run", source, "--out", "map.svg"),
+        ("benchmark", *cohort, *study, "--runs", 1, "--out", "benchmark"),
+        ("crossval", *cohort, *study, "--folds", 2, "--out", "crossval"),
+        ("sweep", *cohort, *quick, "--method", "cae", "--lr", "0.001,0.01", "--out", "sweep"),
+        *(("report", folder) for folder in ("run", "benchmark", "crossval", "sweep")),
+    ]
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+        commands.append(("export", "run", "--out", "run.onnx", "--check", new))
+    for command in commands:
+        code, said = call(*command)
+        assert code == (SOME_FAILED if command[0] in some_failed else 0), (command, said)
+        assert_no_marker(command[0], said.encode())
+    assert_no_marker("log", caplog.text.encode())
+    written = [path for path in work.rglob("*") if path.is_file()]
+    assert len(written) > 80
+    for path in (*written, *(tmp_path / "config").iterdir()):
+        assert_no_marker("a name", str(path.relative_to(tmp_path)).encode())
+        for where, content in contents(path):
+            assert_no_marker(where, content)

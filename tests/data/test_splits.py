@@ -1,0 +1,200 @@
+"""Groups of patients, and the split by group: properties over random cohorts."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conocc.data.splits import kept_for_calibration, patient_groups, split_by_patient
+
+images = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.booleans(), st.sampled_from("0123456789xyz")),
+    min_size=1,
+    max_size=30,
+)
+seeds = st.integers(0, 2**32)
+
+
+def columns(rows):
+    patient, minority, digest = zip(*rows, strict=True)
+    return np.array(patient), np.array(minority), np.array(digest)
+
+
+def reachable(rows):
+    """Each image's group by brute force: widen a set until nothing more is linked to it."""
+    groups = []
+    for row in rows:
+        group = {row[0]}
+        for _ in rows:
+            digests = {digest for patient, _, digest in rows if patient in group}
+            group |= {patient for patient, _, digest in rows if digest in digests}
+        groups.append(min(group))
+    return groups
+
+
+@given(images)
+def test_groups_are_what_can_be_reached(rows):
+    """Union-find against brute force."""
+    patient, _, digest = columns(rows)
+    assert patient_groups(patient, digest).tolist() == reachable(rows)
+
+
+def test_a_patient_named_like_a_digest_is_not_that_image():
+    assert patient_groups(["a", "b"], ["b", "c"]).tolist() == ["a", "b"]
+
+
+@given(images, seeds)
+def test_no_group_is_on_both_sides(rows, seed):
+    """Neither a patient nor a byte-identical image is in training and in the test."""
+    patient, minority, digest = columns(rows)
+    split = split_by_patient(patient, minority, digest, seed=seed)
+    for column in (patient, digest):
+        assert not set(column[split == "train"]) & set(column[split == "test"])
+
+
+@given(images, seeds)
+def test_all_images_are_accounted_for_and_no_minority_image_trains(rows, seed):
+    """Unused are exactly the minority images of groups that train."""
+    patient, minority, digest = columns(rows)
+    split = split_by_patient(patient, minority, digest, seed=seed)
+    assert set(split) <= {"train", "test", "unused"}
+    assert not minority[split == "train"].any()
+    group = patient_groups(patient, digest)
+    trains = np.isin(group, group[split == "train"])
+    assert ((split == "unused") == (trains & minority)).all()
+
+
+@given(images, seeds, st.randoms())
+def test_the_order_of_the_images_does_not_matter(rows, seed, random):
+    """The same images in another order fall on the same sides."""
+    shuffled = list(range(len(rows)))
+    random.shuffle(shuffled)
+    split = split_by_patient(*columns(rows), seed=seed)
+    again = split_by_patient(*columns([rows[i] for i in shuffled]), seed=seed)
+    assert again.tolist() == split[shuffled].tolist()
+
+
+@given(images, seeds, st.floats(0.05, 0.95))
+def test_training_holds_its_share_and_not_a_group_more(rows, seed, test_size):
+    """Without the last group taken, the share would not be reached; one group stays to test."""
+    patient, minority, digest = columns(rows)
+    split = split_by_patient(patient, minority, digest, seed=seed, test_size=test_size)
+    group = patient_groups(patient, digest)
+    names = set(group[~minority])
+    trained = set(group[split == "train"])
+    wanted = (1 - test_size) * (~minority).sum()
+    got = (split == "train").sum()
+    if len(trained) < len(names) - 1:
+        assert got >= wanted - 1e-6
+    if len(trained) > 1:
+        assert any(got - (~minority & (group == name)).sum() < wanted for name in trained)
+    assert len(names - trained) >= (len(names) > 1)
+    assert not names or trained
+
+
+def test_sixty_to_forty_exactly_where_every_image_is_a_patient():
+    """0.6 of 10 images are 6, whatever 1 - 0.4 is in binary; 0.6 of 11 are 7, the next whole."""
+    for n, expected in ((10, 6), (11, 7), (1341, 805)):
+        names = [f"{i}.png" for i in range(n)]
+        split = split_by_patient(names, [False] * n, names, seed=0)
+        assert (split == "train").sum() == expected
+
+
+def test_seeds_give_different_splits():
+    names = [str(i) for i in range(40)]
+    first, second = (split_by_patient(names, [False] * 40, names, seed=seed) for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_the_split_of_a_seed_never_changes():
+    """It depends on SHA-256 alone, on no library's generator."""
+    order = sorted("abcde", key=lambda name: hashlib.sha256(f"0:{name}".encode()).digest())
+    split = split_by_patient(list("abcde"), [False] * 5, list("12345"), seed=0)
+    assert {name for name, side in zip("abcde", split, strict=True) if side == "train"} == set(
+        order[:3]
+    )
+
+
+def test_a_group_without_majority_images_is_tested():
+    split = split_by_patient(["a", "b", "c"], [False, False, True], ["1", "2", "3"], seed=0)
+    assert split[2] == "test"
+
+
+def test_one_patient_alone_trains():
+    assert split_by_patient(["a", "a"], [False, True], ["1", "2"], seed=0).tolist() == [
+        "train",
+        "unused",
+    ]
+
+
+@pytest.mark.parametrize("test_size", [0, 1, -0.1, float("nan")])
+def test_a_share_outside_its_range_is_refused(test_size):
+    with pytest.raises(ValueError, match=r"'test_size' parameter must be in the range \(0, 1\)"):
+        split_by_patient(["a"], [False], ["1"], seed=0, test_size=test_size)
+
+
+# --- calibration -------------------------------------------------------------------------------
+
+shares = st.floats(0.05, 0.95)
+
+
+def training_groups(rows, seed):
+    patient, minority, digest = columns(rows)
+    split = split_by_patient(patient, minority, digest, seed=seed)
+    return split, len(set(patient_groups(patient, digest)[split == "train"]))
+
+
+@given(images, seeds, shares)
+def test_whole_patients_calibrate_and_nothing_but_training_images_moves(rows, seed, share):
+    """No patient or identical image trains and calibrates; other sides stay as they were."""
+    patient, _, digest = columns(rows)
+    before, groups = training_groups(rows, seed)
+    if groups < 2:
+        with pytest.raises(ValueError, match=f"at least two of them. Got {groups}"):
+            kept_for_calibration(before, patient, digest, seed=seed, share=share)
+        return
+    after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
+    for column in (patient, digest):
+        assert not set(column[after == "train"]) & set(column[after == "calibration"])
+    assert (np.isin(after, ["train", "calibration"]) == (before == "train")).all()
+    assert (after[before != "train"] == before[before != "train"]).all()
+
+
+@given(images, seeds, shares)
+def test_calibration_has_its_share_of_the_patients_and_not_one_more(rows, seed, share):
+    """The next whole number; but one group trains."""
+    patient, _, digest = columns(rows)
+    before, groups = training_groups(rows, seed)
+    if groups < 2:
+        return
+    after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
+    kept = len(set(patient_groups(patient, digest)[after == "calibration"]))
+    assert kept == groups - 1 or share * groups - 1e-6 <= kept < share * groups + 1
+    assert 1 <= kept < groups
+
+
+def test_a_fifth_of_ten_patients_are_two_whatever_a_fifth_is_in_binary():
+    """0.2 * 10 and 0.3 * 10 images, of which the latter is 3.0000…"""
+    names = list("abcdefghij")
+    for share, expected in ((0.2, 2), (0.3, 3), (0.25, 3)):
+        split = kept_for_calibration(["train"] * 10, names, names, seed=0, share=share)
+        assert (split == "calibration").sum() == expected
+
+
+def test_calibration_is_cut_from_the_end_of_the_same_shuffle():
+    """It depends on SHA-256 alone; who calibrates would have been the last to train."""
+    order = sorted("abcde", key=lambda name: hashlib.sha256(f"3:{name}".encode()).digest())
+    split = kept_for_calibration(["train"] * 5, list("abcde"), list("12345"), seed=3, share=0.4)
+    assert {n for n, side in zip("abcde", split, strict=True) if side == "calibration"} == set(
+        order[3:]
+    )
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_share_to_calibrate_outside_its_range_is_refused(share):
+    with pytest.raises(ValueError, match=r"calibrate on must be in the range \(0, 1\)"):
+        kept_for_calibration(["train"] * 2, ["a", "b"], ["1", "2"], seed=0, share=share)

@@ -1,0 +1,331 @@
+"""Volumes among other files: listed, loaded, fitted and scored slice by slice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import conocc.data.volumes
+from conocc.data.decoding import decode_one, digest_of
+from conocc.data.image_io.nifti import cut
+from conocc.data.image_io.read import Preprocessing
+from conocc.data.layouts import list_cohort
+from conocc.data.load import load_cohort
+from conocc.data.pseudonyms import pseudonym
+from conocc.data.unlabelled import list_images, read_block, shards
+from conocc.data.volumes import by_volume, read_volume, with_slices
+from made_cohorts import make_folder, write_image
+from made_nifti import nifti, write_volume
+from test_cli import QUICK, call
+
+READING = Preprocessing(size=16)
+UNHURRIED = settings(deadline=None)  # other work shares the cores
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of volumes, of which slices 1 to 4 are not empty; patient b is in both."""
+    names = ("plain/a.nii", "plain/b.nii.gz", "plain/c.nii", "odd/b.nii", "odd/d.nii.gz")
+    for seed, name in enumerate(names):
+        write_volume(tmp_path / name, seed=seed)
+    return tmp_path
+
+
+def sliced(folder, axis="axial", **options):
+    return with_slices(list_cohort(folder), axis, jobs=2, **options)
+
+
+def fetched(listing, rows):
+    return [fetch() for fetch in listing.fetch(rows)]
+
+
+def test_a_volume_becomes_its_slices_in_order(folder):
+    """Of the class of their volume, empty ones left aside and counted."""
+    listing = sliced(folder)
+    names = [entry.path for entry in listing.entries]
+    assert names[:5] == [*(f"odd/b.nii[{k}]" for k in (1, 2, 3, 4)), "odd/d.nii.gz[1]"]
+    assert [entry.label for entry in listing.entries] == ["odd"] * 8 + ["plain"] * 12
+    assert listing.notes == (
+        "5 volumes cut into 20 axial slices.",
+        "10 empty slices left aside: less than 5% of each is above its volume's background.",
+    )
+
+
+def test_slices_are_fetched_as_they_lie_in_the_volume(folder):
+    listing = sliced(folder)
+    voxels = read_volume(folder, "odd/d.nii.gz").voxels
+    for blob, k in zip(fetched(listing, [5, 7]), (2, 4), strict=True):
+        np.testing.assert_array_equal(blob, cut(voxels, "axial", k))
+
+
+def test_each_volume_is_read_once_whatever_its_slices(folder, monkeypatch):
+    """And only those whose slices are asked for."""
+    listing = sliced(folder)
+    read = []
+
+    def counted(folder, path, told):
+        read.append(path)
+        return read_volume(folder, path, told)
+
+    monkeypatch.setattr(conocc.data.volumes, "read_volume", counted)
+    fetched(listing, [*range(6), 19])
+    assert read == ["odd/b.nii", "odd/d.nii.gz", "plain/c.nii"]
+
+
+def test_a_volume_is_let_go_with_its_last_slice(folder):
+    folder_lock = conocc.data.volumes._Held(partial(read_volume, folder, "odd/b.nii"), 2)
+    assert folder_lock.volume() is folder_lock.volume()
+    assert folder_lock._outcome is None
+
+
+def test_the_axis_decides_what_is_an_image(folder):
+    """18 sagittal slices of 20x6 voxels, right to left; none is empty."""
+    listing = sliced(folder, "sagittal")
+    assert len(listing.entries) == 5 * 18
+    assert listing.notes == ("5 volumes cut into 90 sagittal slices.",)
+    assert fetched(listing, [0])[0].shape == (6, 20)
+
+
+def test_files_that_are_no_volumes_stay_as_they_are(folder):
+    make_folder(folder, "odd/a.png", "plain/z.png")
+    listing = sliced(folder)
+    assert [listing.entries[i].path for i in (0, 1, -1)] == [
+        "odd/a.png",
+        "odd/b.nii[1]",
+        "plain/z.png",
+    ]
+    blobs = fetched(listing, [0, 1, len(listing.entries) - 1])
+    assert [type(blob) for blob in blobs] == [bytes, np.ndarray, bytes]
+    plain = list_cohort(make_folder(folder / "flat", "a/1.png"))
+    assert with_slices(plain, "axial", jobs=1) is plain
+
+
+def test_series_and_nan_are_told(tmp_path):
+    voxels = np.random.default_rng(0).normal(100, 9, (16, 16, 2, 3)).astype(np.float32)
+    voxels[3, 4, 1, 0] = np.nan
+    (tmp_path / "a.nii").write_bytes(nifti(voxels))
+    assert sliced(tmp_path).notes == (
+        "1 volume cut into 2 axial slices.",
+        "1 file with 3 volumes, such as time points, of which the first of each file is read.",
+        "1 voxel of 1 volume NaN, read as the lowest value of the volume.",
+    )
+
+
+def test_a_volume_that_cannot_be_read_is_named_when_it_is_fetched(folder):
+    """Cut, or empty throughout: the others are cut all the same."""
+    (folder / "plain/a.nii").write_bytes((folder / "plain/c.nii").read_bytes()[:400])
+    (folder / "plain/e.nii").write_bytes(nifti(np.full((16, 16, 3), 7, np.int16)))
+    listing = sliced(folder)
+    names = [entry.path for entry in listing.entries]
+    for name, said in (
+        ("plain/a.nii", "header says 18x20x6 16-bit, 4320 bytes of voxels, file has 48"),
+        ("plain/e.nii", "all of its 3 axial slices are empty: less than 5% of each is above"),
+    ):
+        with pytest.raises(ValueError, match=f"Cannot read '{name}': {said}"):
+            fetched(listing, [names.index(name)])
+    with pytest.raises(ValueError, match=r"'plain/a.nii': .* 2 of 18 images cannot be read"):
+        load_cohort(folder, size=16, majority="plain")
+
+
+def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
+    """With a class, a side and a patient of its own; its number is held against the volume."""
+    table = "path,label,split,patient\nplain/a.nii[0],x,train,p\nplain/a.nii[2],y,test,q\n"
+    (folder / "set.csv").write_text(table)
+    listing = with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
+    assert [(e.path, e.label, e.split, e.patient) for e in listing.entries] == [
+        ("plain/a.nii[0]", "x", "train", "p"),
+        ("plain/a.nii[2]", "y", "test", "q"),
+    ]
+    empty, full = fetched(listing, [0, 1])
+    assert not empty.any()
+    assert full.all()
+    (folder / "set.csv").write_text(table + "plain/a.nii[6],y,test,q\n")
+    listing = with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
+    with pytest.raises(ValueError, match=r"'plain/a.nii\[6\]': there are 6 axial slices, counted"):
+        fetched(listing, [2])
+    (folder / "set.csv").write_text(table + "plain/a.nii,y,test,q\n")
+    with pytest.raises(ValueError, match=r"'plain/a.nii\[2\]' is listed with its volume, and by"):
+        with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
+
+
+def test_what_will_not_be_used_is_not_opened(tmp_path):
+    """Minority volumes of a given training split."""
+    names = ("train/good/a.nii", "train/bad/b.nii", "test/good/c.nii", "test/bad/d.nii")
+    for seed, name in enumerate(names):
+        write_volume(tmp_path / name, seed=seed)
+    (tmp_path / "train/bad/b.nii").write_bytes(b"nothing")
+    cohort = load_cohort(tmp_path, size=16, majority="good")
+    assert len(cohort) == 12
+    assert "1 minority image of the training split left unused." in cohort.notes
+
+
+# Cohorts
+
+
+def test_a_cohort_of_volumes_is_split_by_volume(folder):
+    """A row a slice, with its own digest; the volume is the patient, also in two classes."""
+    cohort = load_cohort(folder, size=16, majority="plain", test_size=0.3)
+    table = cohort.table().set_index("path")
+    assert len(cohort) == 20
+    assert table["digest"].nunique() == 20
+    voxels = read_volume(folder, "plain/a.nii").voxels
+    assert table.loc["plain/a.nii[3]", "digest"] == digest_of(cut(voxels, "axial", 3))
+    assert table.loc["plain/b.nii.gz[3]", "patient"] == table.loc["odd/b.nii[3]", "patient"] == "b"
+    assert (table.groupby("patient")["split"].nunique() <= 2).all()
+    assert not cohort.leaks()
+    assert cohort.patients_known
+    assert (
+        "Each volume is a patient, by its name: 5 volumes have 4 names, and those of one name "
+        "count as one patient (--patient-regex tells them apart by their folders)." in cohort.notes
+    )
+    i = cohort.path.tolist().index("plain/a.nii[3]")
+    decoded = decode_one(READING, ("x", lambda: cut(voxels, "axial", 3)))
+    np.testing.assert_array_equal(cohort.images[i], decoded.image)
+
+
+def test_a_cohort_of_volumes_is_kept_in_the_cache(folder, tmp_path_factory):
+    """Of one axis only."""
+    cache = tmp_path_factory.mktemp("kept")
+    first = load_cohort(folder, size=16, majority="plain", cache=cache)
+    again = load_cohort(folder, size=16, majority="plain", cache=cache)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert len([*cache.rglob("*.npy")]) == 1
+    other = load_cohort(folder, size=16, majority="plain", axis="coronal", cache=cache)
+    assert other.preprocessing.axis == "coronal"
+    assert len([*cache.rglob("*.npy")]) == 2
+
+
+def test_slices_of_a_volume_stay_together_among_other_images(folder):
+    """Where patients are not known, too."""
+    write_image(folder / "odd/x.png")
+    cohort = load_cohort(folder, size=16, majority="plain")
+    assert not cohort.patients_known
+    assert len(set(cohort.patient.tolist())) == 6
+    sides = cohort.table().groupby("patient")["split"].nunique()
+    assert (sides == 1).all()
+
+
+def test_pseudonyms_hide_the_name_of_a_volume_and_not_the_number_of_a_slice(folder):
+    cohort = load_cohort(folder, size=16, majority="plain", pseudonyms=True)
+    hidden = f"{pseudonym('plain')}/{pseudonym('b.nii.gz')}.nii.gz[3]"
+    assert hidden in cohort.path.tolist()
+    i = cohort.path.tolist().index(hidden)
+    assert cohort.patient[i] == pseudonym("b")
+
+
+def test_images_are_loaded_from_files_and_folders_of_volumes(folder):
+    bad = folder / "plain/a.nii"
+    bad.write_bytes(bad.read_bytes()[:400])
+    parts = list_images([folder / "plain", folder / "odd/d.nii.gz"], READING)
+    items = [item for part in parts for item in part.items(None)]
+    block = read_block(READING, (1, 16, 16), items)
+    base = folder.as_posix()
+    assert block.path[:2] == (f"{base}/plain/b.nii.gz[1]", f"{base}/plain/b.nii.gz[2]")
+    assert block.path[-1] == f"{base}/odd/d.nii.gz[4]"
+    assert len(block.path) == 12
+    ((name, reason),) = block.errors
+    assert name == bad.as_posix()
+    assert reason.startswith(f"Cannot read '{name}': header says")
+
+
+def test_a_volume_may_lie_across_two_shards(folder):
+    """Its slices then come from both, and its time and size decide on each."""
+    parts = list_images([folder / "odd"], Preprocessing(size=16, axis="coronal"))
+    pieces = [*shards(parts, 25)]
+    paths = [path for shard in pieces for part in shard for path in part.paths()]
+    assert len(paths) == 40
+    assert paths[20:] == [f"{folder.as_posix()}/odd/d.nii.gz[{k}]" for k in range(20)]
+    (part,) = pieces[1]
+    assert len(set(part.stamps())) == 1
+    assert part.stamps()[0][0] == (folder / "odd/d.nii.gz").stat().st_size
+    (_, fetch), *_ = part.items(None)
+    voxels = read_volume(folder, "odd/d.nii.gz").voxels
+    np.testing.assert_array_equal(fetch(), cut(voxels, "coronal", 5))
+
+
+def test_a_volume_that_is_mended_after_it_was_listed_is_named(folder):
+    """It was one image without slices then."""
+    file = folder / "odd/b.nii"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:400])
+    listing = sliced(folder)
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match="'odd/b.nii' changed while it was being read"):
+        fetched(listing, [0])
+
+
+# Scores
+
+
+@UNHURRIED
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-9, 9))), st.integers(1, 4))
+def test_scores_of_a_volume_are_those_of_a_slow_reading(scored, top):
+    """Whatever the order in which slices of several volumes come."""
+    paths = [f"{volume}.nii[{i}]" for i, (volume, _) in enumerate(scored)]
+    rows = by_volume(paths, [float(score) for _, score in scored], top=top)
+    assert [row[0] for row in rows] == list(dict.fromkeys(f"{v}.nii" for v, _ in scored))
+    for volume, slices, maximum, mean, used in rows:
+        own = sorted(score for v, score in scored if f"{v}.nii" == volume)
+        assert (slices, maximum, used) == (len(own), own[-1], min(top, len(own)))
+        assert mean == pytest.approx(np.mean(own[-top:]))
+
+
+def test_a_top_of_none_is_refused():
+    with pytest.raises(ValueError, match="'top' parameter must be at least 1. Got 0 instead"):
+        by_volume([], [], top=0)
+
+
+def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
+    """Along the axis of the training; scores by slice, and by volume beside them."""
+    write_image(folder / "new/flat.png", side=20)
+    write_volume(folder / "new/v.nii", seed=9)
+    run = tmp_path / "run"
+    options = ["--majority", "plain", "--size", "16", "--axis", "coronal"]
+    (tmp_path / "set").mkdir()
+    for name in ("plain", "odd"):
+        (folder / name).rename(tmp_path / "set" / name)
+    code, said = call("fit", tmp_path / "set", *options, "--out", run, *QUICK)
+    assert code == 0, said
+    assert "5 volumes cut into 100 coronal slices." in said
+    assert json.loads((run / "run.json").read_text())["preprocessing"]["axis"] == "coronal"
+    code, said = call("evaluate", run, tmp_path / "set", "--no-cache")
+    assert code == 0, said
+    out = tmp_path / "scored" / "scores.csv"
+    code, said = call("score", run, folder / "new", "--out", out, "--top", "2", "--quiet")
+    assert code == 0, said
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    own = [float(row["anomaly_score"]) for row in rows if "v.nii[" in row["path"]]
+    assert (len(rows), len(own)) == (21, 20)
+    (volume,) = csv.DictReader((out.parent / "volumes.csv").read_text().splitlines())
+    assert volume["volume"] == f"{folder.as_posix()}/new/v.nii"
+    assert (volume["slices"], volume["top"]) == ("20", "2")
+    assert float(volume["maximum"]) == max(own)
+    assert float(volume["mean_of_top"]) == pytest.approx(sum(sorted(own)[-2:]) / 2)
+    code, said = call("score", run, folder / "new", "--out", out, "--top", "0")
+    assert code == 1
+    assert "'top' parameter must be at least 1" in said
+    call("score", run, folder / "new/flat.png", "--out", out, "--quiet")
+    assert not (out.parent / "volumes.csv").exists()
+
+
+def test_every_real_volume_is_scored_by_slice_or_refused_with_a_reason(data):
+    """Of 14, two are masks of less than 5 % of any slice, and one is CIFTI."""
+    parts = list_images([data / "nifti"], READING)
+    block = read_block(READING, (1, 16, 16), [item for part in parts for item in part.items(None)])
+    volumes = by_volume(block.path, [0.0] * len(block.path), top=1)
+    assert len(volumes) == 11
+    assert np.isfinite(block.images).all()
+    reasons = {Path(path).name: reason for path, reason in block.errors}
+    assert sorted(reasons) == [
+        "ACRIN-6698-104268_spy2_vis1_mask.nii.gz",
+        "ISPY2-550421_spy2_vis1_mask.nii.gz",
+        "row_major.dconn.nii",
+    ]
+    assert all(path in reason for path, reason in block.errors)

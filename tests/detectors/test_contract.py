@@ -1,0 +1,426 @@
+"""What every method promises, held against all of them."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.utils.estimator_checks import check_estimator
+
+import conocc
+from conftest import quick
+from conocc.io.safetensors import read_model, write_model
+from interrupting import interrupt_at, same
+
+VECTORS = np.random.default_rng(1).normal(size=(30, 6))
+
+
+@pytest.fixture
+def fitted(method, images):
+    return quick(method).fit(images)
+
+
+def weights(detector) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in detector._learned()[0].items()}
+
+
+def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+# --- scikit-learn -------------------------------------------------------------------------------
+
+
+def test_scikit_learns_own_checks_pass(method):
+    """None is excused but the array API's, which scikit-learn skips itself."""
+    with pytest.warns(SkipTestWarning, match="SCIPY_ARRAY_API"):
+        results = check_estimator(quick(method, random_state=None))
+    assert {r["check_name"] for r in results if r["status"] != "passed"} == {
+        "check_array_api_input"
+    }
+
+
+def test_clone_and_pickle_keep_what_they_should(fitted, images):
+    assert not hasattr(clone(fitted), "offset_")
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.anomaly_score(images), fitted.anomaly_score(images))
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+
+def test_refit_with_the_same_seed_is_identical(fitted, images):
+    first = weights(fitted)
+    assert equal(weights(fitted.fit(images)), first)
+
+
+def test_seed_zero_is_a_seed_and_none_records_the_one_it_drew(method, images):
+    assert quick(method, random_state=0).fit(images).seed_ == 0
+    drawn = quick(method, random_state=None).fit(images)
+    again = quick(method, random_state=drawn.seed_).fit(images)
+    assert equal(weights(again), weights(drawn))
+
+
+def test_the_callers_generators_and_threads_are_left_alone(method, images, tmp_path):
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()  # noqa: NPY002  (that of callers)
+    fitted = quick(method).fit(images)
+    fitted.anomaly_score(images)
+    fitted.save(tmp_path / "model")
+    conocc.load(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002  (that of callers)
+    assert torch.get_num_threads() == before[2]
+
+
+def test_images_are_not_modified(method, images):
+    before = images.copy()
+    quick(method).fit(images).anomaly_score(images)
+    assert np.array_equal(images, before)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "int16", "float32", "bool"])
+def test_any_real_type_is_taken(method, images, dtype):
+    typed = (100 * (images - images.min())).astype(dtype)
+    assert np.isfinite(quick(method).fit(typed).anomaly_score(typed)).all()
+
+
+def test_a_read_only_memory_map_is_taken(method, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert equal(weights(quick(method).fit(mapped)), weights(quick(method).fit(images)))
+
+
+def test_colour_images_are_taken(method, images):
+    colour = np.stack([images, -images, images**2], axis=1)
+    fitted = quick(method).fit(colour)
+    assert fitted.input_shape_ == (3, 16, 16)
+    assert np.isfinite(fitted.anomaly_score(colour)).all()
+
+
+def test_constant_images_have_a_finite_score(fitted, images):
+    """z-scoring must not divide by a deviation of zero, nor by rounding noise."""
+    constant = np.full_like(images[:3], 0.1) + np.array([0, 1e9, 1e-42])[:, None, None]
+    scores = fitted.anomaly_score(constant)
+    assert np.isfinite(scores).all()
+    assert np.allclose(scores, scores[0])
+
+
+# --- scoring ------------------------------------------------------------------------------------
+
+
+def test_scores_are_finite_and_distinct(fitted, images):
+    scores = fitted.anomaly_score(images)
+    assert scores.shape == (len(images),)
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) == len(images)
+
+
+def test_score_of_an_image_does_not_depend_on_its_batch(fitted, images):
+    """Scoring one by one equals scoring together, in any order and between other images."""
+    together = fitted.anomaly_score(images)
+    alone = np.concatenate([fitted.anomaly_score(x[None]) for x in images])
+    assert np.allclose(alone, together, rtol=1e-6)
+    order = np.random.default_rng(0).permutation(len(images))
+    assert np.allclose(fitted.anomaly_score(images[order]), together[order], rtol=1e-6)
+    many = np.concatenate([images[::-1], images, images + 5, images])
+    assert np.allclose(fitted.anomaly_score(many)[20:40], together, rtol=1e-6)
+
+
+def test_all_signs_follow_from_the_anomaly_score(fitted, images):
+    scores = fitted.anomaly_score(images)
+    assert np.array_equal(fitted.score_samples(images), -scores)
+    assert np.array_equal(fitted.decision_function(images), -scores - fitted.offset_)
+    assert np.array_equal(fitted.predict(images) == -1, -scores < fitted.offset_)
+
+
+def test_contamination_is_the_share_of_training_images_below_the_threshold(method, images):
+    fitted = quick(method, contamination=0.2).fit(images)
+    assert (fitted.predict(images) == -1).sum() == 4  # a fifth of twenty
+
+
+def test_embedding_and_reconstruction_have_a_row_for_each_image(fitted, images):
+    if hasattr(fitted, "embed"):
+        assert fitted.embed(images).shape[0] == len(images)
+    if hasattr(fitted, "reconstruct"):
+        assert fitted.reconstruct(images).shape == (len(images), 1, 16, 16)
+        residual = fitted.normalized(images) - fitted.reconstruct(images)
+        assert np.isfinite(residual).all()
+
+
+# --- calibrating --------------------------------------------------------------------------------
+
+PATIENTS = np.repeat([f"Mustermann {i}" for i in range(6)], [1, 1, 2, 3, 4, 5])  # of 16 images
+
+
+@pytest.fixture
+def unseen(images) -> np.ndarray:
+    return images[:16] + 0.1 * np.random.default_rng(3).normal(size=(16, 16, 16))
+
+
+def test_p_values_and_thresholds_come_from_the_calibration_scores_alone(fitted, images, unseen):
+    """Each patient's maximum by hand; 0.5^6 = 0.016 of six are enough for a half at 95 %."""
+    fitted.calibrate(unseen, groups=PATIENTS)
+    scores = fitted.anomaly_score(unseen)
+    largest = np.array([scores[name == PATIENTS].max() for name in np.unique(PATIENTS)])
+    asked = {"false_alarms": 0.5, "confidence": 0.95, "unit": "patient"}
+    # Of six, the two largest lie above the median with 1 - 7/64 = 0.89, the largest with 0.98.
+    assert fitted.threshold(**asked) == largest.max()
+    at_least = (largest >= fitted.anomaly_score(images)[:, None]).sum(1)
+    assert np.array_equal(fitted.p_value(images, unit="patient"), (1 + at_least) / 7)
+    assert fitted.threshold(false_alarms=0.5) in scores
+
+
+def test_calibration_changes_nothing_that_was_learned(fitted, images, unseen):
+    before, labels = weights(fitted), fitted.predict(images)
+    offset = fitted.offset_
+    fitted.calibrate(unseen)
+    hashes = {"calibration_digests_", "calibration_patients_"}
+    assert {k for k, v in weights(fitted).items() if not np.array_equal(v, before[k])} <= hashes
+    assert fitted.offset_ == offset
+    assert np.array_equal(fitted.predict(images), labels)
+
+
+def test_a_calibration_travels_with_the_model_without_names(fitted, images, unseen, tmp_path):
+    fitted.calibrate(unseen, groups=PATIENTS, random_state=5)
+    fitted.save(tmp_path / "model")
+    again = conocc.load(tmp_path / "model")
+    assert again.calibration_ == fitted.calibration_
+    assert again.calibration_.seed == 5
+    assert np.array_equal(again.p_value(images), fitted.p_value(images))
+    assert again.knows(np.concatenate([unseen[:1], images[:1]]), side="calibration").tolist() == [
+        True,
+        False,
+    ]
+    asked = ["Mustermann 2", "Muster"]
+    assert again.knows_patients(asked, side="calibration").tolist() == [True, False]
+    assert b"Mustermann" not in (tmp_path / "model").read_bytes()
+
+
+def test_a_model_saved_before_there_were_calibrations_has_none(fitted, images, tmp_path):
+    fitted.save(tmp_path / "model")
+    header, tensors = read_model(tmp_path / "model")
+    del header["values"]["calibration_"]
+    older = {k: v for k, v in tensors.items() if not k.startswith("calibration_")}
+    header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
+    write_model(tmp_path / "older", header, older)
+    again = conocc.load(tmp_path / "older")
+    assert again.calibration_ is None
+    assert not again.knows(images, side="calibration").any()
+    with pytest.raises(ValueError, match="is not calibrated"):
+        again.p_value(images)
+    with pytest.raises(ValueError, match="is not calibrated"):
+        again.threshold(false_alarms=0.1)
+
+
+def test_a_new_fit_forgets_the_calibration(fitted, images, unseen):
+    assert fitted.calibrate(unseen, groups=PATIENTS).fit(images).calibration_ is None
+    assert not fitted.knows(unseen, side="calibration").any()
+    assert not fitted.knows_patients(PATIENTS, side="calibration").any()
+
+
+def test_what_was_trained_on_calibrates_nothing(method, images, unseen):
+    fitted = quick(method).fit(images, groups=["a"] * 20)
+    with pytest.raises(ValueError, match="2 of the 18 images to calibrate on were trained on"):
+        fitted.calibrate(np.concatenate([images[3:5], unseen]))
+    with pytest.raises(ValueError, match="1 of the 2 patients to calibrate on were trained on"):
+        fitted.calibrate(unseen, groups=["a"] * 3 + ["b"] * 13)
+    with pytest.raises(ValueError, match="y marks 1 of 16 images as minority"):
+        fitted.calibrate(unseen, np.where(np.arange(16) == 4, -1, 1))
+    assert fitted.calibration_ is None
+
+
+# --- interruption -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.5, 0.8, 1])
+def test_an_interrupted_fit_goes_on_from_there(method, share, images, tmp_path, monkeypatch):
+    """Ctrl-C in the first step, in the last, and in between, in each of a method's stages."""
+    unbroken = quick(method)
+    if "batch_size" in unbroken.get_params():
+        unbroken.set_params(batch_size=8)
+    steps = interrupt_at(0, monkeypatch)
+    clone(unbroken).fit(images, checkpoint=tmp_path / "unused")
+    total = len(steps)
+    if total == 0:  # a method without gradients
+        assert unbroken.fit(images).history_ == []
+        return
+    steps = interrupt_at(1 + round(share * (total - 1)), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        clone(unbroken).fit(images, checkpoint=tmp_path / "checkpoint")
+    resumed = clone(unbroken).fit(images, checkpoint=tmp_path / "checkpoint")
+    assert len(steps) == total, "a step was done twice or left out"
+    assert same(resumed, unbroken.fit(images))
+
+
+# --- keeping ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_a_saved_detector_scores_the_same_in_a_fresh_process(method, images, tmp_path, kind):
+    X = images if kind == "images" else VECTORS
+    fitted = quick(method).fit(X)
+    fitted.save(tmp_path / "model.safetensors", preprocessing={"size": 16})
+    np.save(tmp_path / "X.npy", X)
+    program = (
+        "import sys, numpy, conocc\n"
+        "detector = conocc.load(sys.argv[1] + '/model.safetensors')\n"
+        "assert detector.reading_ == {'size': 16}\n"
+        "numpy.save(sys.argv[1] + '/s.npy',"
+        " detector.anomaly_score(numpy.load(sys.argv[1] + '/X.npy')))\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert np.array_equal(np.load(tmp_path / "s.npy"), fitted.anomaly_score(X))
+    again = type(fitted).load(tmp_path / "model.safetensors")
+    assert np.array_equal(again.predict(X), fitted.predict(X))
+    assert again.get_params() == fitted.get_params() | {"random_state": fitted.seed_}
+
+
+def test_a_model_fitted_elsewhere_and_loudly_is_quiet_and_runs_here(method, images, tmp_path):
+    fitted = quick(method, device="cpu", verbose=1).fit(images)
+    fitted.save(tmp_path / "model")
+    again = type(fitted).load(tmp_path / "model")
+    assert (again.device, again.verbose) == ("auto", 0)
+
+
+def test_saving_twice_gives_the_same_bytes(fitted, tmp_path):
+    fitted.save(tmp_path / "a")
+    type(fitted).load(tmp_path / "a").save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_damaged_model_is_refused_in_one_sentence(fitted, tmp_path):
+    """Cut off at any point, with any byte changed, or of another program."""
+    path = tmp_path / "model.safetensors"
+    fitted.save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(whole), 20):
+        path.write_bytes(whole[:at])
+        with pytest.raises(ValueError, match="Cannot read model"):
+            conocc.load(path)
+    for at in rng.integers(0, len(whole), 40):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match=r"Cannot read model|no method") as refused:
+            conocc.load(path)
+        assert len(str(refused.value)) < 500
+
+
+def test_a_model_of_another_revision_of_its_method_is_named(fitted, tmp_path, monkeypatch):
+    """What this version of the method would not have made is not read as if it were."""
+    path = tmp_path / "model.safetensors"
+    fitted.save(path)
+    monkeypatch.setattr(type(fitted), "revision", fitted.revision + 1)
+    with pytest.raises(ValueError, match=f"is of revision {fitted.revision - 1} of"):
+        type(fitted).load(path)
+
+
+def test_a_checkpoint_of_another_revision_is_none(fitted, monkeypatch):
+    identity = fitted._checkpoint("c").identity
+    monkeypatch.setattr(type(fitted), "revision", fitted.revision + 1)
+    assert fitted._checkpoint("c").identity != identity
+
+
+def test_a_model_of_a_newer_format_is_named(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr("conocc.io.safetensors.MODEL_FORMAT", 99)
+    fitted.save(tmp_path / "model")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its format is 99"):
+        conocc.load(tmp_path / "model")
+
+
+def test_a_header_cannot_ask_for_more_memory_than_its_file_fills(images, tmp_path):
+    """A bottleneck of 10^12 features would take 16 TB; nothing of it is made."""
+    path = tmp_path / "model"
+    conocc.CAE(epochs=1, bottleneck=2, channels=(2,)).fit(images).save(path)
+    header, tensors = read_model(path)
+    header["params"]["bottleneck"] = 10**12
+    write_model(path, header, tensors)
+    with pytest.raises(ValueError, match=r"'encoder.out.weight' \(1000000000000, .*holds \(2, "):
+        conocc.load(path)
+
+
+def test_a_model_of_images_without_pixels_is_refused(images, tmp_path):
+    path = tmp_path / "model"
+    conocc.CAE(epochs=1, bottleneck=2, channels=(2,)).fit(images).save(path)
+    header, tensors = read_model(path)
+    header["values"]["input_shape_"][0] = 0
+    write_model(path, header, tensors)
+    with pytest.raises(ValueError, match=r"its images are of shape \(0, "):
+        conocc.load(path)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no model"):
+        conocc.load(tmp_path / "model.safetensors")
+
+
+def test_training_images_are_known_again(fitted, images):
+    assert fitted.knows(images).all()
+    assert not fitted.knows(images + 1e-9).any()
+
+
+def test_patients_are_kept_as_hashes_only(method, images, tmp_path):
+    patients = np.repeat(["Erika Mustermann", "Max Mustermann"], 10)
+    fitted = quick(method).fit(images, groups=patients)
+    assert fitted.training_patients_.shape == (2, 16)
+    fitted.save(tmp_path / "model")
+    assert b"Mustermann" not in (tmp_path / "model").read_bytes()
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.reshape(20, 16, 16, 1), r"X\.transpose\(0, 3, 1, 2\)"),
+        (lambda x: np.stack([x, x, x], -1), r"X\.transpose\(0, 3, 1, 2\)"),
+        (lambda x: np.stack([x, x], 1), "2 channels"),
+        (lambda x: x[:, :15], "at least 16 pixels a side; got 15x16"),
+        (lambda x: np.where(np.arange(20)[:, None, None] == 7, np.nan, x), "Image 7 .* nan"),
+        (lambda x: np.where(np.arange(20)[:, None, None] == 9, -np.inf, x), "Image 9 .* -inf"),
+        (lambda x: x * 1e31, "at most 1e"),
+        (lambda x: x[:1], "at least two images"),
+        (lambda x: x[:0], "no image"),
+        (lambda x: x.astype(complex), "real numbers"),
+        (lambda x: x.astype(object), "real numbers"),
+    ],
+)
+def test_unusable_images_are_refused_with_the_reason(method, images, change, message):
+    with pytest.raises(ValueError, match=message):
+        quick(method).fit(change(images))
+
+
+def test_minority_images_are_refused(method, images):
+    y = np.ones(20)
+    y[[3, 8]] = -1
+    with pytest.raises(ValueError, match="y marks 2 of 20 images as minority"):
+        quick(method).fit(images, y)
+
+
+def test_images_of_another_size_than_learned_are_refused(fitted):
+    with pytest.raises(ValueError, match="fitted on 16x16 images of 1 channel; got 18x18 images"):
+        fitted.anomaly_score(np.zeros((2, 18, 18)))
+
+
+def test_an_unfitted_detector_says_so(method, images):
+    with pytest.raises(NotFittedError):
+        quick(method).anomaly_score(images)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"contamination": 0.9}, "'contamination' parameter of .* Got 0.9"),
+        ({"normalize": "zsore"}, "'normalize' parameter of .* Got 'zsore'"),
+        ({"device": "abacus"}, "Cannot use device 'abacus'"),
+    ],
+)
+def test_parameters_are_validated_in_fit(method, images, params, message):
+    with pytest.raises(ValueError, match=message):
+        quick(method, **params).fit(images)

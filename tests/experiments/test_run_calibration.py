@@ -1,0 +1,207 @@
+"""A calibrated run: what calibrates it and what must not, and what its threshold then keeps to."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_run import PARAMS, small_cohort
+
+from conocc import Cohort, load
+from conocc.experiments.inference import score_files
+from conocc.experiments.run import calibrate_run, evaluate_run, fit_run, read_run
+from conocc.thresholds.rules import Rule
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that is not calibrated."""
+    out = tmp_path / "run"
+    assert fit_run(small_cohort(), "conocc", PARAMS, out, command="conocc fit small")
+    return out
+
+
+@pytest.fixture
+def no_intervals(monkeypatch):
+    """Those of the metrics take seconds, and say nothing of thresholds."""
+    monkeypatch.setattr("conocc.experiments.run.measured", lambda *args: {})
+
+
+# --- with the fit ------------------------------------------------------------------------------
+
+
+def calibrating_cohort(**changes) -> Cohort:
+    """The small cohort with images 8 to 11, of patients p0-4 and p0-5, on the calibration side."""
+    cohort = small_cohort()
+    split = cohort.split.astype("U11")
+    split[8:12] = "calibration"
+    return replace(cohort, split=split, **changes)
+
+
+@pytest.fixture
+def calibrated(tmp_path):
+    out = tmp_path / "calibrated"
+    assert fit_run(calibrating_cohort(), "conocc", PARAMS, out, command="conocc fit small")
+    return out
+
+
+def test_calibration_images_are_scored_and_reach_nothing_else(calibrated, tmp_path):
+    """Weights, center and own threshold are those of a fit to a cohort without these images."""
+    detector = load(calibrated / "model.safetensors")
+    cohort = calibrating_cohort()
+    scores = detector.anomaly_score(cohort.images[8:12])
+    assert detector.calibration_.scores == tuple(scores)
+    assert detector.calibration_.patient == (0, 0, 1, 1)
+    assert detector.knows(cohort.images).tolist() == [True] * 8 + [False] * 22
+    without = cohort.take(np.flatnonzero(cohort.split != "calibration"))
+    assert fit_run(without, "conocc", PARAMS, tmp_path / "without", command="")
+    other = load(tmp_path / "without" / "model.safetensors")
+    assert np.array_equal(other.anomaly_score(cohort.images), detector.anomaly_score(cohort.images))
+    assert other.offset_ == detector.offset_
+    assert np.array_equal(other.network_.mu, detector.network_.mu)
+
+
+def test_a_calibrated_run_says_what_calibrated_it(calibrated):
+    assert pd.read_csv(calibrated / "split.csv")["split"].tolist() == (
+        ["train"] * 8 + ["calibration"] * 4 + ["test"] * 18
+    )
+    table = pd.read_csv(calibrated / "calibration.csv")
+    assert table["path"].tolist() == ["08.png", "09.png", "10.png", "11.png"]
+    detector = load(calibrated / "model.safetensors")
+    assert tuple(table["anomaly_score"]) == detector.calibration_.scores
+    noted = read_run(calibrated)["calibration"]
+    assert (noted["images"], noted["patients"], noted["command"]) == (4, 2, "conocc fit small")
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_an_evaluation_leaves_out_what_calibrated(calibrated):
+    """By the run's split; by pixels under any name; and other images of these patients."""
+    cohort = calibrating_cohort()
+    assert evaluate_run(calibrated, cohort, command="")["left_out"]["calibrated on"] == 4
+    patient = small_cohort(seed=1).patient.copy()
+    patient[12] = "p0-4"
+    renamed = replace(
+        cohort,
+        split=np.array(["test"] * 30),
+        digest=np.array([f"new-{i}" for i in range(30)]),
+        patient=patient,
+    )
+    left_out = evaluate_run(calibrated, renamed, command="")["left_out"]
+    assert left_out["trained on"] == 8
+    assert left_out["calibrated on"] == 4
+    assert left_out["of a patient calibrated on"] == 1
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_a_threshold_keeps_to_its_calibration_whatever_is_tested(calibrated):
+    """Asked anew at each evaluation; the scores of the test images do not move it."""
+    cohort = calibrating_cohort()
+    rule = Rule(false_alarms=0.8, confidence=0.9)  # 1 - 0.2^2 = 0.96 of two patients
+    first = evaluate_run(calibrated, cohort, command="", rule=rule)
+    scores = load(calibrated / "model.safetensors").calibration_
+    assert first["decision"]["threshold"] == scores.threshold(false_alarms=0.8, confidence=0.9)
+    brighter = cohort.images.copy()
+    brighter[12:] *= np.linspace(1, 9, 16)
+    second = evaluate_run(calibrated, replace(cohort, images=brighter), command="", rule=rule)
+    assert second["decision"]["threshold"] == first["decision"]["threshold"]
+    table = pd.read_csv(calibrated / "scores.csv")
+    above = table["anomaly_score"] > first["decision"]["threshold"]
+    assert ((table["predicted"] == "minority") == above).all()
+    assert second["realised"]["sensitivity"]["value"] == above[table["minority"]].mean()
+    assert second["realised"]["false_alarms"]["value"] == above[~table["minority"]].mean()
+    p_values = scores.p_values(table["anomaly_score"])
+    assert table["p_value"].tolist() == p_values.tolist()
+    assert "Unit: image" in second["decision"]["words"]
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_a_run_without_calibration_has_no_p_values_and_no_promise(run):
+    cohort = small_cohort()
+    result = evaluate_run(run, cohort, command="")
+    assert "promises nothing" in result["decision"]["words"]
+    assert pd.read_csv(run / "scores.csv")["p_value"].isna().all()
+    before = (run / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match="not calibrated.*--calibrate"):
+        evaluate_run(run, cohort, command="", rule=Rule(false_alarms=0.5))
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_a_batch_by_patient_is_refused_before_a_file_is_scored(calibrated, tmp_path):
+    """Nobody says whose new files are."""
+    rule = Rule(fdr=0.5, unit="patient")
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "a.png").touch()
+    with pytest.raises(ValueError, match="needs to know whose images"):
+        score_files(calibrated, [new], new / "scores.csv", rule=rule)
+    assert [path.name for path in new.iterdir()] == ["a.png"]
+
+
+# --- afterwards --------------------------------------------------------------------------------
+
+
+def new_images(**changes) -> Cohort:
+    """A cohort that the run has not seen, all on the side that loading gave."""
+    return replace(small_cohort(seed=1), **changes)
+
+
+def test_a_run_is_calibrated_afterwards_on_majority_images_it_never_saw(run):
+    """Twenty of the other cohort, whichever side they are on; the ten of the minority are not."""
+    before = load(run / "model.safetensors")
+    cohort = new_images()
+    found = calibrate_run(run, cohort, command="conocc calibrate")
+    assert (found["images"], found["patients"]) == (20, 10)
+    assert {reason: n for reason, n in found["left_out"].items() if n} == {
+        "of the minority class": 10
+    }
+    after = load(run / "model.safetensors")
+    assert after.calibration_.scores == tuple(before.anomaly_score(cohort.images[:20]))
+    assert after.offset_ == before.offset_
+    assert after.preprocessing_ == before.preprocessing_
+    assert read_run(run)["calibration"] == found
+    assert not fit_run(small_cohort(), "conocc", PARAMS, run, command="again")  # still finished
+
+
+def test_what_was_trained_on_or_is_tested_does_not_calibrate(run):
+    """By pixels, whatever the file; by the split that the run noted; and their patients."""
+    own = small_cohort()
+    other = new_images()
+    images = other.images.copy()
+    images[0] = own.images[0]  # trained on, in another file
+    digest, patient = other.digest.copy(), other.patient.copy()
+    digest[2] = own.digest[12]  # a test image
+    patient[4], patient[6] = "p0-0", "p0-6"  # of the training, and of the test
+    found = calibrate_run(
+        run, replace(other, images=images, digest=digest, patient=patient), command=""
+    )
+    assert {reason: n for reason, n in found["left_out"].items() if n} == {
+        "of the minority class": 10,
+        "of the test split": 1,
+        "of a patient of the test split": 1,
+        "trained on": 1,
+        "of a patient trained on": 1,
+    }
+    table = pd.read_csv(run / "calibration.csv")
+    assert table["path"].tolist() == [f"{i:02d}.png" for i in (1, 3, 5, *range(7, 20))]
+
+
+def test_a_runs_own_cohort_has_nothing_left_to_calibrate_on(run):
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"10 left out: of the minority.* 12 left out: trained on"):
+        calibrate_run(run, small_cohort(), command="")
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_what_calibrated_afterwards_is_left_out_of_evaluations(run):
+    calibrate_run(run, new_images().take(range(8, 12)), command="")
+    result = evaluate_run(run, new_images(), command="")
+    assert result["left_out"]["calibrated on"] == 4
+    assert result["counts"]["majority"] == 16
+
+
+def test_unknown_patients_calibrate_as_images(tmp_path):
+    fit_run(small_cohort(patients_known=False), "cae", {"epochs": 1}, tmp_path / "r", command="")
+    found = calibrate_run(tmp_path / "r", small_cohort(patients_known=False, seed=1), command="")
+    assert (found["images"], found["patients"]) == (20, None)
+    assert load(tmp_path / "r" / "model.safetensors").calibration_.patient is None

@@ -1,0 +1,108 @@
+"""A table in each format: figures with what stands beside them, and nothing cut or garbled."""
+
+import csv
+import math
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from conocc.experiments.table_formats import (
+    Cell,
+    Difference,
+    Estimate,
+    Line,
+    PValue,
+    Table,
+    as_csv,
+    as_latex,
+    as_markdown,
+    as_text,
+)
+
+
+def table(*cells, columns=None) -> Table:
+    names = columns or tuple("xyz"[: len(cells)])
+    return Table("t", ("Said.",), ("cohort",), names, (Line(("made",), cells),))
+
+
+@pytest.mark.parametrize(
+    ("cell", "printed"),
+    [
+        (Cell(0.5), "0.500"),
+        (Cell(0.5, 0.25), "0.500 ± 0.250"),
+        (Estimate(0.5, low=0.25, high=0.75), "0.500 (0.250–0.750)"),
+        (Estimate(0.5), "0.500"),
+        (Difference(0.5, low=-0.25, high=0.75), "+0.500 (−0.250 to +0.750)"),
+        (Difference(-0.5), "−0.500"),
+        (PValue(0.0456), "0.046"),
+        (PValue(0.0009), "< 0.001"),
+        (PValue(math.nan), "–"),
+    ],
+)
+def test_a_cell_prints_its_figure_and_what_is_beside_it(cell, printed):
+    assert str(cell) == printed
+    assert as_markdown(table(cell)).splitlines()[2] == f"| made | {printed} |"
+
+
+def test_latex_has_a_character_for_each_sign():
+    """Text fonts have no minus, and print a less-than sign as another character."""
+    cells = (Difference(-0.5, low=-0.75, high=0.25), PValue(0.0001), None)
+    line = as_latex(table(*cells)).splitlines()[7]
+    expected = r"made & $-$0.500 ($-$0.750 to +0.250) & \textless{} 0.001 & -- \\"
+    assert line == expected
+
+
+def test_csv_has_all_parts_of_each_columns_cells():
+    cells = (Cell(0.5, 0.25, 3), Estimate(0.5, n=2, low=0.25, high=0.75), PValue(0.125))
+    (line,) = csv.DictReader(StringIO(as_csv(table(*cells))))
+    assert line == {
+        "cohort": "made",
+        **{"x": "0.5", "x sd": "0.25", "x n": "3"},
+        **{"y": "0.5", "y low": "0.25", "y high": "0.75", "y n": "2"},
+        "z": "0.125",
+    }
+
+
+def test_an_empty_cell_of_a_csv_is_of_no_fits():
+    lines = (Line(("a",), (Cell(0.5),)), Line(("b",), (None,)))
+    text = as_csv(Table("t", (), ("cohort",), ("x",), lines))
+    assert text.splitlines() == ["cohort,x,x sd,x n", "a,0.5,,1", "b,,,0"]
+
+
+def test_a_table_without_lines_has_its_head():
+    assert as_csv(Table("t", (), ("cohort",), ("x",), ())).startswith("cohort,x")
+
+
+def test_four_intervals_stand_on_eighty_columns_of_a_terminal():
+    """Not one of them is cut or folded."""
+    cells = (Estimate(0.5, low=0.25, high=0.75),) * 4
+    names = ("AUC", "AUPR-maj", "AUPR-min", "sens@5%")
+    made = Table("t", (), ("cohort", "method"), names, (Line(("phantom-mri", "conocc"), cells),))
+    console = Console(file=StringIO(), width=80)
+    console.print(as_text(made))
+    assert console.file.getvalue().count("(0.250–0.750)") == 4
+
+
+def test_where_a_terminal_is_narrow_figures_are_folded_and_not_cut():
+    console = Console(file=StringIO(), width=12)
+    console.print(as_text(table(Estimate(0.5, low=0.25, high=0.75))))
+    said = console.file.getvalue()
+    assert "…" not in said
+    assert "750)" in "".join(said.split())
+
+
+def test_names_start_no_formula_and_break_no_line():
+    line = Line(("=HYPERLINK(1)\r\n\u2028x",), (Cell(-0.5),))
+    made = Table("t", ("Said.",), ("cohort",), ("-odd",), (line,))
+    first, second = csv.reader(StringIO(as_csv(made), newline=""))
+    assert first == ["cohort", "'-odd", "'-odd sd", "'-odd n"]
+    assert second == ["'=HYPERLINK(1)\r\n\u2028x", "-0.5", "", "1"]
+    assert len(as_markdown(made).splitlines()) == 5
+    assert "=HYPERLINK(1)  x & -0.500" in as_latex(made)
+
+
+def test_names_are_no_markdown():
+    line = Line(("<b>a</b> ~~b~~ &lt; $x$",), (Cell(0.5),))
+    made = as_markdown(Table("t", ("Said.",), ("cohort",), ("x",), (line,)))
+    assert r"| \<b\>a\</b\> \~\~b\~\~ \&lt; \$x\$ |" in made

@@ -1,0 +1,240 @@
+"""Rules that call images minority: their thresholds, their words, and how they turned out."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conocc.metrics.proportions import share_interval
+from conocc.thresholds.conformal import benjamini_hochberg, calibrate, p_values
+from conocc.thresholds.rules import Rule, decisions, observed_rates, summary
+
+# Sixty patients with two images: 1 to 60, and each less a half.
+SCORES = np.arange(0.5, 60.5, 0.5)
+PATIENTS = np.repeat([f"p{i}" for i in range(60)], 2)
+
+
+def detector(*, patient=PATIENTS, scores=SCORES):
+    """What decisions know of a detector; its own threshold is 7."""
+    calibration = None if scores is None else calibrate(scores, patient=patient)
+    return SimpleNamespace(offset_=-7.0, contamination=0.1, calibration_=calibration)
+
+
+def words(rule, **changes):
+    return decisions(detector(**changes), rule).words()
+
+
+# --- rules -------------------------------------------------------------------------------------
+
+
+def test_without_a_promise_the_detectors_own_threshold_decides_and_says_so():
+    """An image at the threshold passes, calibrated or not."""
+    for scores in (None, SCORES):
+        decided = decisions(detector(scores=scores), Rule())
+        assert decided.threshold == 7.0
+        assert decided.flagged(np.array([6.0, 7.0, 7.5])).tolist() == [False, False, True]
+        assert "0.1 of its training images" in decided.words()
+        assert "promises nothing" in decided.words()
+
+
+def test_a_rate_of_false_alarms_sets_the_threshold_whatever_the_detectors_own():
+    """Of 60 scores the largest is needed at 5 %: of 59, it is the smallest number at all."""
+    decided = decisions(detector(), Rule(false_alarms=0.05, unit="patient"))
+    assert decided.threshold == 60.0
+    assert decided.columns(np.array([60.0, 60.5]))[1] == ["majority", "minority"]
+    one_image = decisions(detector(), Rule(false_alarms=0.05))
+    assert one_image.threshold in (59.5, 60.0)
+
+
+def test_p_values_stand_beside_the_scores_wherever_there_is_a_calibration():
+    """By patient: of 60 maxima, 1 to 60, sixty are at least 1, one at least 59.5."""
+    for rule in (Rule(unit="patient"), Rule(false_alarms=0.05, unit="patient")):
+        p, _ = decisions(detector(), rule).columns(np.array([1.0, 59.5, 61.0]))
+        assert p == [61 / 61, 2 / 61, 1 / 61]
+    p, flagged = decisions(detector(scores=None), Rule()).columns(np.array([1.0, 8.0]))
+    assert p == ["", ""]
+    assert flagged == ["majority", "minority"]
+
+
+def test_a_batch_is_called_by_benjamini_and_hochberg():
+    """Of four at 20 %: two p of 1/61 are below 2/4 * 0.2, the third, 40/61, is above 3/4 * 0.2."""
+    decided = decisions(detector(patient=None, scores=np.arange(1.0, 61)), Rule(fdr=0.2))
+    scores = np.array([70.0, 21.5, 0.0, 61.0])
+    p, flagged = decided.columns(scores)
+    assert decided.threshold is None
+    assert p == [1 / 61, 40 / 61, 61 / 61, 1 / 61]
+    assert flagged == ["minority", "majority", "majority", "minority"]
+    assert not decided.flagged(np.array([0.0, 30.0])).any()
+    assert decided.with_batch_threshold(scores).threshold == 60.0  # the largest of the calibration
+    assert decided.with_batch_threshold(np.array([0.0, 30.0])).threshold == np.inf
+
+
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=20),
+    st.lists(st.integers(-1, 21), max_size=12),
+    st.sampled_from([0.05, 0.2, 0.5, 0.95]),
+)
+def test_a_batch_has_a_threshold_that_calls_what_its_p_values_call(kept, batch, rate):
+    """Ties, small calibrations and all."""
+    decided = decisions(detector(patient=None, scores=kept), Rule(fdr=rate))
+    flagged = benjamini_hochberg(p_values(kept, batch), rate=rate)
+    assert decided.flagged(np.array(batch, dtype=float)).tolist() == flagged.tolist()
+
+
+def test_a_batch_by_patient_counts_patients():
+    """At 4 %: of two patients, one p of 1/61 <= 0.04 / 2 is enough; of three images it is not.
+
+    Another image of that patient, which is as usual as any, is not called.
+    """
+    scores, patient = np.array([70.0, 3.0, 2.0]), np.array(["a", "a", "b"])
+    by_patient = decisions(detector(), Rule(fdr=0.04, unit="patient"))
+    assert by_patient.flagged(scores, patient).tolist() == [True, False, False]
+    assert not decisions(detector(), Rule(fdr=0.04)).flagged(scores, patient).any()
+    with pytest.raises(ValueError, match="needs to know whose images"):
+        by_patient.flagged(scores)
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(false_alarms=0.1), Rule(fdr=0.2)])
+def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
+    decided = decisions(detector(), rule)
+    scores = np.array([70.0, 80.0, 3.0, 61.0, 7.5])
+    paths = list("abcde")
+    blocks = [(paths[:2], scores[:2]), (paths[2:], scores[2:])]
+    expected = list(zip(paths, scores.tolist(), *decided.columns(scores), strict=True))
+    assert list(decided.rows(iter(blocks))) == expected
+    assert list(decided.rows(iter([]))) == []
+
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def test_the_words_name_promise_certainty_unit_and_patients():
+    by_image = words(Rule(false_alarms=0.05))
+    assert "new majority images, at most 0.05 are called minority" in by_image
+    assert "certainty of 0.95" in by_image
+    assert "Unit: image, calibrated on one image, drawn by a seed, of each of 60 pat" in by_image
+    by_patient = words(Rule(false_alarms=0.1, confidence=0.9, unit="patient"))
+    assert "new majority patients, at most 0.1 are called minority" in by_patient
+    assert "certainty of 0.9." in by_patient
+    assert "Unit: patient, calibrated on the largest score of each of 60 patients" in by_patient
+    unknown = words(Rule(false_alarms=0.1), patient=None)
+    assert "calibrated on 120 images" in unknown
+    assert "is not known" in unknown
+    batch = words(Rule(fdr=0.1))
+    assert "of a batch that are called minority, at most 0.1 are expected" in batch
+    assert "Unit: image" in batch
+
+
+def test_what_is_noted_is_plain_values():
+    noted = json.loads(json.dumps(decisions(detector(), Rule(false_alarms=0.05)).as_json()))
+    assert noted["calibration_patients"] == 60
+    assert (noted["false_alarms"], noted["unit"], noted["fdr"]) == (0.05, "image", None)
+    assert decisions(detector(scores=None), Rule()).as_json()["calibration_patients"] is None
+
+
+def test_an_evaluation_is_told_in_sentences():
+    minority = np.array([False, False, False, False, True, True])
+    flagged = np.array([True, False, False, False, True, True])
+    measured = {
+        "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
+        "realised": observed_rates(minority, flagged, patient=None, unit="image"),
+    }
+    said = summary(measured)
+    assert said[0] == measured["decision"]["words"]
+    assert said[1].startswith("Threshold of the anomaly score: ")
+    assert said[2].startswith("False alarms on the test split: 0.250 (0.006–0.806) of 4 majority")
+    assert "Sensitivity on the test split: 1.000 " in said[3]
+    assert said[4].endswith("of 3 images called minority.")
+    assert summary({"threshold": 1.0}) == []  # of an earlier version
+    none_called = observed_rates(minority, flagged & False, patient=None, unit="image")
+    nothing = decisions(detector(), Rule(fdr=0.1)).with_batch_threshold(np.array([1.0]))
+    said = summary({**measured, "decision": nothing.as_json(), "realised": none_called})
+    assert "Nothing is called minority." in said
+    assert not [
+        sentence for sentence in said if "Threshold of" in sentence or "coveries" in sentence
+    ]
+
+
+@pytest.mark.parametrize(("of", "broken"), [(40, False), (400, True)])
+def test_a_broken_promise_is_said(of, broken):
+    """A tenth are false alarms where a twentieth was promised: of 40 by chance, of 400 not."""
+    minority, flagged = np.arange(of + 1) == of, np.arange(of + 1) % 10 == 0
+    measured = {
+        "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
+        "realised": observed_rates(minority, flagged, patient=None, unit="image"),
+    }
+    assert (
+        any("more false alarms than the 0.05" in sentence for sentence in summary(measured))
+        == broken
+    )
+    measured["decision"] = decisions(detector(), Rule()).as_json()
+    assert not any("promised" in sentence for sentence in summary(measured))
+
+
+# --- how it turned out -------------------------------------------------------------------------
+
+MINORITY = np.array([False, False, False, False, True, True, True])
+CALLED = np.array([True, True, False, False, True, False, False])
+WHOSE = np.array(["a", "a", "b", "c", "c", "d", "d"])
+
+
+def test_by_image_each_image_counts_and_intervals_go_by_patient():
+    """Two of four majority images are called, one of three minority, two of three called."""
+    found = observed_rates(MINORITY, CALLED, patient=WHOSE, unit="image")
+    values = {name: (share["value"], share["of"]) for name, share in found.items()}
+    assert values == {
+        "false_alarms": (2 / 4, 4),
+        "sensitivity": (1 / 3, 3),
+        "false_discoveries": (2 / 3, 3),
+    }
+    low = share_interval(CALLED[:4], patient=WHOSE[:4]).low
+    assert found["false_alarms"]["low"] == low != share_interval(CALLED[:4]).low
+    unknown = observed_rates(MINORITY, CALLED, patient=None, unit="image")
+    assert unknown["false_alarms"]["low"] == share_interval(CALLED[:4]).low
+
+
+def test_by_patient_any_image_calls_its_patient():
+    """Majority: a of a, b, c. Minority: c of c, d. Called: a, who has no minority image, and c."""
+    found = observed_rates(MINORITY, CALLED, patient=WHOSE, unit="patient")
+    values = {name: (share["value"], share["of"]) for name, share in found.items()}
+    assert values == {
+        "false_alarms": (1 / 3, 3),
+        "sensitivity": (1 / 2, 2),
+        "false_discoveries": (1 / 2, 2),
+    }
+    assert found["sensitivity"]["low"] == share_interval([True, False]).low
+
+
+def test_where_nothing_is_called_there_is_no_share_of_it():
+    found = observed_rates(MINORITY, CALLED & False, patient=WHOSE, unit="image")
+    assert found["false_discoveries"] is None
+    assert found["false_alarms"]["value"] == 0
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: Rule(false_alarms=0.1, fdr=0.1), "one promise"),
+        (lambda: Rule(false_alarms=5), r"'false_alarms'.*\(0, 1\). Got 5"),
+        (lambda: Rule(confidence=1.0), "'confidence'.*Got 1.0"),
+        (lambda: Rule(fdr=0.0), "'fdr'.*Got 0.0"),
+        (lambda: Rule(unit="slice"), "'unit'.*Got 'slice'"),
+        (lambda: words(Rule(false_alarms=0.1), scores=None), "not calibrated.*--calibrate"),
+        (lambda: words(Rule(fdr=0.1), scores=None), "not calibrated.*conocc calibrate"),
+        (lambda: words(Rule(false_alarms=0.01)), "at least 299 .* Got 60"),
+        (lambda: words(Rule(false_alarms=0.1, unit="patient"), patient=None), "'patient' needs"),
+        (
+            lambda: observed_rates(MINORITY, CALLED, patient=None, unit="patient"),
+            "patients are known",
+        ),
+    ],
+)
+def test_refusals_are_one_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

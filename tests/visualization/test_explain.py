@@ -1,0 +1,181 @@
+"""Why this image: pictures on one scale, a page that shows them, and what could not be read."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import quick
+from conocc import load_cohort
+from conocc.cli import SOME_FAILED
+from conocc.experiments.run import fit_run, load_model
+from conocc.io import safetensors as model_file
+from conocc.visualization.explain import explain_files
+from made_dicom import dicom, element
+from test_cli import call
+
+NAMES = ("a b", "Größe_1", "c")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Two class folders of 16-pixel PNG files: 20 'plain', 4 'odd'."""
+    root = tmp_path_factory.mktemp("cohort")
+    rng = np.random.default_rng(0)
+    for name, n in (("plain", 20), ("odd", 4)):
+        (root / name).mkdir()
+        for i in range(n):
+            pixels = rng.integers(0, 255, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return load_cohort(root, size=16, majority="plain", calibration_size=0.4, cache=False)
+
+
+def fitted(cohort, method: str, folder):
+    kept = quick(method).get_params()
+    params = {name: kept[name] for name in kept if name in ("epochs", "interval", "random_state")}
+    assert fit_run(cohort, method, params, folder, command="")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(cohort, tmp_path_factory):
+    """A calibrated run, whose score is Eq. (6)."""
+    return fitted(cohort, "cae", tmp_path_factory.mktemp("runs") / "cae")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three images and a broken one."""
+    (tmp_path / "new").mkdir()
+    for i, name in enumerate(NAMES):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "new" / f"{name}.png")
+    (tmp_path / "new" / "broken.png").write_bytes(b"no")
+    return tmp_path / "new"
+
+
+def test_each_image_has_a_picture_and_the_page_shows_all_from_the_highest_score(
+    run, files, tmp_path
+):
+    done = explain_files(run, [files], tmp_path / "out")
+    assert done.count == 3
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"00001-Gr_e_1.png", "00002-a_b.png", "00003-c.png"}
+    page = done.page.read_text(encoding="utf-8")
+    assert re.findall(r'src="([^"]+)"', page) == re.findall(r'href="(0[^"]+)"', page)
+    assert set(re.findall(r'src="([^"]+)"', page)) == pictures
+    scores = [float(text) for text in re.findall(r"<figcaption>score ([^,]+),", page)]
+    assert scores == sorted(scores, reverse=True)
+    assert "Größe_1.png" in page
+    assert all(sentence in page for sentence in done.words)
+    for name in pictures:
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert min(picture.size) > 400
+
+
+def test_scores_and_p_values_are_the_detectors(run, files, tmp_path):
+    detector = load_model(run)
+    pixels = np.array(Image.open(files / "c.png").resize((16, 16)), np.float32)[None]
+    (tmp_path / "one").mkdir()
+    Image.fromarray(pixels[0].astype(np.uint8)).save(tmp_path / "one" / "c.png")
+    page = explain_files(run, [tmp_path / "one"], tmp_path / "out").page.read_text()
+    score, p_value = detector.anomaly_score(pixels)[0], detector.p_value(pixels)[0]
+    assert f"score {score:.4g}, p-value {p_value:.2g} ·" in page
+
+
+def test_one_scale_for_all_so_that_a_picture_does_not_hang_on_the_others(run, files, tmp_path):
+    explain_files(run, [files / "c.png"], tmp_path / "alone")
+    explain_files(run, [files / "c.png", files], tmp_path / "together")
+    name = "00001-c.png"
+    assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "together" / name).read_bytes()
+
+
+def test_files_that_cannot_be_read_are_listed_and_the_exit_code_says_so(run, files, tmp_path):
+    out = tmp_path / "out"
+    code, said = call("explain", run, files, "--out", out, "--quiet")
+    assert code == SOME_FAILED
+    assert "Explained 3 images" in said
+    assert "1 could not be read" in said
+    (row,) = csv.DictReader((out / "errors.csv").read_text().splitlines())
+    assert row["path"].endswith("broken.png")
+    assert "1 could not be read" in (out / "index.html").read_text()
+    (files / "broken.png").unlink()
+    code, said = call("explain", run, files, "--out", out, "--quiet")
+    assert code == 0
+    assert not (out / "errors.csv").exists()
+
+
+def test_an_image_of_another_shape_than_learned_is_listed(run, files, tmp_path):
+    """The model's own shape counts, not that of the first image."""
+    detector = load_model(run)
+    preprocessing = {**detector.preprocessing_, "size": None}
+    detector.save(tmp_path / "model", preprocessing=preprocessing)
+    done = explain_files(tmp_path / "model", [files / "c.png"], tmp_path / "out")
+    assert done.count == 0
+    ((_, reason),) = done.errors
+    assert "20x20" in reason
+    assert "16x16" in reason
+
+
+def test_what_dicom_says_of_a_patient_is_in_no_name(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONOCC_CONFIG", str(tmp_path / "config"))
+    about = element(0x00100010, "PN", "Smith^John") + element(0x00100020, "LO", "ID-7")
+    image = np.random.default_rng(0).integers(0, 4096, (20, 24)).astype(np.uint16)
+    (tmp_path / "smith_john.dcm").write_bytes(dicom(image, about))
+    out = tmp_path / "out"
+    done = explain_files(run, [tmp_path / "smith_john.dcm"], out)
+    assert done.count == 1
+    names = "".join(path.name for path in out.iterdir()) + done.page.read_text()
+    assert "smith" not in names.lower()
+    assert b"mith" not in b"".join(path.read_bytes() for path in out.glob("*.png"))
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, files, tmp_path):
+    (words,) = explain_files(run, [files], tmp_path / "out").words
+    scale = load_model(run).residual_scale_
+    assert f"nothing is drawn up to {scale.faint:.3g}" in words
+    assert f"full colour is from {scale.full:.3g} on" in words
+    assert f"It is of {scale.images} majority images, of whose pixels 90% show nothing" in words
+    assert "in standard deviations of its pixels" in words
+
+
+def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(files, tmp_path):
+    cohort = load_cohort("phantom-mri", size=16, cache=False)
+    cohort = cohort.take(np.flatnonzero(cohort.split == "train")[:12])
+    run = fitted(cohort, "cocsvm", tmp_path / "run")
+    done = explain_files(run, [files / "c.png"], tmp_path / "out")
+    assert "p-value" not in done.page.read_text()
+    _, training, not_the_sum = done.words
+    assert "These are training images" in training
+    assert "The score of COCSVM is not the sum of these differences" in not_the_sum
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["ocsvm", "dsvdd"])
+def test_a_method_without_reconstruction_says_so(method, cohort, files, tmp_path):
+    run = fitted(cohort, method, tmp_path / "run")
+    with pytest.raises(ValueError, match="makes no reconstruction: its score is of the image as"):
+        explain_files(run, [files], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_scale_says_how_to_get_one(run, files, tmp_path):
+    header, tensors = model_file.read_model(run / "model.safetensors")
+    header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
+    header["values"]["residual_scale_"] = None
+    model_file.write_model(tmp_path / "old", header, tensors)
+    with pytest.raises(ValueError, match="'conocc calibrate .* COHORT' sets one"):
+        explain_files(tmp_path / "old", [files], tmp_path / "out")
+
+
+def test_a_model_of_arrays_cannot_read_files(images, files, tmp_path):
+    quick("cae").fit(images).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="was fitted to arrays: it cannot read files"):
+        explain_files(tmp_path / "model", [files], tmp_path / "out")
