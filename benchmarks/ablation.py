@@ -19,8 +19,8 @@ import torch
 from conocc import LRT
 from conocc.data.cohort import Cohort
 from conocc.data.load import load_cohort
-from conocc.detectors import lrt
 from conocc.detectors.gabor_mahalanobis import GRID, Gaussian
+from conocc.detectors.lrt import lrt
 from conocc.detectors.lrt.synthetic_lesions import LESIONS
 from conocc.metrics.confidence_intervals import auc_interval
 

@@ -9,7 +9,7 @@ from benchmarks.contest import Contestant, compete, table
 from torch.nn import BatchNorm2d
 
 from conocc import LRT, load_cohort
-from conocc.detectors import lrt
+from conocc.detectors.lrt import lrt
 from conocc.networks import Autoencoder
 from made_cohorts import make_folder
 

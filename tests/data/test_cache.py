@@ -167,9 +167,9 @@ def test_a_limit_on_file_size_is_a_sentence_and_leaves_nothing(folder):
     """The same with a real limit of the system, in a process of its own."""
     code = (
         "import resource, sys; from pathlib import Path; import numpy as np\n"
-        "from conocc.data.cache import keep\n"
+        "from conocc.data.cache import store\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try: keep(Path(sys.argv[1]), 'k', 9, "
+        "try: store(Path(sys.argv[1]), 'k', 9, "
         "((i, np.ones((1, 16, 16), np.float32)) for i in range(9)), dict)\n"
         "except OSError as error: print(error)\n"
     )

@@ -4,13 +4,13 @@ import logging
 
 import numpy as np
 import pytest
-from shadings import trained_and_untrained_auc
 from sklearn.svm import OneClassSVM
 
 from conftest import quick
 from conocc import CAE, training
 from conocc.detectors import cocsvm, ocsvm
 from interrupting import interrupt_at, same
+from shadings import trained_and_untrained_auc
 
 
 @pytest.mark.parametrize(("nu", "kernel_gamma"), [(0.5, "scale"), (0.2, 0.05)])

@@ -269,7 +269,7 @@ def test_a_saved_detector_scores_the_same_in_a_fresh_process(method, images, tmp
     program = (
         "import sys, numpy, conocc\n"
         "detector = conocc.load(sys.argv[1] + '/model.safetensors')\n"
-        "assert detector.reading_ == {'size': 16}\n"
+        "assert detector.preprocessing_ == {'size': 16}\n"
         "numpy.save(sys.argv[1] + '/s.npy',"
         " detector.anomaly_score(numpy.load(sys.argv[1] + '/X.npy')))\n"
     )

@@ -5,13 +5,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from shadings import shadings, trained_and_untrained_auc
 from torch import nn
 
 from conftest import quick
 from conocc import DeepSVDD
-from conocc.detectors import dsvdd
+from conocc.detectors import deep_svdd as dsvdd
 from interrupting import interrupt_at, same
+from shadings import shadings, trained_and_untrained_auc
 
 # Around the center (1, 0) the squared distances are 0, 9, 3² + 4² = 25 and 1.
 POINTS = torch.tensor([[1.0, 0.0], [1.0, 3.0], [4.0, 4.0], [1.0, -1.0]])

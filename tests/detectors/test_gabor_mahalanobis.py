@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from shadings import shadings
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from conftest import quick
-from conocc.detectors import profile as p
+from conocc.detectors import gabor_mahalanobis as p
+from shadings import shadings
 
 RNG = np.random.default_rng(4)
 VECTORS = RNG.normal(size=(60, 5)) * [1, 2, 3, 4, 50] + 1000

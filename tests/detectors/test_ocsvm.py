@@ -5,12 +5,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from shadings import shadings
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import OneClassSVM
 
 from conftest import quick
 from conocc.detectors import ocsvm
+from shadings import shadings
 
 RNG = np.random.default_rng(2)
 COLOUR = RNG.normal(size=(30, 3, 17, 21))
@@ -65,7 +65,7 @@ def test_the_cost_is_said_before_the_vectors_are_gathered(images, caplog, monkey
         raise MemoryError
 
     monkeypatch.setattr(ocsvm, "WARN_FROM_GIB", 0.19)  # the cache alone takes 0.195
-    monkeypatch.setattr(ocsvm, "collected", refuse)
+    monkeypatch.setattr(ocsvm, "to_array", refuse)
     with caplog.at_level(logging.WARNING, "conocc"), pytest.raises(MemoryError):
         quick("ocsvm").fit(images)
     assert "n=20 training vectors of d=256 at once: up to 0.2 GiB" in caplog.text

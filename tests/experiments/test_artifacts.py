@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conocc.detectors.residual_scale import ResidualScale, scale_of
-from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery, drawn, extremes
+from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery, extremes, subsample
 from made_runs import embedding, gallery
 
 
@@ -20,11 +20,11 @@ def test_extremes_are_the_majority_from_the_top_and_the_minority_from_the_bottom
 
 def test_drawing_keeps_all_that_are_few_and_repeats_none():
     rows = np.arange(100, 110)
-    assert drawn(rows, 10).tolist() == rows.tolist()
-    some = drawn(rows, 4)
+    assert subsample(rows, 10).tolist() == rows.tolist()
+    some = subsample(rows, 4)
     assert len(set(some.tolist())) == 4
     assert (np.diff(some) > 0).all()
-    assert np.array_equal(some, drawn(rows, 4))
+    assert np.array_equal(some, subsample(rows, 4))
 
 
 @pytest.mark.parametrize("made", [gallery(), gallery(reconstructs=False), embedding()])
@@ -111,4 +111,4 @@ def test_where_there_is_nothing_to_measure_compactness_is_none(changes):
 
 
 def test_a_large_group_is_cut_to_the_stated_size():
-    assert len(drawn(np.arange(10 * EMBEDDED), EMBEDDED)) == EMBEDDED
+    assert len(subsample(np.arange(10 * EMBEDDED), EMBEDDED)) == EMBEDDED

@@ -62,7 +62,7 @@ class Deadly(CAE):
 '''
 REGISTER = """
 import conocc.detectors
-conocc.detectors.METHODS["deadly"] = conocc.detectors.Method("Deadly", "a test")
+conocc.detectors.METHODS["deadly"] = conocc.detectors.Method("deadly", "Deadly", "a test")
 conocc.detectors.__path__.append({folder!r})
 """
 
@@ -79,7 +79,9 @@ def deadly(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.setitem(
-            conocc.detectors.METHODS, "deadly", conocc.detectors.Method("Deadly", "a test")
+            conocc.detectors.METHODS,
+            "deadly",
+            conocc.detectors.Method("deadly", "Deadly", "a test"),
         )
         patch.setattr(conocc.detectors, "__path__", [*conocc.detectors.__path__, str(folder)])
         yield

@@ -19,9 +19,9 @@ from conocc.io.files import atomic_write, folder_lock, read_csv, write_csv
 HOLDER = """
     import sys
     from pathlib import Path
-    from conocc.io.files import held, replacing
+    from conocc.io.files import atomic_write, folder_lock
 
-    with held(Path(sys.argv[1])), replacing(Path(sys.argv[1]) / "table.csv"):
+    with folder_lock(Path(sys.argv[1])), atomic_write(Path(sys.argv[1]) / "table.csv"):
         print("held", flush=True)
         sys.stdin.read()
 """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_metrics import UNHURRIED, cohorts, pairwise
+from test_ranking import UNHURRIED, cohorts, pairwise
 
 from conocc.metrics.auc_variance import (
     Fold,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_metrics import UNHURRIED, cohorts
+from test_ranking import UNHURRIED, cohorts
 
 from conocc.metrics import bootstrap as resampling
 from conocc.metrics.bootstrap import FROM_COUNTS, resampled

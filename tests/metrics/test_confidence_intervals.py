@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from test_metrics import UNHURRIED, cohorts, pairwise
+from test_ranking import UNHURRIED, cohorts, pairwise
 
 from conocc.metrics.auc_variance import auc_covariance
 from conocc.metrics.confidence_intervals import (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binomtest, norm
-from test_metrics import UNHURRIED
+from test_ranking import UNHURRIED
 
 from conocc.metrics.proportions import share_interval
 

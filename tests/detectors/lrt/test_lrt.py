@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal, norm, rankdata
-from shadings import shadings
 from sklearn.covariance import ShrunkCovariance
 from sklearn.metrics import roc_auc_score
 
 from conftest import quick
-from conocc.detectors import lrt
 from conocc.detectors.gabor_mahalanobis import Gaussian, gabor_pairs
+from conocc.detectors.lrt import lrt
+from shadings import shadings
 
 RNG = np.random.default_rng(5)
 VECTORS = RNG.normal(size=(60, 5)) * [1, 2, 3, 4, 50] + 1000

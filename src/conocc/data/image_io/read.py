@@ -57,7 +57,7 @@ __all__ = [
     "SUFFIXES",
     "Format",
     "Person",
-    "Reading",
+    "Preprocessing",
     "decode",
     "is_colour",
     "person_of",
@@ -227,25 +227,25 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.size is not None and (type(self.size) is not int or self.size < SMALLEST_SIZE):
             raise ValueError(
-                f"The 'size' parameter of Reading must be an integer of at least {SMALLEST_SIZE}, "
+                f"The 'size' parameter of Preprocessing must be an integer of at least {SMALLEST_SIZE}, "
                 f"or None. Got {self.size!r} instead."
             )
         for parameter, known in (("colour", COLOURS), ("fit", FITS), ("axis", nifti.AXES)):
             if (value := getattr(self, parameter)) not in tuple(known):
                 raise ValueError(
-                    f"The '{parameter}' parameter of Reading must be one of "
+                    f"The '{parameter}' parameter of Preprocessing must be one of "
                     f"{', '.join(map(repr, known))}. Got {value!r} instead."
                 )
 
         if self.voi not in ("none", "file") and not _is_window(self.voi):
             raise ValueError(
-                "The 'voi' parameter of Reading must be 'none', 'file' or a window "
+                "The 'voi' parameter of Preprocessing must be 'none', 'file' or a window "
                 f"'CENTER,WIDTH' of a width of at least 1, such as '40,400'. "
                 f"Got {self.voi!r} instead."
             )
         if type(self.scaled) is not bool:
             raise ValueError(
-                f"The 'scaled' parameter of Reading must be True or False. "
+                f"The 'scaled' parameter of Preprocessing must be True or False. "
                 f"Got {self.scaled!r} instead."
             )
 
@@ -277,9 +277,11 @@ class Preprocessing:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(f"A Reading has {', '.join(map(repr, known))}. Got {key!r} too.")
+                raise ValueError(
+                    f"A Preprocessing has {', '.join(map(repr, known))}. Got {key!r} too."
+                )
         if "size" not in values:
-            raise ValueError(f"A Reading must have a 'size'. Got {dict(values)!r} instead.")
+            raise ValueError(f"A Preprocessing must have a 'size'. Got {dict(values)!r} instead.")
         return cls(**values)
 
 
@@ -300,7 +302,7 @@ def prepare(image: Pixels, preprocessing: Preprocessing) -> Floats:
     ----------
     image : array, shape (h, w) or (h, w, 3)
         As `decode` gives it: finite, and within `LARGEST_VALUE`.
-    reading : Reading
+    reading : Preprocessing
 
     Returns
     -------
