@@ -34,7 +34,7 @@ class Described:
     """Training and test images as one LRT describes them; d features."""
 
     z: np.ndarray  # (2n, d), as they are and mirrored
-    moved: Sequence[np.ndarray]  # for each kind of lesion, (m, d)
+    warped: Sequence[np.ndarray]  # for each kind of lesion, (m, d)
     test: np.ndarray  # (n, d)
     families: np.ndarray  # (d,) of names
 
@@ -60,8 +60,8 @@ def described(train: np.ndarray, test: np.ndarray, seed: int) -> Described:
     """Fit LRT, and keep what its ratio was fitted to."""
     seen = {}
 
-    def kept(gaussian: Gaussian, z: np.ndarray, moved: Sequence[np.ndarray]) -> None:
-        seen.update(z=z, moved=moved)
+    def kept(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -> None:
+        seen.update(z=z, warped=warped)
 
     with mock.patch.object(lrt, "fit_ratio", kept):
         detector = LRT(random_state=seed).fit(train)
@@ -79,7 +79,7 @@ def scores(
     """Score test images by some features, kinds of lesions, and with or without mirrored images."""
     z = of.z if mirrored else of.z[: len(of.z) // 2]
     gaussian = Gaussian(int(keep.sum()))
-    lrt.fit_ratio(gaussian, z[:, keep], [of.moved[k][:, keep] for k in kinds])
+    lrt.fit_ratio(gaussian, z[:, keep], [of.warped[k][:, keep] for k in kinds])
     return gaussian(torch.from_numpy(of.test[:, keep])).numpy()
 
 

@@ -17,7 +17,7 @@ import torch
 import conocc
 from conftest import quick
 from conocc import load_cohort
-from conocc.data.cache import find
+from conocc.data.cache import lookup
 from conocc.data.image_io.read import read_image
 from conocc.detectors import load
 from conocc.experiments.artifacts import Embedding, Gallery
@@ -187,4 +187,4 @@ def test_a_cache_of_objects_is_not_used(planted, tmp_path, monkeypatch):
     (tmp_path / "k.npy").write_bytes(content)
     facts = {"bytes": len(content), "crc32": zlib.crc32(content), "facts": {}}
     (tmp_path / "k.json").write_text(json.dumps(facts))
-    assert find(tmp_path, "k", 4) is None
+    assert lookup(tmp_path, "k", 4) is None

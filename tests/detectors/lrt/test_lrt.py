@@ -239,4 +239,4 @@ def test_training_images_count_mirrored_too(images, monkeypatch):
     assert len(seen["z"]) == 40
     given, mirror = seen["z"][:, 64:80].reshape(2, 20, 4, 4)
     assert np.allclose(given[..., ::-1], mirror, atol=1e-5)
-    assert [len(kind) for kind in seen["moved"]] == [20] * 5
+    assert [len(kind) for kind in seen["warped"]] == [20] * 5
