@@ -11,7 +11,6 @@ from conftest import quick
 from conocc import load_cohort
 from conocc.cli import SOME_FAILED
 from conocc.experiments.run import fit_run, load_model
-from conocc.io import safetensors as model_file
 from conocc.visualization.explain import explain_files
 from made_dicom import dicom, element
 from test_cli import call
@@ -69,7 +68,7 @@ def test_each_image_has_a_picture_and_the_page_shows_all_from_the_highest_score(
     scores = [float(text) for text in re.findall(r"<figcaption>score ([^,]+),", page)]
     assert scores == sorted(scores, reverse=True)
     assert "Größe_1.png" in page
-    assert all(sentence in page for sentence in done.words)
+    assert all(sentence in page for sentence in done.legend)
     for name in pictures:
         with Image.open(tmp_path / "out" / name) as picture:
             assert min(picture.size) > 400
@@ -107,16 +106,46 @@ def test_files_that_cannot_be_read_are_listed_and_the_exit_code_says_so(run, fil
     assert not (out / "errors.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["index.html", "errors.csv", "00001-c.png", "conocc.json"])
+def test_what_explain_did_not_write_it_neither_replaces_nor_deletes(run, files, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"holds '{name}', which 'explain' would replace"):
+        explain_files(run, [files / "c.png"], out)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_an_own_file_put_beside_the_pictures_later_is_kept(run, files, tmp_path):
+    explain_files(run, [files / "c.png"], tmp_path / "out")
+    (tmp_path / "out" / "errors.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds 'errors.csv'"):
+        explain_files(run, [files], tmp_path / "out")
+    assert (tmp_path / "out" / "errors.csv").read_text() == "mine"
+
+
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(run, files, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no '.*gone\.png'"):
+        explain_files(run, [files, files / "gone.png"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_explained_nothing_is_written(run, files, tmp_path):
+    code, said = call("explain", run, files / "broken.png", "--out", tmp_path / "out", "--quiet")
+    assert code != 0
+    assert "None of the 1 images can be explained" in said
+    assert "broken.png" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_of_another_shape_than_learned_is_listed(run, files, tmp_path):
     """The model's own shape counts, not that of the first image."""
     detector = load_model(run)
     preprocessing = {**detector.preprocessing_, "size": None}
     detector.save(tmp_path / "model", preprocessing=preprocessing)
-    done = explain_files(tmp_path / "model", [files / "c.png"], tmp_path / "out")
-    assert done.count == 0
-    ((_, reason),) = done.errors
-    assert "20x20" in reason
-    assert "16x16" in reason
+    with pytest.raises(ValueError, match=r"c\.png: .* has 20x20 .*, where 16x16 .* are expected"):
+        explain_files(tmp_path / "model", [files / "c.png"], tmp_path / "out")
 
 
 def test_what_dicom_says_of_a_patient_is_in_no_name(run, tmp_path, monkeypatch):
@@ -136,12 +165,12 @@ def test_what_dicom_says_of_a_patient_is_in_no_name(run, tmp_path, monkeypatch):
 
 
 def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, files, tmp_path):
-    (words,) = explain_files(run, [files], tmp_path / "out").words
+    (legend,) = explain_files(run, [files], tmp_path / "out").legend
     scale = load_model(run).residual_scale_
-    assert f"nothing is drawn up to {scale.faint:.3g}" in words
-    assert f"full colour is from {scale.full:.3g} on" in words
-    assert f"It is of {scale.images} majority images, of whose pixels 90% show nothing" in words
-    assert "in standard deviations of its pixels" in words
+    assert f"nothing is drawn up to {scale.faint:.3g}" in legend
+    assert f"full colour is from {scale.full:.3g} on" in legend
+    assert f"It is of {scale.images} majority images, of whose pixels 90% show nothing" in legend
+    assert "in standard deviations of its pixels" in legend
 
 
 def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(files, tmp_path):
@@ -150,7 +179,7 @@ def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(
     run = fitted(cohort, "cocsvm", tmp_path / "run")
     done = explain_files(run, [files / "c.png"], tmp_path / "out")
     assert "p-value" not in done.page.read_text()
-    _, training, not_the_sum = done.words
+    _, training, not_the_sum = done.legend
     assert "These are training images" in training
     assert "The score of COCSVM is not the sum of these differences" in not_the_sum
 
@@ -161,18 +190,9 @@ def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(
 @pytest.mark.parametrize("method", ["ocsvm", "dsvdd"])
 def test_a_method_without_reconstruction_says_so(method, cohort, files, tmp_path):
     run = fitted(cohort, method, tmp_path / "run")
-    with pytest.raises(ValueError, match="makes no reconstruction: its score is of the image as"):
+    with pytest.raises(ValueError, match="makes no reconstruction: it scores an image as a whole"):
         explain_files(run, [files], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_model_without_a_scale_says_how_to_get_one(run, files, tmp_path):
-    header, tensors = model_file.read_model(run / "model.safetensors")
-    header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
-    header["values"]["residual_scale_"] = None
-    model_file.write_model(tmp_path / "old", header, tensors)
-    with pytest.raises(ValueError, match="'conocc calibrate .* COHORT' sets one"):
-        explain_files(tmp_path / "old", [files], tmp_path / "out")
 
 
 def test_a_model_of_arrays_cannot_read_files(images, files, tmp_path):

@@ -27,7 +27,7 @@ def explain(
     from conocc.visualization.explain import explain_files
 
     done = explain_files(run, images, folder, jobs=jobs, verbose=0 if quiet else 1)
-    for sentence in done.words:
+    for sentence in done.legend:
         out.print(escape(sentence))
     out.print(f"Explained {done.count} images: {escape(str(done.page))}")
     if done.errors:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PATIENCE_S = 5.0
+# In a folder of results: which command wrote which files of it (`claim`).
+OWNER = "conocc.json"
 
 # Where a spreadsheet would begin to read a formula (OWASP, "CSV Injection"): at the start of a
 # cell, or behind what ends a cell or a line in one that is set to another language.
@@ -79,6 +81,55 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_foreign(folder: Path, command: str, names: str) -> None:
+    """Refuse a folder that holds files of the `names` that a command writes, but did not write.
+
+    Parameters
+    ----------
+    folder
+        It need not exist. Nothing is written into it.
+    command
+        As a user calls it; what it wrote before (`claim`) it may write again.
+    names
+        A regular expression for the names of the files.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file.
+    NotADirectoryError
+        If `folder` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"'{folder}' is a file. Give the name of a folder.")
+    own = _claimed(folder, command)
+    here = sorted(path.name for path in folder.glob("*"))
+    foreign = [name for name in here if name not in own and re.fullmatch(names, name)]
+    if (folder / OWNER).exists() and not own:
+        foreign.append(OWNER)
+    if foreign:
+        others = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
+        raise FileExistsError(
+            f"'{folder}' holds '{foreign[0]}'{others}, which '{command}' would replace but did not "
+            "write. Choose another folder, or move them away. Nothing was written."
+        )
+
+
+def claim(folder: Path, command: str, names: Iterable[str]) -> None:
+    """Note in a folder, before they are written, that files of these names are a command's own."""
+    own = _claimed(folder, command).union(names)
+    write_json(folder / OWNER, {"command": command, "files": sorted(own)})
+
+
+def _claimed(folder: Path, command: str) -> set[str]:
+    """Name the files of a folder that the command has claimed before."""
+    try:
+        noted = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        return set(noted["files"]) if noted["command"] == command else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ Letters: n images, c channels, h and w pixels.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from conocc._version import __version__
+from conocc.data.image_io.nifti import volume_and_slice
 from conocc.data.image_io.read import Preprocessing
 from conocc.data.index import printable
+from conocc.data.phantoms import PHANTOMS
 from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
 from conocc.experiments.run import load_model
-from conocc.io.files import write_csv, write_text
+from conocc.io.files import claim, refuse_foreign, write_csv, write_text
 from conocc.visualization.figures import explanation, save_figure
 from conocc.visualization.html import rendered
 
@@ -32,9 +34,13 @@ UNITS = {
     "minmax": "parts of its own range",
     "none": "the units of the files",
 }
-# How near a score must be to a sum of squares to be called one: it is summed in another order.
-SAME = 1e-3
+# A score this near to a sum of squares is that sum: the two are summed in different orders.
+SUM_TOLERANCE = 1e-3
 LONGEST_NAME = 60
+COMMAND = "explain"
+PAGE, ERRORS = "index.html", "errors.csv"
+# What the command writes.
+FILES = rf"{re.escape(PAGE)}|{re.escape(ERRORS)}|\d{{5,}}-.*\.png"
 
 
 @dataclass(frozen=True)
@@ -46,25 +52,26 @@ class Explained:
     count : int
     page : Path
         The HTML page that shows all of them.
-    words : tuple of str
+    legend : tuple of str
         Sentences that say how to read them.
     errors : tuple of (path, reason)
     """
 
     count: int
     page: Path
-    words: tuple[str, ...]
+    legend: tuple[str, ...]
     errors: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One picture: its file beside the page, the image's path as it may be told, its score."""
+    """One picture: its file beside the page, the image's deidentified path, its score."""
 
     file: str
     path: str
     score: float
-    said: str
+    summary: str
+    is_sum: bool  # whether the score is the sum of the squared differences, Eq. (6)
 
 
 def explain_files(
@@ -78,7 +85,8 @@ def explain_files(
     """Draw, for each image, the image, its reconstruction and where they differ.
 
     Files are read as the training images were. Into `out` go a PNG an image, ``index.html`` with
-    all of them, and ``errors.csv`` with those that cannot be read, if there are such.
+    all of them, and ``errors.csv`` with those that cannot be read, if there are such. What an
+    earlier call wrote there is replaced; nothing else ever is.
 
     Parameters
     ----------
@@ -95,80 +103,88 @@ def explain_files(
     Raises
     ------
     ValueError
-        If the method has no reconstruction, the model no scale, or was not fitted to files.
+        If the method has no reconstruction, or was not fitted to files; or if no image can be
+        explained.
+    FileNotFoundError
+        If one of `where` does not exist.
+    FileExistsError
+        If `out` holds files of the names above that no such call wrote. Whatever is raised,
+        nothing was written, unless the disk failed.
     """
     out = Path(out)
+    _refuse_missing(where)
+    refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run)
     scale = _scale(detector, run)
     preprocessing = Preprocessing.from_dict(detector.preprocessing_)
     cases: list[_Case] = []
     errors: list[tuple[str, str]] = []
-    of_residual = True
     blocks = load_images(where, preprocessing, detector.input_shape_, jobs=jobs, verbose=verbose)
     for block in blocks:
-        errors.extend(block.errors)
-        for case, is_sum in _explained(detector, scale, block, out, first=len(cases)):
-            cases.append(case)
-            of_residual &= is_sum
-    words = (*_words(detector, scale), *([] if of_residual else [_not_the_sum(detector)]))
+        errors += block.errors
+        if block.path:
+            cases += _draw(detector, scale, block, out, first=len(cases) + 1)
+    if not cases:
+        listed = "\n".join(f"{path}: {reason}" for path, reason in errors[:5])
+        raise ValueError(
+            f"None of the {len(errors)} images can be explained. Nothing was written.\n{listed}"
+        )
+    legend = _legend(detector, scale, is_sum=all(case.is_sum for case in cases))
     page = {
         "method": type(detector).__name__,
         "version": __version__,
-        "words": words,
+        "legend": legend,
         "cases": sorted(cases, key=lambda case: -case.score),
         "unread": len(errors),
     }
-    write_text(out / "index.html", rendered("explain.html", page))
+    claim(out, COMMAND, [PAGE, *([ERRORS] if errors else [])])
+    write_text(out / PAGE, rendered("explain.html", page))
     if errors:
-        write_csv(out / "errors.csv", ("path", "reason"), errors)
+        write_csv(out / ERRORS, ("path", "reason"), errors)
     else:
-        (out / "errors.csv").unlink(missing_ok=True)  # of an earlier call
-    return Explained(len(cases), out / "index.html", words, tuple(errors))
+        (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
+    return Explained(len(cases), out / PAGE, legend, tuple(errors))
+
+
+def _refuse_missing(where: Sequence[str | Path]) -> None:
+    for path in map(str, where):
+        if path not in PHANTOMS and not Path(volume_and_slice(path)[0]).exists():
+            raise FileNotFoundError(f"There is no '{printable(path)}'. Nothing was written.")
 
 
 def _scale(detector: Any, run: str | Path) -> ResidualScale:
-    name = type(detector).__name__
     if not hasattr(detector, "reconstruct"):
         raise ValueError(
-            f"{name} makes no reconstruction: its score is of the image as a whole and says of no "
-            "pixel how much it adds. Only methods that reconstruct can be explained."
+            f"{type(detector).__name__} makes no reconstruction: it scores an image as a whole, "
+            "and no pixel adds a part of its own. Only methods that reconstruct can be explained."
         )
     if detector.preprocessing_ is None:
         raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-    scale: ResidualScale | None = detector.residual_scale_
-    if scale is None:
-        raise ValueError(
-            f"The model of '{run}' was saved by a version that kept no scale for residuals. "
-            f"'conocc calibrate {run} COHORT' sets one, as does a new fit."
-        )
+    scale: ResidualScale = detector.residual_scale_
     return scale
 
 
-def _explained(
-    detector: Any, scale: ResidualScale, block: Block, out: Path, first: int
-) -> Iterator[tuple[_Case, bool]]:
-    """Draw the images of a block; yield each case, and whether its score is Eq. (6) of it."""
-    if not block.path:
-        return
+def _draw(detector: Any, scale: ResidualScale, block: Block, out: Path, first: int) -> list[_Case]:
+    """Draw the images of a block, numbered from `first` on."""
     scores = detector.anomaly_score(block.images)
     given, again = detector.normalized(block.images), detector.reconstruct(block.images)
-    squares = ((given - again).astype(np.float64) ** 2).sum((1, 2, 3))
-    p_values = None
+    sums = ((given - again).astype(np.float64) ** 2).sum((1, 2, 3))
+    is_sum = np.isclose(scores, sums, rtol=SUM_TOLERANCE, atol=0)
+    summaries = [f"score {score:.4g}" for score in scores]
     if detector.calibration_ is not None:
         p_values = detector.calibration_.p_values(scores, unit="image")
-    for i, path in enumerate(block.path):
-        said = f"score {scores[i]:.4g}"
-        if p_values is not None:
-            said += f", p-value {p_values[i]:.2g}"
-        number = first + i + 1
-        file = f"{number:05d}-{_safe(path)}.png"
-        title = f"{number}: {_safe(path)}   {said}"
-        save_figure(
-            explanation(given[i], again[i], scale, title=title, unit=UNITS[detector.normalize]),
-            out / file,
-        )
-        is_sum = bool(np.isclose(scores[i], squares[i], rtol=SAME, atol=0))
-        yield _Case(file, printable(path), float(scores[i]), said), is_sum
+        summaries = [f"{s}, p-value {p:.2g}" for s, p in zip(summaries, p_values, strict=True)]
+    cases = [
+        _Case(f"{first + i:05d}-{_safe(path)}.png", printable(path), float(scores[i]), s, is_sum[i])
+        for i, (path, s) in enumerate(zip(block.path, summaries, strict=True))
+    ]
+    claim(out, COMMAND, [case.file for case in cases])
+    for i, case in enumerate(cases):
+        title = f"{first + i}: {_safe(block.path[i])}   {case.summary}"
+        unit = UNITS[detector.normalize]
+        figure = explanation(given[i], again[i], scale, title=title, unit=unit)
+        save_figure(figure, out / case.file)
+    return cases
 
 
 def _safe(path: str) -> str:
@@ -180,9 +196,9 @@ def _safe(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(path).stem)[:LONGEST_NAME]
 
 
-def _words(detector: Any, scale: ResidualScale) -> list[str]:
-    """Say what the colours are, and of what images their scale is."""
-    said = [
+def _legend(detector: Any, scale: ResidualScale, *, is_sum: bool) -> tuple[str, ...]:
+    """Say what the colours are, of what images their scale is, and what the score is of them."""
+    sentences = [
         "Orange is where an image is brighter than its reconstruction, blue where it is darker, "
         f"in {UNITS[detector.normalize]}: nothing is drawn up to {scale.faint:.3g}, and full "
         f"colour is from {scale.full:.3g} on. "
@@ -190,16 +206,14 @@ def _words(detector: Any, scale: ResidualScale) -> list[str]:
         f"whose pixels {FAINT:.0%} show nothing and {1 - FULL:.1%} full colour."
     ]
     if scale.source == "training":
-        said.append(
+        sentences.append(
             "These are training images, of which a method leaves less than of new ones: new "
             "majority images look less calm here than they are. 'conocc calibrate' sets the "
             "scale on images that were never trained on."
         )
-    return said
-
-
-def _not_the_sum(detector: Any) -> str:
-    return (
-        f"The score of {type(detector).__name__} is not the sum of these differences: an image "
-        "can score high and look calm, and the other way round."
-    )
+    if not is_sum:
+        sentences.append(
+            f"The score of {type(detector).__name__} is not the sum of these differences: an "
+            "image can score high and look calm, and the other way round."
+        )
+    return tuple(sentences)
