@@ -47,7 +47,7 @@ def decoded(paths: list[str], size: int, spare: int) -> np.ndarray:
 
 
 def _decoding(pool: Callable[[int], Executor], folder: Path, size: int) -> Work:
-    from conocc.data.image_io.read import SPARE
+    from conocc.data.preprocessing import SPARE
 
     paths = files(folder)
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]

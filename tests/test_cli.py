@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED, app, main
+from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
@@ -135,9 +136,8 @@ def test_jpegs_are_read_as_the_run_read_them_by_every_command(radiographs, tmp_p
     for path, score in expected.items():
         assert float(scored[f"{radiographs.as_posix()}/{path}"]["anomaly_score"]) == score
         assert float(evaluated.get(path, {"anomaly_score": score})["anomaly_score"]) == score
-    assert ("scaled" in json.loads((run / "run.json").read_text())["preprocessing"]) == (
-        option == "--scaled"
-    )
+    about = json.loads((run / "run.json").read_text())
+    assert about["preprocessing"]["scaled"] == (option == "--scaled")
 
 
 def test_bad_files_are_listed_the_good_ones_scored_and_the_exit_code_says_so(run, folder, tmp_path):
@@ -490,5 +490,5 @@ def test_a_study_reads_files_as_it_is_told(tmp_path):
     assert code == 0, said
     (about,) = (tmp_path / "s" / "jobs").glob("*/run.json")
     run = json.loads(about.read_text())
-    assert run["preprocessing"] == {"size": 20, "colour": "grey", "fit": "pad"}
+    assert Preprocessing.from_dict(run["preprocessing"]) == Preprocessing(size=20, fit="pad")
     assert run["loading"]["pseudonyms"] is True

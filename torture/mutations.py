@@ -95,13 +95,14 @@ CHANGES = (_flip, _flip_early, _number, _cut, _remove, _repeat, _insert, _digits
 
 
 def _image(path: Path) -> None:
-    from conocc.data.image_io.read import Preprocessing, prepare, read_image
+    from conocc.data.image_io.read import read_image
+    from conocc.data.preprocessing import Preprocessing, prepare
 
     prepare(read_image(path), Preprocessing(size=16))
 
 
 def _volume(path: Path) -> None:
-    from conocc.data.image_io.read import Preprocessing
+    from conocc.data.preprocessing import Preprocessing
     from conocc.data.unlabelled import load_images
 
     for block in load_images([path], Preprocessing(size=16), (1, 16, 16), jobs=1):

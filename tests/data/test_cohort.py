@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from conocc.data.cohort import SPLITS, Cohort
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder, pixels, write_image
 
 

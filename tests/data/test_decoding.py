@@ -13,8 +13,9 @@ from PIL import Image
 
 from conocc.data.decoding import decode_all, digest_of, prefetch, survey_all, threads
 from conocc.data.decoding import pixels as said
-from conocc.data.image_io.read import Preprocessing, decode, prepare
+from conocc.data.image_io.read import decode
 from conocc.data.index import read_file
+from conocc.data.preprocessing import Preprocessing, prepare
 from made_cohorts import make_folder, pixels, write_image
 
 READING = Preprocessing(size=16)

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from conocc.data.bounding_boxes import Box
-from conocc.data.image_io.read import Preprocessing, prepare, read_image
+from conocc.data.image_io.read import read_image
 from conocc.data.load import load_cohort
 from conocc.data.patches import Rules, cut_patch, cut_patches, write_patch
+from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.pseudonyms import pseudonym
 from made_cohorts import make_folder
 from made_dicom import dicom, element

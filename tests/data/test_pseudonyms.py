@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
 from conocc.data.unlabelled import Block, deidentified_paths, list_images, read_block
 from made_cohorts import make_folder

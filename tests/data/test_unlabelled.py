@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 
-from conocc.data.image_io.read import Preprocessing
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import list_images, read_block, shards
 from made_cohorts import make_folder, pixels, write_image
 

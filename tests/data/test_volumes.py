@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import conocc.data.volumes
 from conocc.data.decoding import decode_one, digest_of
 from conocc.data.image_io.nifti import cut
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.layouts import list_cohort
 from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.pseudonyms import pseudonym
 from conocc.data.unlabelled import list_images, read_block, shards
 from conocc.data.volumes import by_volume, read_volume, with_slices

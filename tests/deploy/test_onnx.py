@@ -10,6 +10,7 @@ from PIL import Image
 
 from conftest import quick
 from conocc._version import __version__
+from conocc.data.preprocessing import Preprocessing
 from conocc.deploy import onnx as export
 from conocc.deploy.onnx import export_onnx, export_run
 from conocc.detectors import METHODS, method_class
@@ -87,13 +88,13 @@ def fitted(raw):
 
 def test_what_decides_is_in_the_metadata(fitted, raw, tmp_path):
     path = tmp_path / "model.onnx"
-    fitted.save(tmp_path / "model", preprocessing={"size": 16, "colour": "grey"})
+    fitted.save(tmp_path / "model", preprocessing=Preprocessing(size=16).to_dict())
     parity = export_onnx(type(fitted).load(tmp_path / "model"), path, images=raw[:, 0])
     about = metadata(path)
     assert about["format"] == 1
     assert (about["class"], about["version"]) == ("CAE", __version__)
     assert about["input_shape"] == [1, 16, 16]
-    assert about["preprocessing"] == {"size": 16, "colour": "grey"}
+    assert about["preprocessing"] == Preprocessing(size=16).to_dict()
     assert about["normalize"] == "zscore"
     assert about["contamination"] == 0.2
     assert Calibration.from_json(about["calibration"]) == fitted.calibration_
@@ -169,7 +170,7 @@ def test_differences_are_relative_to_each_image():
 @pytest.fixture(scope="module")
 def model(fitted, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    fitted.save(path, preprocessing={"size": 16, "colour": "grey", "fit": "stretch", "voi": "none"})
+    fitted.save(path, preprocessing=Preprocessing(size=16).to_dict())
     return path
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from conocc import training
 from conocc.data import unlabelled as incoming
-from conocc.data.image_io.read import Preprocessing
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import list_images
 from conocc.experiments.beside import beside, here
 from made_cohorts import make_folder

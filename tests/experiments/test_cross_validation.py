@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conocc import Cohort
-from conocc.data.image_io.read import Preprocessing
+from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.cross_validation import folds, paper_folds, patient_folds
 
 

@@ -412,7 +412,7 @@ def test_an_engine_that_there_is_not_is_refused(run, images, tmp_path, options, 
 
 def test_a_shard_of_another_model_is_not_scored(run, images, tmp_path):
     """A worker that sees another file than the driver says so."""
-    from conocc.data.image_io.read import Preprocessing
+    from conocc.data.preprocessing import Preprocessing
     from conocc.data.unlabelled import list_images
 
     (part,) = list_images([images], Preprocessing(size=16))

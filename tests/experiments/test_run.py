@@ -10,7 +10,7 @@ import torch
 
 from conftest import QUICK
 from conocc import Cohort, load, load_cohort, training
-from conocc.data.image_io.read import Preprocessing
+from conocc.data.preprocessing import Preprocessing
 from conocc.experiments import artifacts as evidence
 from conocc.experiments.artifacts import Embedding, Gallery
 from conocc.experiments.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
@@ -68,11 +68,7 @@ def test_a_finished_run_holds_what_it_made_and_nothing_else(run):
     assert about["finished"] is True
     assert pd.read_csv(run / "split.csv")["split"].tolist() == ["train"] * 12 + ["test"] * 18
     assert pd.read_csv(run / "history.csv")["epoch"].tolist() == [1, 2]
-    assert load(run / "model.safetensors").preprocessing_ == {
-        "size": 16,
-        "colour": "grey",
-        "fit": "stretch",
-    }
+    assert load(run / "model.safetensors").preprocessing_ == Preprocessing(size=16).to_dict()
 
 
 def test_only_majority_training_images_are_learned_from(run, cohort):

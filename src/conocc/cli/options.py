@@ -118,7 +118,7 @@ def read_cohort_as(
 
 def preprocessing_of(run: str | Path) -> dict[str, Any]:
     """Say how the images of a run were read, also where its model is older than some setting."""
-    from conocc.data.image_io.read import Preprocessing
+    from conocc.data.preprocessing import Preprocessing
     from conocc.experiments.run import load_model
 
     return asdict(Preprocessing.from_dict(load_model(run).preprocessing_))

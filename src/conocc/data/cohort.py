@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from conocc.data.decoding import pixels
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.index import count, printable
+from conocc.data.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ class Cohort:
         SHA-256, in hexadecimal, of the file's bytes.
     label : ndarray of str, shape (n,)
         The class as the cohort names it.
-    reading : Reading
+    preprocessing : Preprocessing
         How the files were read.
     patients_known : bool
     notes : tuple of str

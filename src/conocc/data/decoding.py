@@ -15,16 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from conocc.data.image_io.read import (
-    LARGEST_VALUE,
-    Person,
-    Preprocessing,
-    decode,
-    is_colour,
-    person_of,
-    prepare,
-)
+from conocc.data.image_io.dicom_person import Person, person_of
+from conocc.data.image_io.pixels import LARGEST_VALUE
+from conocc.data.image_io.read import decode, is_colour
 from conocc.data.index import Blob, Fetch, printable
+from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.pseudonyms import hide
 from conocc.io.progress import bar
 

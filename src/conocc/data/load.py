@@ -16,11 +16,11 @@ import numpy as np
 from conocc.data.cache import cache_folder, cache_key, in_memory, lookup, store
 from conocc.data.cohort import SPLITS, Cohort, Images, Rows, on_several
 from conocc.data.decoding import Surveyed, decode_all, deidentified_path, survey_all, threads
-from conocc.data.image_io.read import SMALLEST_SIZE, Preprocessing
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
 from conocc.data.layouts import list_cohort
 from conocc.data.patients import find_patients
 from conocc.data.phantoms import PHANTOMS
+from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
 from conocc.data.splits import kept_for_calibration, split_by_patient
 from conocc.data.volumes import with_slices
@@ -65,7 +65,7 @@ def load_cohort(
     voi : {"none", "file", "CENTER,WIDTH"}
     axis : {"axial", "coronal", "sagittal"}
         How images become square, the window of DICOM, and how volumes are cut into images; see
-        `conocc.data.image_io.read.Preprocessing`.
+        `conocc.data.preprocessing.Preprocessing`.
     scaled : bool, default=True
         Whether JPEG files several times as large as `size` are decoded at a fraction of theirs.
     majority : str or sequence of str, optional

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from conocc.data.image_io.read import MAX_PIXELS
+from conocc.data.image_io.pixels import MAX_PIXELS
 from conocc.data.index import SIDES, Blob, Fetch, ImageEntry, ImageIndex, printable, side
 
 Array = npt.NDArray[Any]

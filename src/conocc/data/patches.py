@@ -26,11 +26,13 @@ from PIL import Image
 from conocc.data.annotations import Marks, marked_by_boxes, marked_by_masks, stem
 from conocc.data.bounding_boxes import Box, otsu_threshold, square_around, squares_outside
 from conocc.data.decoding import deidentified_path, prefetch
+from conocc.data.image_io.dicom_person import Person, person_of
 from conocc.data.image_io.nifti import volume_and_slice
 from conocc.data.image_io.pixels import Pixels
-from conocc.data.image_io.read import Person, Preprocessing, decode, is_colour, person_of, prepare
+from conocc.data.image_io.read import decode, is_colour
 from conocc.data.index import Fetch, printable
 from conocc.data.patients import find_patients
+from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.volumes import with_slices
 from conocc.io.files import atomic_write, write_csv
 from conocc.io.progress import bar
@@ -168,7 +170,7 @@ def cut_patches(
         ``least_tissue``, the least share of such a patch above Otsu's threshold; ``min_area``,
         below which a part of a mask is no box.
     axis
-        How volumes are cut into slices; see `conocc.data.image_io.read.Preprocessing`.
+        How volumes are cut into slices; see `conocc.data.preprocessing.Preprocessing`.
     patient_regex
         See `conocc.data.patients.find_patients`, whose rules hold for the images. Where patients are
         not known, each image is a patient of its own, and its patches are of that.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.nifti import volume_and_slice
-from conocc.data.image_io.read import Person
 from conocc.data.index import count, printable, read_table
 from conocc.data.pseudonyms import pseudonym
 

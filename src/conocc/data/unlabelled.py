@@ -29,11 +29,11 @@ from conocc.data.decoding import (
     threads,
 )
 from conocc.data.image_io.nifti import is_volume_name, volume_and_slice
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
 from conocc.data.layouts import is_manifest, list_cohort
 from conocc.data.npz import is_archive
 from conocc.data.phantoms import PHANTOMS
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.volumes import fetch_images, with_slices
 from conocc.io.progress import bar
 
@@ -135,7 +135,7 @@ def list_images(
         Image files, and folders, which are searched to the ground; also archives, manifests and
         names of phantoms, whose classes and splits are then of no concern. Volumes are read, to
         list their slices (`conocc.data.volumes`); what is left aside is logged.
-    reading : Reading
+    preprocessing : Preprocessing
         A phantom is drawn at its size.
 
     Returns

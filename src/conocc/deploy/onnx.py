@@ -25,8 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from conocc._version import __version__
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.phantoms import draw_phantom
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import load_images
 from conocc.experiments.run import load_model
 from conocc.io.files import atomic_write

@@ -14,7 +14,7 @@ import torch
 from sklearn.utils import check_consistent_length
 from torch import Tensor
 
-from conocc.data.image_io.read import LARGEST_VALUE
+from conocc.data.image_io.pixels import LARGEST_VALUE
 
 SMALLEST_SIDE = 16
 IMAGE_CHANNELS = (1, 3)

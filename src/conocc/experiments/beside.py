@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from joblib.externals.loky import ProcessPoolExecutor
 
-from conocc.data.image_io.read import Preprocessing
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import BLOCK, Block, Item, read_block
 from conocc.experiments.parallel import end_with
 

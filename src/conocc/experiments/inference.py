@@ -33,8 +33,8 @@ import torch
 from conocc._version import __version__
 from conocc.data.decoding import prefetch
 from conocc.data.image_io.nifti import is_slice_name
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.index import printable
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import BLOCK, Block, Item, Part, deidentified_paths, list_images, shards
 from conocc.data.volumes import VOLUME_COLUMNS, by_volume, check_top
 from conocc.detectors import load

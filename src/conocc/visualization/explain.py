@@ -18,9 +18,9 @@ import numpy as np
 
 from conocc._version import __version__
 from conocc.data.image_io.nifti import volume_and_slice
-from conocc.data.image_io.read import Preprocessing
 from conocc.data.index import printable
 from conocc.data.phantoms import PHANTOMS
+from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
 from conocc.experiments.run import load_model

@@ -14,7 +14,9 @@ import pytest
 
 from conocc.data.image_io.dicom import PREAMBLE, read_dicom
 from conocc.data.image_io.dicom_person import person_of, plain_letters
-from conocc.data.image_io.read import MAX_PIXELS, Preprocessing, decode, prepare
+from conocc.data.image_io.pixels import MAX_PIXELS
+from conocc.data.image_io.read import decode
+from conocc.data.preprocessing import Preprocessing, prepare
 from made_dicom import (
     BIG_ENDIAN,
     DEFLATED,

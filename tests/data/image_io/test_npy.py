@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from conocc.data.image_io.read import MAX_PIXELS
+from conocc.data.image_io.pixels import MAX_PIXELS
 from made_images import FLOATS, SHAPES, assert_read, npy, readable, refusal
 
 
