@@ -16,6 +16,7 @@ METRICS = {
     "AUC": {"value": 0.75, "low": 0.5, "high": 0.9},
     "AUPR-maj": {"value": 0.625, "low": 0.4, "high": 0.8},
     "AUPR-min": {"value": 0.8125, "low": None, "high": None, "reason": "Too few patients."},
+    "sens@5%": {"value": 0.375, "low": 0.2, "high": 0.6},
 }
 COUNTS = {"majority": 8, "minority": 6, "patients": 14}
 

@@ -102,13 +102,6 @@ def test_a_mean_whose_scores_are_gone_has_no_ends(study):
     assert line["AUC low"] == line["AUC high"] == ""
 
 
-def test_a_metric_that_a_row_of_an_earlier_version_lacks_is_an_empty_cell(tmp_path):
-    metrics = {"AUC": {"value": 0.5, "low": 0.4, "high": 0.6}}
-    write_fit(tmp_path, "a", "cae", scores(0), metrics=metrics)
-    (line,) = tables(tmp_path)["benchmark-intervals"]
-    assert (line["AUC"], line["sens@5%"]) == ("0.5", "")
-
-
 def test_captions_count_the_test_images_and_say_that_fits_are_given(study):
     for caption in captions(study).values():
         assert "taken as given" in caption

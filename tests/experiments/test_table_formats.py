@@ -1,24 +1,30 @@
-"""A table in each format: figures with what stands beside them, and nothing cut or garbled."""
+"""A table in each format: figures with their spread, and nothing cut or garbled."""
 
 import csv
 import math
+import re
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from conocc.experiments.table_formats import (
-    Cell,
-    Difference,
-    Estimate,
     Line,
-    PValue,
     Table,
     as_csv,
     as_latex,
     as_markdown,
     as_text,
+    difference,
+    estimate,
+    mean,
+    p_value,
 )
+
+
+def columns(line: str) -> list[str]:
+    """The cells of a line in Markdown, without the spaces that align them."""
+    return [text.strip() for text in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def table(*cells, columns=None) -> Table:
@@ -29,32 +35,32 @@ def table(*cells, columns=None) -> Table:
 @pytest.mark.parametrize(
     ("cell", "printed"),
     [
-        (Cell(0.5), "0.500"),
-        (Cell(0.5, 0.25), "0.500 ± 0.250"),
-        (Estimate(0.5, low=0.25, high=0.75), "0.500 (0.250–0.750)"),
-        (Estimate(0.5), "0.500"),
-        (Difference(0.5, low=-0.25, high=0.75), "+0.500 (−0.250 to +0.750)"),
-        (Difference(-0.5), "−0.500"),
-        (PValue(0.0456), "0.046"),
-        (PValue(0.0009), "< 0.001"),
-        (PValue(math.nan), "–"),
+        (mean(0.5), "0.500"),
+        (mean(0.5, 0.25), "0.500 ± 0.250"),
+        (estimate(0.5, low=0.25, high=0.75), "0.500 (0.250–0.750)"),
+        (estimate(0.5), "0.500"),
+        (difference(0.5, low=-0.25, high=0.75), "+0.500 (−0.250 to +0.750)"),
+        (difference(-0.5), "−0.500"),
+        (p_value(0.0456), "0.046"),
+        (p_value(0.0009), "< 0.001"),
+        (p_value(math.nan), "–"),
     ],
 )
-def test_a_cell_prints_its_figure_and_what_is_beside_it(cell, printed):
+def test_a_cell_prints_its_figure_and_its_spread(cell, printed):
     assert str(cell) == printed
-    assert as_markdown(table(cell)).splitlines()[2] == f"| made | {printed} |"
+    assert columns(as_markdown(table(cell)).splitlines()[2]) == ["made", printed]
 
 
 def test_latex_has_a_character_for_each_sign():
     """Text fonts have no minus, and print a less-than sign as another character."""
-    cells = (Difference(-0.5, low=-0.75, high=0.25), PValue(0.0001), None)
+    cells = (difference(-0.5, low=-0.75, high=0.25), p_value(0.0001), None)
     line = as_latex(table(*cells)).splitlines()[7]
-    expected = r"made & $-$0.500 ($-$0.750 to +0.250) & \textless{} 0.001 & -- \\"
+    expected = r"made & $-$0.500 ($-$0.750 to +0.250) & \ensuremath{<} 0.001 & -- \\"
     assert line == expected
 
 
 def test_csv_has_all_parts_of_each_columns_cells():
-    cells = (Cell(0.5, 0.25, 3), Estimate(0.5, n=2, low=0.25, high=0.75), PValue(0.125))
+    cells = (mean(0.5, 0.25, 3), estimate(0.5, n=2, low=0.25, high=0.75), p_value(0.125))
     (line,) = csv.DictReader(StringIO(as_csv(table(*cells))))
     assert line == {
         "cohort": "made",
@@ -65,7 +71,7 @@ def test_csv_has_all_parts_of_each_columns_cells():
 
 
 def test_an_empty_cell_of_a_csv_is_of_no_fits():
-    lines = (Line(("a",), (Cell(0.5),)), Line(("b",), (None,)))
+    lines = (Line(("a",), (mean(0.5),)), Line(("b",), (None,)))
     text = as_csv(Table("t", (), ("cohort",), ("x",), lines))
     assert text.splitlines() == ["cohort,x,x sd,x n", "a,0.5,,1", "b,,,0"]
 
@@ -76,7 +82,7 @@ def test_a_table_without_lines_has_its_head():
 
 def test_four_intervals_stand_on_eighty_columns_of_a_terminal():
     """Not one of them is cut or folded."""
-    cells = (Estimate(0.5, low=0.25, high=0.75),) * 4
+    cells = (estimate(0.5, low=0.25, high=0.75),) * 4
     names = ("AUC", "AUPR-maj", "AUPR-min", "sens@5%")
     made = Table("t", (), ("cohort", "method"), names, (Line(("phantom-mri", "conocc"), cells),))
     console = Console(file=StringIO(), width=80)
@@ -86,23 +92,26 @@ def test_four_intervals_stand_on_eighty_columns_of_a_terminal():
 
 def test_where_a_terminal_is_narrow_figures_are_folded_and_not_cut():
     console = Console(file=StringIO(), width=12)
-    console.print(as_text(table(Estimate(0.5, low=0.25, high=0.75))))
+    console.print(as_text(table(estimate(0.5, low=0.25, high=0.75))))
     said = console.file.getvalue()
     assert "…" not in said
     assert "750)" in "".join(said.split())
 
 
-def test_names_start_no_formula_and_break_no_line():
-    line = Line(("=HYPERLINK(1)\r\n\u2028x",), (Cell(-0.5),))
+def test_names_break_no_line_and_are_as_they_are_in_a_csv():
+    line = Line(("=HYPERLINK(1)\r\n\u2028x",), (mean(-0.5),))
     made = Table("t", ("Said.",), ("cohort",), ("-odd",), (line,))
     first, second = csv.reader(StringIO(as_csv(made), newline=""))
-    assert first == ["cohort", "'-odd", "'-odd sd", "'-odd n"]
-    assert second == ["'=HYPERLINK(1)\r\n\u2028x", "-0.5", "", "1"]
+    assert first == ["cohort", "-odd", "-odd sd", "-odd n"]
+    assert second == ["=HYPERLINK(1)  x", "-0.5", "", "1"]
     assert len(as_markdown(made).splitlines()) == 5
     assert "=HYPERLINK(1)  x & -0.500" in as_latex(made)
 
 
 def test_names_are_no_markdown():
-    line = Line(("<b>a</b> ~~b~~ &lt; $x$",), (Cell(0.5),))
+    line = Line(("<b>a</b> ~~b~~ &lt; $x$",), (mean(0.5),))
     made = as_markdown(Table("t", ("Said.",), ("cohort",), ("x",), (line,)))
     assert r"| \<b\>a\</b\> \~\~b\~\~ \&lt; \$x\$ |" in made
+    (line,) = (Line(("a|b\\|c",), (mean(0.5),)),)
+    made = as_markdown(Table("t", ("Said.",), ("cohort",), ("x",), (line,)))
+    assert columns(made.splitlines()[2]) == [r"a\|b\\\|c", "0.500"]

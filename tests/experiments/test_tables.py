@@ -208,16 +208,9 @@ def test_only_what_the_paper_has_stands_below_ours():
     ]
 
 
-def test_rows_without_the_fourth_metric_still_make_a_table():
-    """As versions before it wrote them; where some have it, the mean is over those."""
-    three = {name: {"value": 0.5, "low": None, "high": None} for name in list(METRICS)[:3]}
-    (table,) = make_tables([row(metrics=three)])
-    assert [line.head[1] for line in table.lines] == list(three)
-    assert not any("sens@5%" in said for said in table.caption)
-    (table,) = make_tables([row(metrics=three), row(auc=0.7, seed=1)])
-    assert cells(table, 3) == {"cae": "0.700"}
-    assert table.lines[3].cells[0].n == 1
-    assert any("not of a threshold set beforehand" in said for said in table.caption)
+def test_captions_say_what_the_name_of_a_metric_does_not():
+    (table,) = make_tables([row()])
+    assert any("not of a threshold set beforehand" in sentence for sentence in table.caption)
 
 
 def test_captions_count_the_test_images():
@@ -270,7 +263,7 @@ def test_latex_writes_deviations_in_mathematics():
 
 def test_markdown_escapes_names_and_marks_the_best():
     (table,) = make_tables([row("cae", 0.9, cohort=AWKWARD), row("sae", 0.8, cohort=AWKWARD)])
-    first = as_markdown(table).splitlines()[2]
+    first = " ".join(as_markdown(table).splitlines()[2].split())
     assert first == r"| a\_b\|50%\&c\\\* | AUC | *0.800* | **0.900** |"
 
 
@@ -296,7 +289,7 @@ def test_csv_has_figures_in_full():
 
 def test_a_row_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "row.json"
-    for text in ("", "[]", '{"format": 99}'):
+    for text in ("", "[]", '{"format": 99}', '{"format": 0}'):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"Cannot read row '.*row.json'"):
             read_row(path)

@@ -278,5 +278,8 @@ def test_drawing_takes_no_pyplot():
     import subprocess
     import sys
 
-    program = "import sys, conocc.visualization.figures; assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    program = (
+        "import sys, conocc.visualization.figures\n"
+        "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,7 +11,7 @@ and tests say what other test patients would have changed, not what other seeds 
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,33 +22,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from conocc.experiments.table_formats import (
-    FORMATS,
-    Cell,
-    Difference,
-    Estimate,
-    Line,
-    PValue,
-    Table,
+from conocc.experiments.table_formats import Cell, Line, Table, difference, estimate, p_value
+from conocc.experiments.tables import (
+    SENSITIVITY,
+    columns_of,
+    grouped,
+    read_rows,
+    rows_by,
+    tested_on,
+    write_formats,
 )
-from conocc.experiments.tables import columns_of, explained, grouped, read_rows, tested_on
-from conocc.io.files import read_csv, write_text
+from conocc.io.files import read_csv
 from conocc.metrics.auc_variance import Fold, mean_auc_covariance
-from conocc.metrics.confidence_intervals import Comparison, difference_test, holm, metric_interval
+from conocc.metrics.confidence_intervals import difference_test, holm, metric_interval
 from conocc.metrics.ranking import METRICS, Bools, Floats
 
 Rows = Sequence[Mapping[str, Any]]
 
+# Columns of a fit's scores.csv.
+SCORES = ["path", "minority", "patient", "anomaly_score"]
+
+INDEPENDENT = "Images are taken as independent where patients are not known."
 INTERVALS = (
     "Mean over the runs (seeds) of each method with its 95 % interval: by DeLong's variance for "
     "AUC, clustered by patient after Obuchowski, and by a bootstrap of patients for the others.",
-    "Images are taken as independent where patients are not known.",
+    INDEPENDENT,
     "The runs are taken as given: what other seeds would have changed is no part of it.",
 )
 COMPARISONS = (
     "AUC of method A less that of B on the same test images, with its 95 % interval and "
     "two-sided paired test: DeLong's, clustered by patient after Obuchowski.",
-    "Images are taken as independent where patients are not known.",
+    INDEPENDENT,
 )
 OF_SEEDS = (
     "AUCs are averaged over runs (seeds), which are taken as given: what other seeds would have "
@@ -58,16 +62,16 @@ OF_FOLDS = (
     "AUCs are averaged over folds; a patient or image that several folds test counts once. The "
     "fits are taken as given: that they train on images of one another is no part of it."
 )
-CORRECTED = "Holm's p is corrected for all comparisons on one cohort; the intervals are not."
+CORRECTED = (
+    "Holm's p is corrected for all comparisons on one cohort: below 0.05, the method with the "
+    "larger AUC is significantly better. The intervals are not corrected."
+)
 
 
 def write_comparisons(study: str | Path) -> list[Table]:
     """Write the tables of `compared` beside those of the paper's layout, and return them."""
-    study = Path(study)
-    made = compared(study, read_rows(study))
-    for table in made:
-        for ending, text in FORMATS.items():
-            write_text(study / "tables" / f"{table.name}.{ending}", text(table))
+    made = compared(Path(study), read_rows(study))
+    write_formats(study, made)
     return made
 
 
@@ -87,7 +91,7 @@ def compared(study: Path, rows: Rows) -> list[Table]:
         done = [row for row in group if row["status"] == "done"]
         if not done or done[0]["protocol"] == "sweep":
             continue
-        cohorts = [_tested(study, its) for its in _by(done, "cohort").values()]
+        cohorts = [_tested(study, its) for its in rows_by(done, "cohort").values()]
         if done[0]["protocol"] == "benchmark":
             made.append(_intervals(f"{name}-intervals", cohorts))
         if any(len(columns_of(cohort.rows)) > 1 for cohort in cohorts):
@@ -102,7 +106,6 @@ def compared(study: Path, rows: Rows) -> list[Table]:
 class _Split:
     """The images that some fits have tested, and their scores by the label of the method."""
 
-    path: np.ndarray
     minority: Bools
     patient: np.ndarray
     scores: dict[str, list[Floats]]
@@ -128,66 +131,42 @@ class _Cohort:
     splits: list[_Split]
     labels: list[str]
 
-    @property
-    def missing(self) -> list[str]:
-        return [label for _, label in columns_of(self.rows) if label not in self.labels]
-
 
 def _tested(study: Path, rows: Rows) -> _Cohort:
-    splits = [_split(study, its) for its in _by(rows, "fold").values()]
-    fits = {
-        label: [len(split.scores.get(label, ())) for split in splits]
-        for _, label in columns_of(rows)
-    }
-    # As many fits in each split, or the mean over all of them would be of other splits.
-    labels = [label for label, counts in fits.items() if min(counts) and len(set(counts)) == 1]
+    splits = [_split(study, its) for its in rows_by(rows, "fold").values()]
+    labels = []
+    for _, label in columns_of(rows):
+        fits = {len(split.scores.get(label, ())) for split in splits}
+        # As many fits in each split, or the mean over all of them would be of other splits.
+        if len(fits) == 1 and 0 not in fits:
+            labels.append(label)
     return _Cohort(rows[0]["cohort"], rows, splits, labels)
 
 
 def _split(study: Path, rows: Rows) -> _Split:
     """Read the scores of the fits that tested the images that the first of them did."""
-    first: _Split | None = None
-    unfit = set()
-    for row in rows:
-        found = _read_scores(study / row["run"] / "scores.csv")
-        if found is None:
-            unfit.add(row["label"])
-            continue
-        if first is None:
-            path, minority, patient = (
-                found[name].to_numpy() for name in ("path", "minority", "patient")
-            )
-            first = _Split(path, minority, patient, {})
-        same = np.array_equal(found["path"], first.path)
-        if not same or not np.array_equal(found["minority"], first.minority):
-            unfit.add(row["label"])
-            continue
-        scores = found["anomaly_score"].to_numpy(float)
-        first.scores.setdefault(row["label"], []).append(scores)
-    if first is None:
-        nothing = np.array([])
-        return _Split(nothing, nothing, nothing, {})
-    for label in unfit:
-        first.scores.pop(label, None)
-    return first
+    read = [(row["label"], _read_scores(study / row["run"] / "scores.csv")) for row in rows]
+    tables = [table for _, table in read if table is not None]
+    first = tables[0] if tables else pd.DataFrame(columns=SCORES)
+    images = first[["path", "minority"]]
+    fits, unfit = defaultdict(list), set()
+    for label, table in read:
+        if table is None or not table[["path", "minority"]].equals(images):
+            unfit.add(label)
+        else:
+            fits[label].append(table["anomaly_score"].to_numpy())
+    scores = {label: its for label, its in fits.items() if label not in unfit}
+    return _Split(first["minority"].to_numpy(), first["patient"].to_numpy(), scores)
 
 
 def _read_scores(path: Path) -> pd.DataFrame | None:
-    columns = ["path", "minority", "patient", "anomaly_score"]
     types = {"minority": bool, "anomaly_score": float}
     try:
-        return read_csv(path, usecols=columns, dtype=types)
+        return read_csv(path, usecols=SCORES, dtype=types)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise ValueError(f"Cannot read '{path}': {error}.") from error
-
-
-def _by(rows: Rows, name: str) -> dict[Any, list[Mapping[str, Any]]]:
-    found: dict[Any, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row[name], []).append(row)
-    return found
 
 
 # --- intervals ---------------------------------------------------------------------------------
@@ -201,28 +180,26 @@ def _intervals(name: str, cohorts: Iterable[_Cohort]) -> Table:
         for _, label in columns_of(cohort.rows):
             cells = tuple(_estimate(cohort, label, metric) for metric in METRICS)
             lines.append(Line((cohort.name, label), cells))
-    caption += explained(METRICS)
+    caption.append(SENSITIVITY)
     return Table(name, tuple(caption), ("cohort", "method"), tuple(METRICS), tuple(lines))
 
 
-def _estimate(cohort: _Cohort, label: str, metric: str) -> Cell | None:
+def _estimate(cohort: _Cohort, label: str, metric: str) -> Cell:
     """Take the interval of a single fit from its row, and that of a mean from the scores."""
-    found = [row["metrics"].get(metric) for row in cohort.rows if row["label"] == label]
-    if None in found:  # of an earlier version, which did not measure it
-        return None
+    found = [row["metrics"][metric] for row in cohort.rows if row["label"] == label]
     if len(found) == 1:
-        return Estimate(found[0]["value"], n=1, low=found[0]["low"], high=found[0]["high"])
-    mean = Estimate(fmean(one["value"] for one in found), n=len(found))
+        return estimate(found[0]["value"], found[0]["low"], found[0]["high"])
+    value = fmean(one["value"] for one in found)
     if label not in cohort.labels:
-        return mean
+        return estimate(value, n=len(found))
     (split,) = cohort.splits
     try:
         interval = metric_interval(
             metric, split.minority, split.scores[label], patient=split.patient
         )
     except ValueError:  # too few patients: each row of the study has the sentence
-        return mean
-    return Estimate(interval.value, n=len(found), low=interval.low, high=interval.high)
+        return estimate(value, n=len(found))
+    return estimate(*interval, n=len(found))
 
 
 # --- comparisons -------------------------------------------------------------------------------
@@ -230,24 +207,22 @@ def _estimate(cohort: _Cohort, label: str, metric: str) -> Cell | None:
 
 def _comparisons(name: str, cohorts: Iterable[_Cohort]) -> Table:
     lines: list[Line] = []
-    caption = [*COMPARISONS]
-    said: list[str] = []
+    notes: list[str] = []
     for cohort in cohorts:
-        folds = len(cohort.splits) > 1
-        said += [OF_FOLDS if folds else OF_SEEDS]
-        if cohort.missing:
-            said.append(
+        notes.append(OF_FOLDS if len(cohort.splits) > 1 else OF_SEEDS)
+        missing = [label for _, label in columns_of(cohort.rows) if label not in cohort.labels]
+        if missing:
+            notes.append(
                 f"Left out on {cohort.name}, since scores are missing or not of the same images: "
-                f"{', '.join(cohort.missing)}."
+                f"{', '.join(missing)}."
             )
         try:
             lines += _pairs(cohort) if len(cohort.labels) > 1 else ()
         except ValueError as error:
-            said.append(f"No tests on {cohort.name}: {error}")
-    caption += [*dict.fromkeys(said), CORRECTED]
-    head = ("cohort", "A", "B")
+            notes.append(f"No tests on {cohort.name}: {error}")
+    caption = (*COMPARISONS, *dict.fromkeys(notes), CORRECTED)
     columns = ("AUC of A − B", "p", "Holm's p")
-    return Table(name, tuple(caption), head, columns, tuple(lines))
+    return Table(name, caption, ("cohort", "A", "B"), columns, tuple(lines))
 
 
 def _pairs(cohort: _Cohort) -> Iterator[Line]:
@@ -260,14 +235,9 @@ def _pairs(cohort: _Cohort) -> Iterator[Line]:
         tests.append(difference_test(float(areas[i] - areas[j]), float(variance)))
     corrected = holm([test.p for test in tests]).tolist()
     for (i, j), test, p in zip(pairs, tests, corrected, strict=True):
-        head = (cohort.name, cohort.labels[i], cohort.labels[j])
-        yield Line(head, _cells(test, p))
-
-
-def _cells(test: Comparison, corrected: float) -> tuple[Cell, ...]:
-    ends = (None, None) if math.isnan(test.p) else (test.low, test.high)
-    difference = Difference(test.difference, low=ends[0], high=ends[1])
-    return difference, PValue(test.p), PValue(corrected)
+        ends = (None, None) if np.isnan(test.p) else (test.low, test.high)
+        cells = (difference(test.difference, *ends), p_value(test.p), p_value(p))
+        yield Line((cohort.name, cohort.labels[i], cohort.labels[j]), cells)
 
 
 def _areas(cohort: _Cohort) -> tuple[Floats, Floats]:

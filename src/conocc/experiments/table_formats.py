@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from conocc.io.files import csv_lines
+import pandas as pd
+from tabulate import LATEX_ESCAPE_RULES
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -17,81 +19,55 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure: the mean over `n` fits and, over folds, their deviation."""
+    """A figure as it is printed; `mean`, `estimate`, `difference` and `p_value` make them.
 
-    value: float
-    deviation: float | None = None
-    n: int = 1
+    Attributes
+    ----------
+    figure
+    spread
+        Printed after the figure, in smaller print where there is any: its deviation or interval.
+    parts
+        The numbers in full, by what their column's name ends in.
+    rank
+        1 for the best of its line, 2 for the second best.
+    """
+
+    figure: str
+    spread: str
+    parts: Mapping[str, float | int | None]
     rank: int | None = None
 
+    @property
+    def value(self) -> float | None:
+        return self.parts[""]
+
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.figure, self.beside)))
-
-    @property
-    def figure(self) -> str:
-        return f"{self.value:.3f}"
-
-    @property
-    def beside(self) -> str:
-        """What stands beside the figure, in smaller print where there is any."""
-        return "" if self.deviation is None else f"± {self.deviation:.3f}"
-
-    @property
-    def parts(self) -> dict[str, float | int | None]:
-        """The numbers in full, by what their column's name ends in."""
-        return {"": self.value, " sd": self.deviation, " n": self.n}
+        return f"{self.figure} {self.spread}".strip()
 
 
-@dataclass(frozen=True)
-class Estimate(Cell):
-    """The mean over `n` fits with its interval; without ends there is none."""
-
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def beside(self) -> str:
-        if self.low is None or self.high is None:
-            return ""
-        return f"({self.low:.3f}–{self.high:.3f})"
-
-    @property
-    def parts(self) -> dict[str, float | int | None]:
-        return {"": self.value, " low": self.low, " high": self.high, " n": self.n}
+def mean(value: float, deviation: float | None = None, n: int = 1) -> Cell:
+    """Print the mean over `n` fits and, over folds, their deviation."""
+    spread = "" if deviation is None else f"± {deviation:.3f}"
+    return Cell(f"{value:.3f}", spread, {"": value, " sd": deviation, " n": n})
 
 
-@dataclass(frozen=True)
-class Difference(Estimate):
-    """One figure less another, with its sign."""
-
-    @property
-    def figure(self) -> str:
-        return _signed(self.value)
-
-    @property
-    def beside(self) -> str:
-        if self.low is None or self.high is None:
-            return ""
-        return f"({_signed(self.low)} to {_signed(self.high)})"
-
-    @property
-    def parts(self) -> dict[str, float | int | None]:
-        return {"": self.value, " low": self.low, " high": self.high}
+def estimate(value: float, low: float | None = None, high: float | None = None, n: int = 1) -> Cell:
+    """Print the mean over `n` fits and its interval, if it has one."""
+    spread = "" if low is None or high is None else f"({low:.3f}–{high:.3f})"
+    return Cell(f"{value:.3f}", spread, {"": value, " low": low, " high": high, " n": n})
 
 
-@dataclass(frozen=True)
-class PValue(Cell):
-    """A p-value, or NaN; one too small to print is not printed as none."""
+def difference(value: float, low: float | None = None, high: float | None = None) -> Cell:
+    """Print one figure less another, and the interval of this, with their signs."""
+    spread = "" if low is None or high is None else f"({_signed(low)} to {_signed(high)})"
+    return Cell(_signed(value), spread, {"": value, " low": low, " high": high})
 
-    @property
-    def figure(self) -> str:
-        if math.isnan(self.value):
-            return NOTHING
-        return "< 0.001" if self.value < 0.001 else f"{self.value:.3f}"
 
-    @property
-    def parts(self) -> dict[str, float | int | None]:
-        return {"": None if math.isnan(self.value) else self.value}
+def p_value(value: float) -> Cell:
+    """Print a p-value, or NaN; one too small to print is not printed as none."""
+    if math.isnan(value):
+        return Cell(NOTHING, "", {"": None})
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", "", {"": value})
 
 
 def _signed(value: float) -> str:
@@ -128,10 +104,13 @@ class Table:
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
 
+    @property
+    def ranked(self) -> bool:
+        """Whether the best cells of any line are marked."""
+        return any(cell and cell.rank for line in self.lines for cell in line.cells)
+
 
 # --- printing ----------------------------------------------------------------------------------
-
-EXPLAINED = "Of each line the best is marked {best}, the second best {second}."
 
 
 def as_text(table: Table) -> RichTable:
@@ -140,134 +119,96 @@ def as_text(table: Table) -> RichTable:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    caption = _with_marks(table, best="¹", second="²")
     made = RichTable(
-        caption=escape(caption),
+        caption=escape(_caption(table, best="¹", second="²")),
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for name in table.head:
-        made.add_column(escape(name), no_wrap=True)
-    for name in table.columns:
-        made.add_column(escape(name), justify="right", overflow="fold")  # never cut a figure
-    marks = {1: "¹", 2: "²"}
-    for line, head in zip(table.lines, _heads(table), strict=True):
-        cells = (NOTHING if c is None else f"{c}{marks.get(c.rank or 0, '')}" for c in line.cells)
-        made.add_row(*map(escape, head), *cells)
+    texts = _texts(table, {1: "{}¹", 2: "{}²"}, escape)
+    for i, name in enumerate(texts.columns.tolist()):
+        if i < len(table.head):
+            made.add_column(name, no_wrap=True)
+        else:
+            made.add_column(name, justify="right", overflow="fold")  # never cut a figure
+    for row in texts.to_numpy():
+        made.add_row(*row)
     return made
 
 
 def as_markdown(table: Table) -> str:
     """Write the table in GitHub's Markdown: the best bold, the second best in italics."""
-    marks = {1: "**{}**", 2: "*{}*"}
-    rows = [
-        [*table.head, *table.columns],
-        ["---"] * len(table.head) + ["---:"] * len(table.columns),
-    ]
-    body = [[*head, *_marked(line, marks)] for line, head in _with_heads(table)]
-    escaped = [[_markdown(t) for t in rows[0]], rows[1]]
-    escaped += [[*map(_markdown, row[: len(table.head)]), *row[len(table.head) :]] for row in body]
-    text = "".join(f"| {' | '.join(row)} |\n" for row in escaped)
-    caption = _with_marks(table, best="bold", second="in italics")
-    return f"{text}\n{_markdown(caption)}\n"
+    text = _texts(table, {1: "**{}**", 2: "*{}*"}, _markdown).to_markdown(
+        index=False,
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left"] * len(table.head) + ["right"] * len(table.columns),
+    )
+    return f"{text}\n\n{_markdown(_caption(table, best='bold', second='in italics'))}\n"
 
 
 def as_latex(table: Table) -> str:
     """Write the table in LaTeX, for booktabs: the best bold, the second best underlined."""
-    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-    lines = [r"\begin{tabular}{" + "l" * len(table.head) + "r" * len(table.columns) + "}"]
-    lines += [r"\toprule", _latex_row(map(_latex, (*table.head, *table.columns))), r"\midrule"]
-    for line, head in _with_heads(table):
-        lines.append(_latex_row([*map(_latex, head), *_marked(line, marks, escape=_latex)]))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    caption = _latex(_with_marks(table, best="bold", second="underlined"))
-    body = "\n".join(lines)
-    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}\n"
+    texts = _texts(table, {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}, _latex)
+    return texts.style.hide(axis="index").to_latex(
+        column_format="l" * len(table.head) + "r" * len(table.columns),
+        caption=_latex(_caption(table, best="bold", second="underlined")),
+        position_float="centering",
+        hrules=True,
+    )
 
 
 def as_csv(table: Table) -> str:
     """Write the figures in full, without marks: of each column all the parts of its cells."""
     columns = ([line.cells[i] for line in table.lines] for i in range(len(table.columns)))
-    parts = [next(filter(None, cells), Cell(0)).parts for cells in columns]
-    names = (name + part for name, of in zip(table.columns, parts, strict=True) for part in of)
-    rows: list[list[Any]] = [[*table.head, *names]]
+    parts = [next((cell.parts for cell in cells if cell), {"": None}) for cells in columns]
+    names = [name + part for name, of in zip(table.columns, parts, strict=True) for part in of]
+    rows: list[list[Any]] = []
     for line in table.lines:
-        printable = zip(line.cells, parts, strict=True)
-        cells = (cell.parts if cell else _empty(of) for cell, of in printable)
-        rows.append([*line.head, *(value for cell in cells for value in cell.values())])
-    return "".join(csv_lines(rows))
+        rows.append([_on_one_line(name) for name in line.head])
+        for cell, of in zip(line.cells, parts, strict=True):
+            nothing = [0 if part == " n" else None for part in of]
+            rows[-1] += cell.parts.values() if cell else nothing
+    frame = pd.DataFrame(rows, columns=[*table.head, *names], dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _empty(parts: Mapping[str, object]) -> dict[str, int | None]:
-    return {part: 0 if part == " n" else None for part in parts}
+FORMATS: dict[str, Callable[[Table], str]] = {"md": as_markdown, "csv": as_csv, "tex": as_latex}
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "md": as_markdown,
-    "csv": as_csv,
-    "tex": as_latex,
-}
-
-
-def _with_heads(table: Table) -> Iterable[tuple[Line, tuple[str, ...]]]:
-    return zip(table.lines, _heads(table), strict=True)
-
-
-def _heads(table: Table) -> list[tuple[str, ...]]:
-    """Name a cohort in its first line only, as the paper does."""
-    heads: list[tuple[str, ...]] = []
-    before = ""
+def _texts(table: Table, marks: Mapping[int, str], escape: Callable[[str], str]) -> pd.DataFrame:
+    """Lay the table out as texts; a cohort is named in its first line only, as in the paper."""
+    rows, before = [], ""
     for line in table.lines:
         cohort, *rest = line.head
-        heads.append(("" if cohort == before else cohort, *rest))
+        head = ["" if cohort == before else cohort, *rest]
         before = cohort
-    return heads
+        figures = [escape(str(cell or NOTHING)) for cell in line.cells]
+        ranks = [cell.rank if cell else None for cell in line.cells]
+        marked = [marks.get(r or 0, "{}").format(f) for r, f in zip(ranks, figures, strict=True)]
+        rows.append([*map(escape, head), *marked])
+    return pd.DataFrame(rows, columns=[*map(escape, (*table.head, *table.columns))], dtype=object)
 
 
-def _marked(line: Line, marks: Mapping[int, str], escape: Callable[[str], str] = str) -> list[str]:
-    return [
-        escape(NOTHING)
-        if cell is None
-        else marks.get(cell.rank or 0, "{}").format(escape(str(cell)))
-        for cell in line.cells
-    ]
-
-
-def _with_marks(table: Table, *, best: str, second: str) -> str:
-    ranked = any(cell and cell.rank for line in table.lines for cell in line.cells)
-    said = [EXPLAINED.format(best=best, second=second)] if ranked else []
-    return " ".join([*table.caption, *said])
-
-
-def _markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|&~$" else c for c in _on_one_line(text))
+def _caption(table: Table, *, best: str, second: str) -> str:
+    marks = f"Of each line the best is marked {best}, the second best {second}."
+    return " ".join([*table.caption, *([marks] if table.ranked else [])])
 
 
 def _on_one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-LATEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    # Of these the usual text fonts have none, or another character in the place.
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-}
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]>#|&~$]|<(?! ))", r"\\\1", _on_one_line(text))
+
+
+# Of these the usual text fonts have none, or another character in the place.
+SIGNS = {"±": r"$\pm$", "−": "$-$", "–": "--", "|": r"\textbar{}"}
+LATEX = str.maketrans({**LATEX_ESCAPE_RULES, **SIGNS})
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in _on_one_line(text))
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    return _on_one_line(text).translate(LATEX)

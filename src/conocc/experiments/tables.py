@@ -6,28 +6,31 @@ line for each combination of values and a column for each metric.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path, PurePath
 from statistics import fmean, stdev
 from typing import Any
 
-from conocc.experiments.table_formats import FORMATS, Cell, Line, Table
+import pandas as pd
+
+from conocc.experiments.table_formats import FORMATS, Cell, Line, Table, mean
 from conocc.io.files import write_csv, write_text
 from conocc.metrics.ranking import METRICS
 
 RESULT_FORMAT = 1
 # Which cohorts are the paper's own, by their name here and in its tables.
 PAPER_COHORTS = {"chest_xray": "ChestX"}
-# The order of the columns: the floor, the paper's, the successor.
+# The order of the columns: the baseline, the paper's, the successor.
 ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc", "lrt")
 
 SENSITIVITY = (
-    "sens@5%: sensitivity where at most 5 % of these majority images alarm, a point of their ROC "
-    "curve and not of a threshold set beforehand."
+    "sens@5% is the sensitivity where at most 5 % of these majority images are flagged: a point of "
+    "their ROC curve, and not of a threshold set beforehand."
 )
 
 Row = Mapping[str, Any]
@@ -40,7 +43,7 @@ def read_row(path: Path) -> dict[str, Any]:
     """Read one row of a study."""
     try:
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if row["format"] > RESULT_FORMAT:
+        if row["format"] != RESULT_FORMAT:
             raise ValueError(f"its format is {row['format']}, this version reads {RESULT_FORMAT}")
         run = PurePath(row.get("run") or "")
         if run.anchor or ".." in run.parts:
@@ -64,16 +67,16 @@ def column_labels(fits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     >>> column_labels([("cae", {"lr": 0.001}), ("cae", {"lr": 0.0001}), ("ocsvm", {})])
     ['cae lr=0.001', 'cae lr=0.0001', 'ocsvm']
     """
-    values: dict[str, dict[str, set[str]]] = {}
+    values = defaultdict(set)
     for method, params in fits:
         for name, value in params.items():
-            values.setdefault(method, {}).setdefault(name, set()).add(repr(value))
+            values[method, name].add(repr(value))
     labels = []
     for method, params in fits:
         differing = [
             f"{name}={value}"
             for name, value in params.items()
-            if name != "random_state" and len(values[method][name]) > 1
+            if name != "random_state" and len(values[method, name]) > 1
         ]
         labels.append(" ".join([method, *differing]))
     return labels
@@ -84,11 +87,12 @@ def column_labels(fits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 def make_tables(rows: Iterable[Row]) -> list[Table]:
     """Make a table of each protocol, and of each rule of cross-validation, there are rows of."""
-    made = []
-    for name, group in grouped(rows).items():
-        make = _sweep_table if group[0]["protocol"] == "sweep" else _methods_table
-        made.append(make(name, group))
-    return made
+    return [
+        _sweep_table(name, group)
+        if group[0]["protocol"] == "sweep"
+        else _methods_table(name, group)
+        for name, group in grouped(rows).items()
+    ]
 
 
 def grouped(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
@@ -97,10 +101,18 @@ def grouped(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
     In a group a row's `cohort` and `label` are what its table calls them, and `own_name` is the
     cohort's.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups = sorted(
+        rows_by(rows, "protocol", "rule", "group").items(), key=lambda item: str(item[0])
+    )
+    return {_table_name(*key): _labelled(group) for key, group in groups}
+
+
+def rows_by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Divide rows by what they have under these names."""
+    found = defaultdict(list)
     for row in rows:
-        groups.setdefault((row["protocol"], row["rule"], row["group"]), []).append(row)
-    return {_table_name(*key): _labelled(groups[key]) for key in sorted(groups, key=str)}
+        found[tuple(row[name] for name in names)].append(row)
+    return dict(found)
 
 
 def _table_name(protocol: str, rule: str | int | None, group: str | None) -> str:
@@ -114,43 +126,35 @@ def _labelled(rows: Sequence[Row]) -> list[dict[str, Any]]:
     Columns are told apart within a cohort: another number of epochs on another cohort is no
     other method, and is said in the caption.
     """
-    cohorts = _cohort_names(rows)
-    by_cohort: dict[str, list[dict[str, Any]]] = {}
-    for row, cohort in zip(rows, cohorts, strict=True):
-        by_cohort.setdefault(cohort, []).append(
-            {**row, "cohort": cohort, "own_name": row["cohort"]}
-        )
+    named = [
+        {**row, "cohort": cohort, "own_name": row["cohort"]}
+        for row, cohort in zip(rows, _cohort_names(rows), strict=True)
+    ]
     made = []
-    for cohort in sorted(by_cohort):
-        its = by_cohort[cohort]
-        labels = column_labels([(row["method"], row["params"]) for row in its])
-        made += [{**row, "label": label} for row, label in zip(its, labels, strict=True)]
+    for _, of_cohort in sorted(rows_by(named, "cohort").items()):
+        labels = column_labels([(row["method"], row["params"]) for row in of_cohort])
+        made += [{**row, "label": label} for row, label in zip(of_cohort, labels, strict=True)]
     return made
 
 
 def _cohort_names(rows: Sequence[Row]) -> list[str]:
     """Name each row's cohort, with size and content where one name stands for several."""
-    sizes: dict[str, set[Any]] = {}
-    contents: dict[tuple[str, Any], set[str]] = {}
-    for row in rows:
-        size = row["preprocessing"]["size"]
-        sizes.setdefault(row["cohort"], set()).add(size)
-        contents.setdefault((row["cohort"], size), set()).add(row["images"])
-    names = []
-    for row in rows:
-        name, size = row["cohort"], row["preprocessing"]["size"]
-        parts = [f"size={size}"] if len(sizes[name]) > 1 else []
-        parts += [row["images"][:6]] if len(contents[name, size]) > 1 else []
-        names.append(" ".join([name, *parts]))
-    return names
+    about = pd.DataFrame(
+        [(row["cohort"], str(row["preprocessing"]["size"]), row["images"]) for row in rows],
+        columns=["cohort", "size", "images"],
+    )
+    sizes = about.groupby("cohort")["size"].transform("nunique") > 1
+    contents = about.groupby(["cohort", "size"])["images"].transform("nunique") > 1
+    size, content = " size=" + about["size"], " " + about["images"].str[:6]
+    names = about["cohort"] + size.where(sizes, "") + content.where(contents, "")
+    return names.tolist()
 
 
 def _contents(rows: Iterable[Row]) -> Iterable[list[str]]:
     """List what a table calls the contents of each cohort that has several, of one size."""
-    names: dict[tuple[str, Any], list[str]] = {}
+    names = defaultdict(set)
     for row in rows:
-        known = names.setdefault((row["own_name"], row["preprocessing"]["size"]), [])
-        known += [row["cohort"]] if row["cohort"] not in known else []
+        names[row["own_name"], row["preprocessing"]["size"]].add(row["cohort"])
     return [sorted(known) for known in names.values() if len(known) > 1]
 
 
@@ -176,66 +180,44 @@ def other_contents(rows: Iterable[Row], done: Collection[str]) -> Iterable[str]:
 
 def _methods_table(name: str, rows: list[dict[str, Any]]) -> Table:
     folds = rows[0]["protocol"] == "crossval"
-    columns = columns_of(rows)
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for row in rows:
-        for metric, measured in _metrics(row).items():
-            found.setdefault((row["cohort"], metric, row["label"]), []).append(measured["value"])
-    lines = []
+    columns, found, lines = columns_of(rows), _values(rows), []
     for cohort, own_name in dict.fromkeys((row["cohort"], row["own_name"]) for row in rows):
         published = paper_figures(3 if folds else 2).get(PAPER_COHORTS.get(own_name, ""), {})
-        for metric in _measured_of(rows, cohort):
-            cells = [_cell(found.get((cohort, metric, label)), folds) for _, label in columns]
+        for metric in METRICS:
+            cells = [_cell(found[cohort, label, metric], folds) for _, label in columns]
             lines.append(Line((cohort, metric), _ranked(cells)))
             theirs = tuple(published.get((metric, method)) for method, _ in columns)
             if any(theirs):
                 lines.append(Line((cohort, f"{metric} (paper)"), theirs))
-    return Table(
-        name,
-        tuple(_caption(rows, folds)),
-        ("cohort", "metric"),
-        tuple(label for _, label in columns),
-        tuple(lines),
-    )
+    labels = tuple(label for _, label in columns)
+    return Table(name, tuple(_caption(rows)), ("cohort", "metric"), labels, tuple(lines))
 
 
 def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
     # No cell is called best: that would choose a parameter by its test images.
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in sorted(rows, key=_sweep_order):
-        cells = found.setdefault((row["cohort"], row["label"]), {})
-        for metric, measured in _metrics(row).items():
-            cells.setdefault(metric, []).append(measured["value"])
+    found = _values(rows)
+    fits = dict.fromkeys((row["cohort"], row["label"]) for row in sorted(rows, key=_sweep_order))
     lines = [
-        Line(head, tuple(_cell(cells.get(metric), False) for metric in METRICS))
-        for head, cells in found.items()
+        Line(fit, tuple(_cell(found[*fit, metric], folds=False) for metric in METRICS))
+        for fit in fits
     ]
-    return Table(
-        name, tuple(_caption(rows, False)), ("cohort", "fit"), tuple(METRICS), tuple(lines)
-    )
+    return Table(name, tuple(_caption(rows)), ("cohort", "fit"), tuple(METRICS), tuple(lines))
 
 
-def _metrics(row: Row) -> Mapping[str, Mapping[str, Any]]:
-    """Give the metrics of a row by their names; a failed fit has none."""
-    return row["metrics"] or {}
-
-
-def _measured_of(rows: Iterable[Row], cohort: str) -> list[str]:
-    """Name the metrics that any row of a cohort has; rows of earlier versions have fewer."""
-    of_cohort = [row for row in rows if row["cohort"] == cohort]
-    there = {name for row in of_cohort for name in _metrics(row)}
-    return [name for name in METRICS if name in there or not there]
+def _values(rows: Iterable[Row]) -> Mapping[tuple[str, ...], list[float]]:
+    """Collect the values by cohort, label and metric; a failed fit has none."""
+    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        for metric, measured in (row["metrics"] or {}).items():
+            found[row["cohort"], row["label"], metric].append(measured["value"])
+    return found
 
 
 def columns_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
     """List the methods of rows with their labels, in the order of the paper's columns."""
-    return sorted({(row["method"], row["label"]) for row in rows}, key=_column_order)
-
-
-def _column_order(column: tuple[str, str]) -> tuple[int, str, str]:
-    method, label = column
-    place = ORDER.index(method) if method in ORDER else len(ORDER)
-    return place, method, label
+    places = {method: place for place, method in enumerate(ORDER)}
+    columns = {(row["method"], row["label"]) for row in rows}
+    return sorted(columns, key=lambda column: (places.get(column[0], len(ORDER)), column))
 
 
 def _sweep_order(row: Row) -> tuple[Any, ...]:
@@ -243,32 +225,29 @@ def _sweep_order(row: Row) -> tuple[Any, ...]:
     return row["cohort"], row["method"], numbers
 
 
-def _cell(values: list[float] | None, folds: bool) -> Cell | None:
+def _cell(values: list[float], folds: bool) -> Cell | None:
     if not values:
         return None
     deviation = stdev(values) if folds and len(values) > 1 else None
-    return Cell(fmean(values), deviation, len(values))
+    return mean(fmean(values), deviation, len(values))
 
 
 def _ranked(cells: list[Cell | None]) -> tuple[Cell | None, ...]:
     """Mark the best and the second best, as printed: what looks equal shares its rank."""
-    printed = sorted({round(cell.value, 3) for cell in cells if cell}, reverse=True)
+    printed = sorted({cell.figure for cell in cells if cell}, reverse=True)
     if len(printed) < 2:
         return tuple(cells)
-    rank = {value: i + 1 for i, value in enumerate(printed[:2])}
-    return tuple(
-        cell and Cell(cell.value, cell.deviation, cell.n, rank.get(round(cell.value, 3)))
-        for cell in cells
-    )
+    ranks = {figure: rank for rank, figure in enumerate(printed[:2], 1)}
+    return tuple(cell and replace(cell, rank=ranks.get(cell.figure)) for cell in cells)
 
 
 def paper_figures(number: int) -> dict[str, dict[tuple[str, str], Cell]]:
     """Give the paper's Table 2 or 3: data set to (metric, method) to figure."""
-    text = files("conocc").joinpath(f"paper/table{number}.csv").read_text(encoding="utf-8")
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    with files("conocc").joinpath(f"paper/table{number}.csv").open(encoding="utf-8") as file:
+        published = pd.read_csv(file, comment="#").to_dict("records")
     figures: dict[str, dict[tuple[str, str], Cell]] = {}
-    for row in csv.DictReader(lines):
-        cell = Cell(float(row["value"]), float(row["std"]) if row["std"] else None)
+    for row in published:
+        cell = mean(row["value"], None if math.isnan(row["std"]) else row["std"])
         figures.setdefault(row["dataset"], {})[row["metric"], row["method"]] = cell
     return figures
 
@@ -276,13 +255,15 @@ def paper_figures(number: int) -> dict[str, dict[tuple[str, str], Cell]]:
 # --- captions ----------------------------------------------------------------------------------
 
 
-def _caption(rows: Sequence[Row], folds: bool) -> Iterable[str]:
+def _caption(rows: Sequence[Row]) -> Iterable[str]:
     first = rows[0]
+    folds = first["protocol"] == "crossval"
     if first["protocol"] == "sweep":
         yield "One fit a line, all with the same seed, on the cohort's own split."
     elif not folds:
-        runs = _range(Counter(_per_cell(rows).values()))
-        yield f"Mean of {runs} on the cohort's own split."
+        runs = list(_fits(rows).values())
+        seeds = "run (seed)" if max(runs) == 1 else "runs (seeds)"
+        yield f"Mean of {_span(runs)} {seeds} on the cohort's own split."
     elif first["rule"] == "paper":
         yield (
             "Cross-validation by the paper's rule, on single images: each fold tests as many "
@@ -302,7 +283,7 @@ def _caption(rows: Sequence[Row], folds: bool) -> Iterable[str]:
             "told apart by a piece of their hash."
         )
     yield from tested_on(rows)
-    yield from explained({name for row in rows for name in _metrics(row)})
+    yield SENSITIVITY
     yield from _epochs(rows)
     yield from _missing(rows)
     if any(row["own_name"] in PAPER_COHORTS for row in rows) and first["protocol"] != "sweep":
@@ -314,16 +295,13 @@ def _caption(rows: Sequence[Row], folds: bool) -> Iterable[str]:
 
 def tested_on(rows: Sequence[Row]) -> Iterable[str]:
     """Count each cohort's test images by class, with the prevalence; over folds, the range."""
-    of_cohort: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["counts"] is not None:
-            of_cohort.setdefault(row["cohort"], []).append(row)
-    for cohort, its in of_cohort.items():
+    counted = rows_by((row for row in rows if row["counts"] is not None), "cohort")
+    for (cohort,), its in counted.items():
         majority, minority = (
             _span([row["counts"][name] for row in its]) for name in ("majority", "minority")
         )
-        patients = {row["counts"].get("patients") for row in its} - {None}
-        known = f" of {_span(sorted(patients))} patients" if patients else ""
+        patients = {row["counts"]["patients"] for row in its} - {None}
+        known = f" of {_span(patients)} patients" if patients else ""
         chance = _span([row["prevalence"] for row in its], "{:.3f}")
         yield (
             f"Tested on {cohort}: {majority} majority and {minority} minority images{known}; "
@@ -331,46 +309,34 @@ def tested_on(rows: Sequence[Row]) -> Iterable[str]:
         )
 
 
-def explained(metrics: Iterable[str]) -> Iterable[str]:
-    """Say of a metric what its name does not."""
-    if "sens@5%" in metrics:
-        yield SENSITIVITY
-
-
-def _span(values: Sequence[float], form: str = "{}") -> str:
+def _span(values: Collection[float], form: str = "{}") -> str:
     low, high = form.format(min(values)), form.format(max(values))
     return low if low == high else f"{low} to {high}"
 
 
-def _per_cell(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
+def _fits(rows: Iterable[Row]) -> Counter[tuple[str, str]]:
     return Counter((row["cohort"], row["label"]) for row in rows)
-
-
-def _range(counts: Iterable[int]) -> str:
-    numbers = list(counts)
-    return f"{_span(numbers)} run{'s' if max(numbers) > 1 else ''} (seeds)"
 
 
 def _epochs(rows: Sequence[Row]) -> Iterable[str]:
     """Say for each cohort the epochs of most methods, and those of the others by name."""
-    by_cohort: dict[str, dict[str, int]] = {}
+    by_cohort: dict[str, dict[str, int]] = defaultdict(dict)
     for row in rows:
         if "epochs" in row["params"]:
-            by_cohort.setdefault(row["cohort"], {})[row["label"]] = row["params"]["epochs"]
-    said: dict[str, list[str]] = {}
+            by_cohort[row["cohort"]][row["label"]] = row["params"]["epochs"]
+    cohorts_of = defaultdict(list)
     for cohort, epochs in by_cohort.items():
         usual = Counter(epochs.values()).most_common(1)[0][0]
         others = [f"{label} {n}" for label, n in epochs.items() if n != usual]
-        said.setdefault(", ".join([f"{usual}", *others]), []).append(cohort)
-    for text, cohorts in said.items():
-        where = "" if len(said) == 1 else f" on {', '.join(cohorts)}"
+        cohorts_of[", ".join([str(usual), *others])].append(cohort)
+    for text, cohorts in cohorts_of.items():
+        where = "" if len(cohorts_of) == 1 else f" on {', '.join(cohorts)}"
         yield f"Epochs{where}: {text}."
 
 
 def _missing(rows: Sequence[Row]) -> Iterable[str]:
-    failed = Counter((row["cohort"], row["label"]) for row in rows if row["status"] != "done")
-    asked = _per_cell(rows)
-    for (cohort, label), n in failed.items():
+    asked = _fits(rows)
+    for (cohort, label), n in _fits(row for row in rows if row["status"] != "done").items():
         yield f"{label} on {cohort}: {n} of {asked[cohort, label]} fits failed."
 
 
@@ -379,14 +345,18 @@ def _missing(rows: Sequence[Row]) -> Iterable[str]:
 
 def write_tables(study: str | Path) -> list[Table]:
     """Write ``tables/`` of a study, and ``rows.csv``, from its rows; return the tables."""
-    study = Path(study)
     rows = read_rows(study)
     tables = make_tables(rows)
+    write_formats(study, tables)
+    write_csv(Path(study) / "tables" / "rows.csv", ROW_COLUMNS, _long(rows))
+    return tables
+
+
+def write_formats(study: str | Path, tables: Iterable[Table]) -> None:
+    """Write tables into ``tables/`` of a study in every format."""
     for table in tables:
         for ending, text in FORMATS.items():
-            write_text(study / "tables" / f"{table.name}.{ending}", text(table))
-    write_csv(study / "tables" / "rows.csv", ROW_COLUMNS, _long(rows))
-    return tables
+            write_text(Path(study) / "tables" / f"{table.name}.{ending}", text(table))
 
 
 KEPT = (

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from conocc._version import __version__
 from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
 from conocc.experiments.significance import compared
-from conocc.experiments.table_formats import Cell, Table
-from conocc.experiments.tables import explained, grouped, make_tables, read_rows, tested_on
+from conocc.experiments.table_formats import Table, mean
+from conocc.experiments.tables import SENSITIVITY, grouped, make_tables, read_rows, tested_on
 from conocc.io.files import read_csv, write_text
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import summary
@@ -268,7 +268,7 @@ def _table(table: Table) -> Context:
         "title": table.name.replace("-", ", "),
         "folded": len(table.lines) > MOST_LINES and table.name.endswith("-comparisons"),
         "caption": " ".join(table.caption),
-        "ranked": any(cell and cell.rank for line in table.lines for cell in line.cells),
+        "ranked": table.ranked,
         "head": table.head,
         "columns": table.columns,
         "lines": [{"head": line.head, "cells": line.cells} for line in table.lines],
@@ -280,13 +280,13 @@ def _run_table(row: Mapping[str, Any]) -> Context:
     lines, metrics = [], row["metrics"]
     for name, found in metrics.items():
         values = (found[key] for key in ("value", "low", "high"))
-        cells = [None if value is None else Cell(value) for value in values]
+        cells = [None if value is None else mean(value) for value in values]
         lines.append({"head": (name,), "cells": cells})
     reasons = dict.fromkeys(m["reason"] for m in metrics.values() if m.get("reason"))
     return {
         "title": "",
         "folded": False,
-        "caption": " ".join([INTERVALS, *tested_on([row]), *explained(metrics), *reasons]),
+        "caption": " ".join([INTERVALS, *tested_on([row]), SENSITIVITY, *reasons]),
         "ranked": False,
         "head": ("metric",),
         "columns": ("value", "low", "high"),
