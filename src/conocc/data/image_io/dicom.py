@@ -1,19 +1,27 @@
-"""DICOM: one grey or RGB image of one frame.
+"""DICOM: one grey or RGB image of one frame, whose elements pydicom reads.
 
 Done to values, in this order: the modality's rescale or table; the window or table of values of
 interest, if `voi` asks for one; the inversion of MONOCHROME1. Palettes and YBR become RGB, to
 which no window applies. Several frames are refused, as several pages of a TIFF are.
 
 No value of the header is quoted but sizes, numbers and names that stand here.
+
+Letters: h and w pixels.
 """
 
 from __future__ import annotations
 
 import re
+import struct
+from typing import Any
 
-from conocc.data.image_io.dicom_pixels import layout_of, stored_pixels
-from conocc.data.image_io.dicom_values import grey_values, palette_colours
-from conocc.data.image_io.elements import Elements, read_elements
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pydicom.uid import UID
+
+from conocc.data.image_io.dicom_header import damaged, number, numbers, read_header, text
+from conocc.data.image_io.dicom_pixels import stored_pixels
 from conocc.data.image_io.pixels import Pixels
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -28,43 +36,21 @@ _BARE = (
 )
 SIGNATURE = re.compile(rb".{128}DICM|" + rb"|".join(_BARE), re.DOTALL)
 
-_TABLES = "1.2.840.10008.5.1.4.1.1."
-# By how the number of their class goes on; the first that fits.
-_NO_IMAGES = {
-    "4.2": "a spectroscopy object",
-    "9.": "a waveform",
-    "11.": "a presentation state",
-    "30": "a parametric map",
-    "66.4": "a segmentation",
-    "66.5": "a surface segmentation",
-    "66.6": "a tractography result",
-    "66.7": "a label map segmentation",
-    "66": "raw data, a registration or fiducials",
-    "67": "a real world value mapping",
-    "68": "a surface scan",
-    "78": "a measurement of the eye",
-    "79": "a report on the eye",
-    "88.": "a structured report",
-    "104.": "an encapsulated document",
-    "200.": "an implant or a procedure's result",
-    "481.2": "a radiotherapy dose",
-    "481.3": "a radiotherapy structure set",
-    "481.": "a radiotherapy object",
-}
-_NO_IMAGE_MODALITIES = {
-    "SEG": "a segmentation",
-    "SR": "a structured report",
-    "KO": "a selection of key objects",
-    "PR": "a presentation state",
-    "REG": "a registration",
-    "RTDOSE": "a radiotherapy dose",
-    "RTSTRUCT": "a radiotherapy structure set",
-    "RTPLAN": "a radiotherapy plan",
-    "RTRECORD": "a radiotherapy record",
-    "RTIMAGE": "a radiotherapy object",
-    "ECG": "a waveform",
-    "DOC": "an encapsulated document",
-}
+# What decides how pixels are read, and all that is read of a file for its pixels.
+_KEYWORDS = """
+SOPClassUID Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
+Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation WindowCenter WindowWidth
+RescaleIntercept RescaleSlope VOILUTFunction RedPaletteColorLookupTableDescriptor
+GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
+RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
+ModalityLUTSequence VOILUTSequence SharedFunctionalGroupsSequence
+PerFrameFunctionalGroupsSequence PixelData
+"""
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
+
+# By the names of the standard's classes: those of images, but for radiotherapy's.
+_IMAGES = re.compile("Image|US Volume|Thickness Map|Topography Map")
+_NO_IMAGES = re.compile("SEG|SR|KO|PR|REG|RT(DOSE|STRUCT|PLAN|RECORD|IMAGE)|ECG|DOC")
 
 
 def read_dicom(data: bytes, voi: str = "none") -> Pixels:
@@ -84,27 +70,141 @@ def read_dicom(data: bytes, voi: str = "none") -> Pixels:
         If it is not one image, is damaged, or is of a kind that is not read; or has no window
         where its own is asked for.
     """
-    header = read_elements(data)
-    _check_is_image(header)
-    layout = layout_of(header)
-    stored = stored_pixels(header, layout)
-    if layout.photometric == "PALETTE COLOR":
-        return palette_colours(header, stored)
-    return stored if layout.channels == 3 else grey_values(header, layout, stored, voi)
+    ds = read_header(data, _TAGS)
+    _check_is_image(ds)
+    stored = stored_pixels(ds)
+    if text(ds, "PhotometricInterpretation") == "PALETTE COLOR":
+        return _palette_colours(ds, stored)
+    return stored if stored.ndim == 3 else _grey_values(ds, stored, voi)
 
 
-def _check_is_image(header: Elements) -> None:
-    number = header.text("SOPClassUID").removeprefix(_TABLES)
-    named = [
-        name
-        for key, name in _NO_IMAGES.items()
-        if f"{number}.".startswith(key if key.endswith(".") else f"{key}.")
-    ]
-    if not named and (kind := _NO_IMAGE_MODALITIES.get(header.text("Modality"))):
-        named = [kind]
-    if named:
-        raise ValueError(f"it is {named[0]} (DICOM), not an image")
-    if header.damage:
-        raise ValueError(header.damage)
-    if "PixelData" not in header:
-        raise ValueError("it is a DICOM object without an image: its header has no PixelData")
+def _check_is_image(ds: Dataset) -> None:
+    kind = UID(text(ds, "SOPClassUID")).name
+    if kind.endswith(" Storage") and ("RT " in kind or not _IMAGES.search(kind)):
+        raise ValueError(f"it is of DICOM's kind {kind.removesuffix(' Storage')!r}, not an image")
+    if _NO_IMAGES.fullmatch(modality := text(ds, "Modality")):
+        raise ValueError(f"it is of DICOM's modality {modality}, not an image")
+    if "PixelData" not in ds:
+        raise ValueError(
+            "it is a DICOM object without an image, or is cut short in or before its pixels"
+        )
+
+
+# --- what stored numbers mean ----------------------------------------------------------------
+
+
+def _grey_values(ds: Dataset, stored: Pixels, voi: str) -> Pixels:
+    """Rescale, take the window, invert MONOCHROME1: in this order; (h, w) -> (h, w)."""
+    values, limits = _rescaled(ds, stored)
+    if voi != "none":
+        values, limits = _windowed(ds, values, voi), (0, 1)
+    if text(ds, "PhotometricInterpretation") == "MONOCHROME1":
+        # Around what can be stored, not what is, so that images stay comparable.
+        values = values.dtype.type(sum(limits)) - values
+    if values.dtype == np.float64 and stored.dtype.itemsize <= 2:
+        with np.errstate(over="ignore"):  # infinite, and refused as that
+            return values.astype(np.float32)
+    return values
+
+
+def _rescaled(ds: Dataset, stored: Pixels) -> tuple[Pixels, tuple[float, float]]:
+    """Give the values that the scanner meant, and the limits that they can reach."""
+    signed = stored.dtype.kind == "i"
+    if tables := _items(ds, "ModalityLUTSequence"):
+        values, highest = _looked_up(stored, tables[0], signed=signed)
+        return values, (0, highest)
+    group = _group(ds, "RescaleSlope", "PixelValueTransformationSequence")
+    slope, intercept = number(group, "RescaleSlope", 1), number(group, "RescaleIntercept", 0)
+    if slope == 0:
+        raise ValueError("its DICOM RescaleSlope is 0, which leaves no image")
+    half = 2 ** (ds.BitsStored - 1)
+    low, high = (-half, half - 1) if signed else (0, 2 * half - 1)
+    if (slope, intercept) == (1, 0):
+        return stored, (low, high)
+    with np.errstate(over="ignore"):
+        values = stored.astype(np.float64) * slope + intercept
+    return values, (low * slope + intercept, high * slope + intercept)
+
+
+def _windowed(ds: Dataset, values: Pixels, voi: str) -> Pixels:
+    """Spread the values of interest over 0 to 1 (PS3.3 C.11.2.1); (h, w) -> (h, w) of float64."""
+    function = "LINEAR"
+    if voi != "file":
+        center, width = map(float, voi.split(","))
+    elif tables := _items(ds, "VOILUTSequence"):
+        # The first number is of the rescaled values, which may be below zero.
+        signed = values.dtype.kind == "i" or float(values.min()) < 0
+        found, highest = _looked_up(values, tables[0], signed=signed)
+        return found / highest
+    else:
+        group = _group(ds, "WindowCenter", "FrameVOILUTSequence")
+        centers, widths = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
+        if not centers or not widths:
+            raise ValueError(
+                "it has no window of its own; read it with voi='none' or 'CENTER,WIDTH' (--voi)"
+            )
+        center, width, function = centers[0], widths[0], text(group, "VOILUTFunction") or function
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise ValueError("its DICOM VOILUTFunction is none that is read")
+    if not np.isfinite([center, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
+        raise ValueError(f"its DICOM window is {center:g},{width:g}, where a width is above 0")
+    x = values.astype(np.float64)
+    if function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-4 * (x - center) / width))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    return np.clip((x - center) / width + 0.5, 0, 1) if width else (x > center).astype(np.float64)
+
+
+def _group(ds: Dataset, keyword: str, sequence: str) -> Dataset:
+    """Find where an element stands: in the header, or, of enhanced objects, in `sequence`."""
+    if keyword not in ds:
+        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            for group in _items(ds, groups)[:1]:
+                for item in _items(group, sequence)[:1]:
+                    return item
+    return ds
+
+
+def _items(ds: Dataset, keyword: str) -> list[Dataset]:
+    with damaged("its DICOM sequences"):
+        return [item for item in ds.get(keyword) or [] if isinstance(item, Dataset)]
+
+
+def _palette_colours(ds: Dataset, stored: Pixels) -> Pixels:
+    """Look the numbers of a palette up; (h, w) -> (h, w, 3)."""
+    if "RedPaletteColorLookupTableData" not in ds:
+        raise ValueError("its palette is missing or in segments, which are not read")
+    signed = stored.dtype.kind == "i"
+    planes, highest = zip(
+        *(
+            _looked_up(stored, ds, f"{colour}PaletteColorLookupTable", signed=signed)
+            for colour in ("Red", "Green", "Blue")
+        ),
+        strict=True,
+    )
+    return np.stack(planes, axis=-1).astype(np.uint8 if max(highest) < 256 else np.uint16)
+
+
+def _looked_up(
+    values: Pixels, item: Dataset, table: str = "LUT", *, signed: bool
+) -> tuple[Pixels, int]:
+    """Look numbers up in a table; those beyond an end take the value there. And its highest value.
+
+    pydicom 3.0 refuses modality tables of 12 bits, and has wrong colours for palettes of
+    big-endian files and for those of 8 bits where pixels have 16.
+    """
+    with damaged(f"the numbers of its DICOM {table}"):
+        descriptor: Any = item.get_item(f"{table}Descriptor")
+        packed: Any = item.get_item(f"{table}Data")
+        order = "<" if packed.is_little_endian else ">"
+        entries, first, bits = struct.unpack(f"{order}H{'h' if signed else 'H'}H", descriptor.value)
+        entries = entries or 2**16
+        # Some pack 8 bits into words of 16, and some do not.
+        kind = f"{order}u2" if len(packed.value) >= 2 * entries else "u1"
+        numbers = np.frombuffer(packed.value, kind, entries).astype(np.uint16)
+        if not 1 <= bits <= 16:
+            raise ValueError
+    at = np.clip(np.rint(values.astype(np.float64)) - first, 0, entries - 1).astype(np.intp)
+    return numbers[at], max(2**bits - 1, int(numbers.max()))

@@ -8,45 +8,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
 from conocc.data.image_io.dicom import SIGNATURE
-from conocc.data.image_io.elements import read_elements
+from conocc.data.image_io.dicom_header import read_header
 
-# What a message may not tell of, nor a path repeat.
-_PATIENT_GROUP, _PATIENT_NAME, _PATIENT_ID = 0x0010, 0x00100010, 0x00100020
-_OTHER_IDS = 0x00101002
-
-# Beside all of the patient's own group: numbers of the study and its images, and who made it.
-_TELLING = (
-    0x00080018,  # SOP instance
-    0x00080050,  # accession number
-    0x00080090,  # referring physician
-    0x00081048,
-    0x00081050,
-    0x00081060,
-    0x00081070,  # operators
-    0x0020000D,  # study instance
-    0x0020000E,  # series instance
-    0x00200010,  # study
-    0x00200052,  # frame of reference
-    0x00321032,  # requesting physician
-    0x00380010,  # admission
-    0x00402016,
-    0x00402017,
+# What a message may not tell of, nor a path repeat: beside all of the patient's own group, numbers
+# of the study and its images, and who made it.
+_TELLING = re.findall(
+    r"\w+",
+    """
+    SOPInstanceUID AccessionNumber ReferringPhysicianName PhysiciansOfRecord
+    PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName StudyInstanceUID
+    SeriesInstanceUID StudyID FrameOfReferenceUID RequestingPhysician AdmissionID
+    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest
+    """,
 )
-# Sex, age, size and weight, which many share, and which a path holds by chance.
-_SHARED = (0x00100040, 0x00101010, 0x00101020, 0x00101030)
+_PATIENT_GROUP = 0x0010
+# Which many share, and which a path holds by chance.
+_SHARED = tuple(map(Tag, ("PatientSex", "PatientAge", "PatientSize", "PatientWeight")))
 _LONGEST = 1024
-_CODECS = (
-    "utf-8",
-    "latin-1",
-    "iso8859-2",
-    "iso8859-5",
-    "iso8859-7",
-    "iso2022_jp_2",
-    "shift_jis",
-    "euc_kr",
-    "gb18030",
-)
+_CODECS = "utf-8 latin-1 iso8859-2 iso8859-5 iso8859-7 iso2022_jp_2 shift_jis euc_kr gb18030"
 _SUBSTRING = 4
 
 
@@ -94,18 +77,26 @@ def person_of(data: bytes) -> Person | None:
     """Read who is on an image; None where `data` is not DICOM. A damaged file says what it can."""
     if not SIGNATURE.match(data):
         return None
-    header = read_elements(data)
-    patient = " ".join(_decoded(header.value(_PATIENT_ID))[:1])
-    values = {plain_letters(patient)}
-    own = [tag for tag in header.where if tag >> 16 == _PATIENT_GROUP and tag not in _SHARED]
-    texts = [header.value(tag) for tag in (*own, *_TELLING)]
+    ds = Dataset()
     with suppress(ValueError):  # of damage, which is told when the pixels are read
-        texts += [item.value(_PATIENT_ID) for item in header.items(_OTHER_IDS)]
+        ds = read_header(data)
+    own = set(ds.group_dataset(_PATIENT_GROUP).keys()) - set(_SHARED)
+    texts = [_raw(ds, tag) for tag in (*own, *_TELLING)]
+    with suppress(Exception):  # likewise
+        texts += [_raw(item, "PatientID") for item in ds.get("OtherPatientIDsSequence", [])]
+    ids, names = (_decoded(_raw(ds, keyword)) for keyword in ("PatientID", "PatientName"))
+    patient = " ".join(ids[:1])
+    values = {plain_letters(patient)}
     for text in texts:
         if 0 < len(text) <= _LONGEST:
             values |= {part for decoded in _decoded(text) for part in _parts(decoded)}
-    names = [*_decoded(header.value(_PATIENT_ID)), *_decoded(header.value(_PATIENT_NAME))]
-    return Person(patient, frozenset(values - {""}), frozenset(map(plain_letters, names)))
+    return Person(patient, frozenset(values - {""}), frozenset(map(plain_letters, ids + names)))
+
+
+def _raw(ds: Dataset, tag: int | str) -> bytes:
+    """Give the bytes of an element; none where it is missing or a sequence."""
+    value = ds.get_item(tag).value if tag in ds else b""
+    return value if isinstance(value, bytes) else b""
 
 
 def _decoded(value: bytes) -> list[str]:
@@ -114,7 +105,7 @@ def _decoded(value: bytes) -> list[str]:
     if value.isascii() and b"\x1b" not in value:
         return [value.decode("ascii")] if value else []
     texts = []
-    for codec in _CODECS:
+    for codec in _CODECS.split():
         try:
             texts.append(value.decode(codec))
         except UnicodeDecodeError:
