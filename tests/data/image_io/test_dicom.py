@@ -431,6 +431,15 @@ def test_pixels_that_are_refused(data, reason):
     assert reason in refusal(data)
 
 
+@pytest.mark.parametrize("lost", [4, 40])
+def test_pixels_that_have_lost_bytes_within_are_refused(lost):
+    """Wherever they are missing: such a JPEG mostly decodes all the same, to another image."""
+    large = np.tile(COLOUR, (4, 4, 1))
+    data = compressed(JPEG, large, pillow(large, "JPEG"), photometric="YBR_FULL_422")
+    for at in range(len(data) - 400, len(data) - lost - 12, 40):
+        assert "pixels are damaged, cut short" in refusal(data[:at] + data[at + lost :])
+
+
 @pytest.mark.parametrize(("syntax", "image", "encode"), COMPRESSED)
 def test_a_stream_larger_than_its_header_says_is_refused_before_it_is_decoded(
     syntax, image, encode

@@ -14,7 +14,7 @@ from typing import Any
 import imagecodecs
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_frames, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 
 from conocc.data.image_io.dicom_header import damaged, number, text
@@ -112,6 +112,11 @@ def _decompress(ds: Dataset, bits: int, high: int) -> tuple[int, int]:
         raise ValueError("its DICOM transfer syntax is none that is read; save it uncompressed")
     what = f"its {syntax.name} pixels"
     with damaged(what):
+        # The last item must end with the value: pydicom makes one that is too long end there, and
+        # what has lost bytes within may decode all the same, to another image.
+        last = parse_fragments(ds.PixelData)[1][-1]
+        if last + 8 + struct.unpack_from("<I", ds.PixelData, last + 4)[0] > len(ds.PixelData):
+            raise EOFError
         frame = next(generate_frames(ds.PixelData, number_of_frames=1))
     kind = f"<u{ds.BitsAllocated // 8}"
     if syntax == uid.RLELossless:
