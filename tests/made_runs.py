@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from conocc.detectors.residual_scale import scale_of
 from conocc.experiments.artifacts import Embedding, Gallery
 
 READING = {"size": 16, "colour": "grey", "fit": "stretch"}
@@ -26,6 +27,7 @@ def gallery(*, reconstructs: bool = True, channels: int = 1, name: str = "a") ->
     rng = np.random.default_rng(0)
     given, again = rng.normal(size=(2, 4, channels, 16, 16)).astype(np.float32)
     kept = 4 if reconstructs else 0
+    scale = scale_of([given - again], source="calibration")
     return Gallery(
         input=given,
         reconstruction=again[:kept],
@@ -36,6 +38,7 @@ def gallery(*, reconstructs: bool = True, channels: int = 1, name: str = "a") ->
         montage=rng.random((5, channels, 16, 16), dtype=np.float32),
         montage_minority=np.array([False, False, False, True, True]),
         montage_label=np.array(["good"] * 3 + ["bad"] * 2),
+        residual_scale=np.array(json.dumps(scale.as_json()) if reconstructs else ""),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conocc.detectors.residual_scale import ResidualScale, scale_of
+from conocc.detectors.residual_scale import ResidualScale
 from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery, extremes, subsample
 from made_runs import embedding, gallery
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_named(kind, damage, tmp_path):
         kind.load(path)
 
 
-def test_a_newer_format_is_refused(tmp_path):
+def test_another_format_is_refused(tmp_path):
     np.savez(tmp_path / "new.npz", format=np.array(99))
     with pytest.raises(ValueError, match="format is 99"):
         Embedding.load(tmp_path / "new.npz")
@@ -59,14 +59,6 @@ def test_a_format_that_is_no_number_is_refused_in_one_line(number, tmp_path):
     with pytest.raises(ValueError, match="its format is") as refused:
         Embedding.load(tmp_path / "odd.npz")
     assert "\n" not in str(refused.value)
-
-
-def test_a_gallery_of_an_earlier_version_has_a_scale_of_its_own(tmp_path):
-    arrays = {k: v for k, v in vars(gallery()).items() if k != "residual_scale"}
-    np.savez(tmp_path / "old.npz", format=np.array(1), **arrays)
-    scale = Gallery.load(tmp_path / "old.npz").scale()
-    assert scale == scale_of([gallery().residual], source="gallery")
-    assert scale.source == "gallery"
 
 
 def test_a_gallery_keeps_the_scale_of_majority_images():

@@ -106,7 +106,7 @@ def test_files_that_cannot_be_read_are_listed_and_the_exit_code_says_so(run, fil
     assert not (out / "errors.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["index.html", "errors.csv", "00001-c.png", "conocc.json"])
+@pytest.mark.parametrize("name", ["index.html", "errors.csv", "00001-c.png"])
 def test_what_explain_did_not_write_it_neither_replaces_nor_deletes(run, files, tmp_path, name):
     out = tmp_path / "out"
     out.mkdir()
@@ -115,6 +115,13 @@ def test_what_explain_did_not_write_it_neither_replaces_nor_deletes(run, files, 
         explain_files(run, [files / "c.png"], out)
     assert [path.name for path in out.iterdir()] == [name]
     assert (out / name).read_text() == "mine"
+
+
+def test_a_note_of_owners_that_is_no_such_note_is_left_alone(run, files, tmp_path):
+    (tmp_path / "conocc.json").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"conocc\.json' was not written by conocc"):
+        explain_files(run, [files / "c.png"], tmp_path)
+    assert (tmp_path / "conocc.json").read_text() == "mine"
 
 
 def test_an_own_file_put_beside_the_pictures_later_is_kept(run, files, tmp_path):

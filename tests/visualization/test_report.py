@@ -162,17 +162,6 @@ def test_the_threshold_stands_with_its_promise_and_how_it_turned_out(run):
     assert "False discoveries" not in run.text
 
 
-def test_a_run_evaluated_by_an_earlier_version_has_a_report(tmp_path):
-    """Its metrics.json has a threshold without a promise; there is no calibration.csv."""
-    folder = write_run(tmp_path / "run")
-    measured = json.loads((folder / "metrics.json").read_text())
-    del measured["decision"], measured["realised"]
-    measured["threshold"] = 1.0
-    (folder / "metrics.json").write_text(json.dumps(measured))
-    (folder / "calibration.csv").unlink()
-    assert "at most 0.05" not in Page(write_report(folder)).text
-
-
 def test_names_of_all_kinds_are_escaped(tmp_path):
     """Files, classes, cohort, notes, commands, methods, parameters, folder."""
     study = tmp_path / "a&b<i>"
@@ -306,12 +295,34 @@ def test_the_charts_are_also_files_where_they_are_asked_for(tmp_path):
     assert said.split()[-1] == str(tmp_path / "figures")
     kinds = ("roc", "precision-recall-minority", "precision-recall-majority", "features")
     of_each = {*kinds, *[f"{k}-{m}" for k in ("scores", "training") for m in ("cae", "conocc")]}
-    files = {p.name: p.read_text() for p in (tmp_path / "figures").iterdir()}
+    files = {p.name: p.read_text() for p in (tmp_path / "figures").glob("*.svg")}
     assert set(files) == {f"{c}-{one}.svg" for c in ("left", "right") for one in of_each}
     assert all(text.startswith("<?xml") for text in files.values())
     code, said = call("report", tmp_path, "--figures", "doc")
     assert code == 1
     assert "its ending must be one of" in said
+
+
+@pytest.mark.parametrize("name", ["report.html", "figures/roc.svg"])
+def test_a_file_that_no_report_wrote_is_not_replaced(name, tmp_path):
+    folder = write_run(tmp_path / "run")
+    write_report(folder, figures="svg")
+    (folder / "conocc.json").unlink()
+    (folder / "figures" / "conocc.json").unlink()
+    others = {"report.html", "figures/roc.svg"} - {name}
+    for path in [folder / other for other in others]:
+        path.unlink()
+    (folder / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="which 'report' would replace but did not"):
+        write_report(folder, figures="svg")
+    assert (folder / name).read_text() == "mine"
+    assert not any((folder / other).exists() for other in others)
+
+
+def test_a_report_is_made_anew(tmp_path):
+    folder = write_run(tmp_path / "run")
+    for _ in range(2):
+        write_report(folder, figures="svg")
 
 
 def test_embed_draws_the_runs_side_by_side_and_prints_their_compactness(tmp_path):

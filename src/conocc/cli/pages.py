@@ -37,7 +37,8 @@ def embed(
     The features are those that 'evaluate' kept; with a COHORT they are made anew.
     """
     from conocc.experiments.artifacts import Embedding
-    from conocc.visualization.figures import feature_maps, save_figure
+    from conocc.visualization.figures.drawing import save_figure
+    from conocc.visualization.figures.features import feature_maps
 
     cohort = None if (Path(runs[-1]) / "run.json").exists() else runs.pop()
     if not runs:

@@ -55,7 +55,8 @@ def demo(
 ) -> None:
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
     from conocc.experiments.run import evaluate_run, fit_run
-    from conocc.visualization.figures import montage, save_figure
+    from conocc.visualization.figures.drawing import save_figure
+    from conocc.visualization.figures.pictures import montage
 
     cohort = read_cohort("phantom-mri")
     save_figure(montage(cohort), out_folder / "montage.png")
@@ -117,7 +118,8 @@ def inspect(
         scaled=scaled,
         pseudonyms=pseudonyms,
     )
-    from conocc.visualization.figures import montage, save_figure  # not before: it takes a second
+    from conocc.visualization.figures.drawing import save_figure  # not before: it takes a second
+    from conocc.visualization.figures.pictures import montage
 
     for note in loaded.notes:
         out.print(f"• {escape(note)}")

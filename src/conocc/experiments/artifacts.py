@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,7 @@ import numpy as np
 
 from conocc.data.cohort import Cohort
 from conocc.data.index import printable
-from conocc.detectors.residual_scale import ResidualScale, scale_of
+from conocc.detectors.residual_scale import ResidualScale
 from conocc.io.files import atomic_write
 
 EVIDENCE_FORMAT = 1
@@ -51,8 +51,7 @@ class Gallery:
     montage_minority : ndarray of bool, shape (m,)
     montage_label : ndarray of str, shape (m,)
     residual_scale : ndarray of str, shape ()
-        `ResidualScale` as JSON; empty without a reconstruction, or where an earlier version kept
-        none.
+        `ResidualScale` as JSON; empty without a reconstruction.
     """
 
     input: np.ndarray
@@ -64,13 +63,11 @@ class Gallery:
     montage: np.ndarray
     montage_minority: np.ndarray
     montage_label: np.ndarray
-    residual_scale: np.ndarray = field(default_factory=lambda: np.array(""))
+    residual_scale: np.ndarray
 
     def scale(self) -> ResidualScale:
-        """Give the scale of majority images; where none was kept, one of these images."""
-        if kept := str(self.residual_scale):
-            return ResidualScale.from_json(json.loads(kept))
-        return scale_of([self.residual], source="gallery")
+        """Give the scale of majority images that `residual` is shown on."""
+        return ResidualScale.from_json(json.loads(str(self.residual_scale)))
 
     def save(self, path: Path) -> None:
         """Write the arrays, whole or not at all."""
@@ -79,7 +76,7 @@ class Gallery:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; a damaged file is a `ValueError`."""
-        return cls(**_read(path, set(cls.__dataclass_fields__), later={"residual_scale"}))
+        return cls(**_read(path, set(cls.__dataclass_fields__)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,16 +207,16 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _read(path: Path, names: set[str], later: Set[str] = frozenset()) -> dict[str, Any]:
-    """Read arrays by their names; those that came `later` may be missing."""
+def _read(path: Path, names: set[str]) -> dict[str, Any]:
+    """Read arrays by their names."""
     try:
         # Opened here, since NumPy leaves a damaged archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             form = file["format"]
-            if form.shape or form.dtype.kind not in "iu" or form > EVIDENCE_FORMAT:
-                newer = f"its format is {form}, this version reads {EVIDENCE_FORMAT}"
-                raise ValueError(printable(newer))
-            return {name: file[name] for name in names - (later - set(file.files))}
+            if form.shape or form.dtype.kind not in "iu" or form != EVIDENCE_FORMAT:
+                other = f"its format is {form}, this version reads {EVIDENCE_FORMAT}"
+                raise ValueError(printable(other))
+            return {name: file[name] for name in names}
     except FileNotFoundError:
         raise
     except (

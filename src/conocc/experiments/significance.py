@@ -160,13 +160,10 @@ def _split(study: Path, rows: Rows) -> _Split:
 
 
 def _read_scores(path: Path) -> pd.DataFrame | None:
-    types = {"minority": bool, "anomaly_score": float}
     try:
-        return read_csv(path, usecols=SCORES, dtype=types)
+        return read_csv(path, usecols=SCORES, dtype={"minority": bool, "anomaly_score": float})
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
 
 
 # --- intervals ---------------------------------------------------------------------------------

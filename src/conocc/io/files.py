@@ -104,11 +104,9 @@ def refuse_foreign(folder: Path, command: str, names: str) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"'{folder}' is a file. Give the name of a folder.")
-    own = _claimed(folder, command)
-    here = sorted(path.name for path in folder.glob("*"))
-    foreign = [name for name in here if name not in own and re.fullmatch(names, name)]
-    if (folder / OWNER).exists() and not own:
-        foreign.append(OWNER)
+    own = _owned(folder).get(command, ())
+    here = sorted(path.name for path in folder.glob("*") if re.fullmatch(names, path.name))
+    foreign = [name for name in here if name not in own]
     if foreign:
         others = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
         raise FileExistsError(
@@ -119,17 +117,25 @@ def refuse_foreign(folder: Path, command: str, names: str) -> None:
 
 def claim(folder: Path, command: str, names: Iterable[str]) -> None:
     """Note in a folder, before they are written, that files of these names are a command's own."""
-    own = _claimed(folder, command).union(names)
-    write_json(folder / OWNER, {"command": command, "files": sorted(own)})
+    owned = _owned(folder)
+    owned[command] = sorted({*owned.get(command, ()), *names})
+    write_json(folder / OWNER, owned)
 
 
-def _claimed(folder: Path, command: str) -> set[str]:
-    """Name the files of a folder that the command has claimed before."""
+def _owned(folder: Path) -> dict[str, list[str]]:
+    """Read which command claimed which files of a folder."""
     try:
-        noted = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        return set(noted["files"]) if noted["command"] == command else set()
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()
+        owned: dict[str, list[str]] = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        if all(isinstance(files, list) for files in owned.values()):
+            return owned
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError):
+        pass
+    raise FileExistsError(
+        f"'{folder / OWNER}' was not written by conocc. Choose another folder, or move it away. "
+        "Nothing was written."
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -166,17 +172,26 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote: its names are what they were, also "NA" and "007"."""
+    """Read a table that `write_csv` wrote: its names are what they were, also "NA" and "007".
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; the sentence names it.
+    """
     import pandas as pd
 
-    columns = pd.read_csv(path, nrows=0).columns.tolist()
-    table: pd.DataFrame = pd.read_csv(
-        path,
-        converters=dict.fromkeys(_NAMES, unguarded),
-        keep_default_na=False,
-        na_values={name: ["", "nan"] for name in columns if name not in _NAMES},
-        **options,
-    )
+    try:
+        columns = pd.read_csv(path, nrows=0).columns.tolist()
+        table: pd.DataFrame = pd.read_csv(
+            path,
+            converters=dict.fromkeys(_NAMES, unguarded),
+            keep_default_na=False,
+            na_values={name: ["", "nan"] for name in columns if name not in _NAMES},
+            **options,
+        )
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{path}': {error}.") from error
     return table
 
 

@@ -25,7 +25,8 @@ from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
 from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_csv, write_text
-from conocc.visualization.figures import explanation, save_figure
+from conocc.visualization.figures.drawing import save_figure
+from conocc.visualization.figures.residual_maps import explanation
 from conocc.visualization.html import rendered
 
 # Of what `OneClassDetector.normalized` gives, by its parameter `normalize`.

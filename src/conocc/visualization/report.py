@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,40 +22,47 @@ from matplotlib.figure import Figure
 from conocc._version import __version__
 from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
 from conocc.experiments.significance import compared
-from conocc.experiments.table_formats import Table, mean
+from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import SENSITIVITY, grouped, make_tables, read_rows, tested_on
-from conocc.io.files import read_csv, write_text
+from conocc.io.files import claim, read_csv, refuse_foreign, write_text
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import summary
-from conocc.visualization.figures import (
+from conocc.visualization.figures.curves import (
     Scored,
-    case_strip,
-    feature_maps,
-    parameter_bars,
-    png,
     precision_recall_curves,
     roc_curves,
-    save_figure,
     score_histogram,
-    sheet,
-    svg,
     training_curves,
 )
+from conocc.visualization.figures.drawing import check_kind, save_figure, svg
+from conocc.visualization.figures.features import MAPPED, feature_maps
+from conocc.visualization.figures.pictures import case_strip, png, sheet
+from conocc.visualization.figures.sweeps import parameter_bars
 from conocc.visualization.html import rendered
 
+COMMAND, PAGE = "report", "report.html"
 # More curves than this in one figure cannot be told apart; a sweep has its bars instead.
 MOST_CURVES = 14
 # More parameters than this cannot be drawn as panels, groups and bars.
 MOST_SWEPT = 3
+# A longer list of comparisons is folded.
+MOST_COMPARISONS = 12
 # What of a cohort's part of the page are charts, not images.
 CHARTS = ("curves", "maps", "sweep", "histograms", "training")
-# A longer list of comparisons is folded.
-MOST_LINES = 12
 # Figures wider than this, in inches, scroll sideways on a phone.
 WIDE = 5
 # What the evaluation counts as left out, and a reader need not be told.
 EXPECTED = {"trained on", "calibrated on"}
 INTERVALS = "With 95 % intervals, by patient where patients are known."
+
+CAPTION_OF_MAPS = (
+    "t-SNE of the training images' bottleneck features. The center μ is embedded along with "
+    "them; methods without one show the mean feature. Sizes and distances do not compare "
+    "between maps. Compactness does, whatever the scale of the features: the mean distance of "
+    "majority test images to the center, divided by the mean distance between random pairs of "
+    "a majority and a minority test image; less is more compact. A map shows at most "
+    f"{MAPPED} images, and compactness is of at most {EMBEDDED} of each class, drawn with a seed."
+)
 
 T = TypeVar("T")
 Context = dict[str, Any]
@@ -73,10 +81,15 @@ def write_report(folder: str | Path, *, figures: str | None = None) -> Path:
     ------
     FileNotFoundError
         If the folder is neither.
+    FileExistsError
+        If there is a file of these names that no report wrote.
     ValueError
         If a file in it is damaged, or there is no such kind of file.
     """
     folder = Path(folder)
+    refuse_foreign(folder, COMMAND, re.escape(PAGE))
+    if figures is not None:
+        check_kind(figures)
     if (folder / "rows").is_dir():
         page = _study_page(folder)
     elif (folder / "run.json").exists():
@@ -86,11 +99,14 @@ def write_report(folder: str | Path, *, figures: str | None = None) -> Path:
             f"'{folder}' is neither a run nor a study: it has no run.json and no folder 'rows'."
         )
     if figures is not None:
-        for name, figure in _charts(page["parts"]):
-            save_figure(figure, folder / "figures" / f"{name}.{figures}")
-    path = folder / "report.html"
-    write_text(path, rendered("report.html", page))
-    return path
+        charts = {f"{name}.{figures}": figure for name, figure in _charts(page["parts"])}
+        refuse_foreign(folder / "figures", COMMAND, "|".join(map(re.escape, charts)))
+        claim(folder / "figures", COMMAND, charts)
+        for name, figure in charts.items():
+            save_figure(figure, folder / "figures" / name)
+    claim(folder, COMMAND, [PAGE])
+    write_text(folder / PAGE, rendered("report.html", page))
+    return folder / PAGE
 
 
 def _charts(parts: Sequence[Context]) -> Iterator[tuple[str, Figure]]:
@@ -126,16 +142,15 @@ class Fit:
     @cached_property
     def scored(self) -> Scored | None:
         """The test images' scores, with the threshold and the scores that it was set on."""
-        table = self._read("scores.csv", _read_csv)
+        table = self._read("scores.csv", read_csv)
         if table is None:
             return None
-        score = table["anomaly_score"].to_numpy(float)
-        calibration = self._read("calibration.csv", _read_csv)
+        calibration = self._read("calibration.csv", read_csv)
         return Scored(
             self.label,
             table["minority"].to_numpy(bool),
-            score,
-            self.measured.get("decision", self.measured).get("threshold"),
+            table["anomaly_score"].to_numpy(float),
+            self.measured.get("decision", {}).get("threshold"),
             None if calibration is None else calibration["anomaly_score"].to_numpy(float),
         )
 
@@ -146,32 +161,29 @@ class Fit:
 
     @property
     def history(self) -> pd.DataFrame | None:
-        return self._read("history.csv", _read_csv)
+        return self._read("history.csv", read_csv)
 
-    @property
+    @cached_property
     def split(self) -> pd.DataFrame | None:
-        return self._read("split.csv", _read_csv)
+        return self._read("split.csv", read_csv)
 
     @property
     def gallery(self) -> Gallery | None:
         return self._read("gallery.npz", Gallery.load)
 
-    @property
+    @cached_property
     def embedding(self) -> Embedding | None:
         return self._read("embedding.npz", Embedding.load)
+
+    @property
+    def compactness(self) -> float | None:
+        return self.embedding.compactness() if self.embedding else None
 
     def _read(self, name: str, read: Callable[[Path], T]) -> T | None:
         try:
             return read(self.folder / name)
         except FileNotFoundError:
             return None
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return read_csv(path)
-    except ValueError as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -191,13 +203,12 @@ def _study_page(folder: Path) -> Context:
     if not rows:
         raise ValueError(f"'{folder}' has no rows yet: nothing of it is done.")
     groups = grouped(rows)
-    sure = {table.name: table for table in compared(folder, rows)}
+    further = {table.name: table for table in compared(folder, rows)}
     tables, parts, fits = [], [], []
-    for table, of_group in zip(make_tables(rows), groups.values(), strict=True):
-        tables.append(_table(table))
-        further = (sure.get(f"{table.name}-{kind}") for kind in ("intervals", "comparisons"))
-        tables += [_table(one) for one in further if one]
-        named = [Fit(row, folder / row["run"]) for row in of_group]
+    for table, group in zip(make_tables(rows), groups.values(), strict=True):
+        names = (f"{table.name}-{kind}" for kind in ("intervals", "comparisons"))
+        tables += [table, *(further[name] for name in names if name in further)]
+        named = [Fit(row, folder / row["run"]) for row in group]
         named.sort(key=partial(_place, columns=table.columns))
         fits += named
         for cohort in dict.fromkeys(fit.row["cohort"] for fit in named):
@@ -217,115 +228,72 @@ def _run_page(folder: Path) -> Context:
     about = _read_json(folder / "run.json")
     measured = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     unfinished = None if about.get("finished") else "The fit is not finished."
-    unmeasured = None if measured else "It has not been evaluated."
-    error = unfinished or unmeasured
+    error = unfinished or (None if measured else "It has not been evaluated.")
     row = {
         **dict.fromkeys(("metrics", "counts", "prevalence", "left_out", "fold")),
-        **{key: about.get(key) for key in ("method", "params", "cohort", "seed", "seconds")},
-        **{
-            key: about.get(key)
-            for key in ("notes", "versions", "threads", "preprocessing", "command")
-        },
+        **dict.fromkeys(("seconds", "threads")),
+        **about,
         **{key: measured[key] for key in measured if key not in ("versions", "command", "cohort")},
         "label": about["method"],
         "key": "run",
         "run": "",
         "status": "error" if error else "done",
         "error": error,
-        "commands": [about.get("command"), measured.get("command")],
+        "commands": [about["command"], measured.get("command")],
     }
     fit = Fit(row, folder)
     tables = [_run_table(row)] if row["metrics"] else []
-    tested_on = measured.get("cohort", row["cohort"])
-    title = row["cohort"] if tested_on == row["cohort"] else f"{row['cohort']}, tested: {tested_on}"
+    cohort, tested = row["cohort"], measured.get("cohort", row["cohort"])
+    title = cohort if tested == cohort else f"{cohort}, tested: {tested}"
     return _page("Run", folder, tables, [_part(title, [fit])], [fit])
 
 
 def _page(
-    kind: str, folder: Path, tables: list[Context], parts: list[Context], fits: list[Fit]
+    kind: str, folder: Path, tables: list[Table], parts: list[Context], fits: list[Fit]
 ) -> Context:
-    for number, part in enumerate(parts):
-        part["anchor"] = f"cohort-{number}"
     commands = [c for fit in fits for c in fit.row.get("commands", [fit.row.get("command")]) if c]
+    settings: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    versions: list[tuple[str, Any]] = []
+    for fit in fits:
+        settings[fit.row["method"]] += fit.row["params"].items()
+        versions += (fit.row["versions"] or {}).items()
+        versions += [("threads", fit.row["threads"])] if fit.row["threads"] else []
     return {
         "kind": kind,
         "name": folder.resolve().name,
         "commands": list(dict.fromkeys(commands)),
         "tables": tables,
+        "most_comparisons": MOST_COMPARISONS,
         "parts": parts,
-        "fits": [_fit_line(fit) for fit in fits],
+        "fits": fits,
         "metrics": list(METRICS),
-        "errors": [{**fit.row, "part": fit.part} for fit in fits if fit.row["status"] != "done"],
-        "settings": _settings(fits),
-        "versions": _versions(fits),
+        "errors": [fit for fit in fits if fit.row["status"] != "done"],
+        "settings": {m: _distinct(pairs, " | ", json.dumps) for m, pairs in settings.items()},
+        "versions": _distinct(versions, ", ", str),
         "version": __version__,
     }
 
 
-def _table(table: Table) -> Context:
-    """Turn a table of `conocc.experiments.tables` into cells that the page can sort."""
-    return {
-        "title": table.name.replace("-", ", "),
-        "folded": len(table.lines) > MOST_LINES and table.name.endswith("-comparisons"),
-        "caption": " ".join(table.caption),
-        "ranked": table.ranked,
-        "head": table.head,
-        "columns": table.columns,
-        "lines": [{"head": line.head, "cells": line.cells} for line in table.lines],
-    }
-
-
-def _run_table(row: Mapping[str, Any]) -> Context:
-    """Give a run's metrics with their intervals, in the shape of `_table`."""
-    lines, metrics = [], row["metrics"]
-    for name, found in metrics.items():
+def _run_table(row: Mapping[str, Any]) -> Table:
+    """Give a run's metrics with their intervals."""
+    lines = []
+    for name, found in row["metrics"].items():
         values = (found[key] for key in ("value", "low", "high"))
-        cells = [None if value is None else mean(value) for value in values]
-        lines.append({"head": (name,), "cells": cells})
-    reasons = dict.fromkeys(m["reason"] for m in metrics.values() if m.get("reason"))
-    return {
-        "title": "",
-        "folded": False,
-        "caption": " ".join([INTERVALS, *tested_on([row]), SENSITIVITY, *reasons]),
-        "ranked": False,
-        "head": ("metric",),
-        "columns": ("value", "low", "high"),
-        "lines": lines,
-    }
+        cells = tuple(None if value is None else mean(value) for value in values)
+        lines.append(Line((name,), cells))
+    reasons = dict.fromkeys(m["reason"] for m in row["metrics"].values() if m.get("reason"))
+    caption = (INTERVALS, *tested_on([row]), SENSITIVITY, *reasons)
+    return Table("", caption, ("metric",), ("value", "low", "high"), tuple(lines))
 
 
-def _fit_line(fit: Fit) -> Context:
-    """One line of the list of all fits."""
-    embedding = fit.embedding
-    return {
-        **{key: fit.row[key] for key in ("label", "key", "cohort", "metrics", "seconds", "run")},
-        "part": fit.part,
-        "compactness": embedding.compactness() if embedding else None,
-    }
-
-
-def _settings(fits: Iterable[Fit]) -> dict[str, dict[str, str]]:
-    """Give each method's parameters; where they differ between its fits, all values."""
-    found: dict[str, dict[str, dict[str, None]]] = {}
-    for fit in fits:
-        of_method = found.setdefault(fit.row["method"], {})
-        for name, value in fit.row["params"].items():
-            of_method.setdefault(name, {})[json.dumps(value)] = None
-    return {
-        method: {name: " | ".join(values) for name, values in params.items()}
-        for method, params in found.items()
-    }
-
-
-def _versions(fits: Iterable[Fit]) -> dict[str, str]:
-    """Give the versions that the rows name, and how many threads trained."""
-    found: dict[str, dict[str, None]] = {}
-    for fit in fits:
-        for name, value in (fit.row["versions"] or {}).items():
-            found.setdefault(name, {})[str(value)] = None
-        if fit.row.get("threads"):
-            found.setdefault("threads", {})[str(fit.row["threads"])] = None
-    return {name: ", ".join(values) for name, values in found.items()}
+def _distinct(
+    pairs: Iterable[tuple[str, Any]], separator: str, text: Callable[[Any], str]
+) -> dict[str, str]:
+    """Give each name all values that it has, in the order in which they come."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for name, value in pairs:
+        found[name][text(value)] = None
+    return {name: separator.join(values) for name, values in found.items()}
 
 
 # --- one cohort --------------------------------------------------------------------------------
@@ -341,8 +309,8 @@ def _part(title: str, fits: Sequence[Fit]) -> Context:
         "title": title,
         "about": _about(done or fits),
         "montage": _montage(done),
-        "drawn": firsts[0].part if firsts and len(done) > 1 else "",
-        "undrawn": bool(done) and not firsts,
+        "shown": firsts[0].part if firsts and len(done) > 1 else "",
+        "too_many": bool(done) and not firsts,
         "curves": list(_curves(firsts)),
         "maps": list(_maps(firsts)),
         "sweep": list(_sweep(done)),
@@ -362,18 +330,15 @@ def _about(fits: Sequence[Fit]) -> Context:
             notes.append(f"Left out of the evaluation: {number} images, {reason}.")
     counts = []
     if split is not None:
-        grouped = split.groupby(["split", "minority"], sort=False)
-        for (side, minority), of_group in grouped:
+        for (side, minority), of_group in split.groupby(["split", "minority"], sort=False):
             kind = "minority" if minority else "majority"
             labels = ", ".join(sorted(set(of_group["label"])))
             counts.append((side, kind, labels, len(of_group), of_group["patient"].nunique()))
-    named = split is not None and not (split["patient"] == split["path"]).all()
     return {
         "notes": notes,
         "counts": counts,
-        "patients": named,
+        "patients": split is not None and not (split["patient"] == split["path"]).all(),
         "part": first.part if row["fold"] is not None else "",
-        "preprocessing": row["preprocessing"] or {},
         "prevalence": row["prevalence"],
     }
 
@@ -382,14 +347,14 @@ def _montage(fits: Sequence[Fit]) -> list[Context]:
     kept = next((found for fit in fits if (found := fit.gallery)), None)
     if kept is None:
         return []
-    printable = []
+    sheets = []
     for minority, name in ((False, "majority"), (True, "minority")):
         chosen = kept.montage_minority == minority
         labels = ", ".join(sorted(set(kept.montage_label[chosen].tolist())))
         images = kept.montage[chosen]
         alt = f"{len(images)} test images of the {name} class: {labels}"
-        printable.append({"src": _inline(png(sheet(images)), "png"), "alt": alt})
-    return printable
+        sheets.append({"src": _inline(png(sheet(images)), "png"), "alt": alt})
+    return sheets
 
 
 def _curves(fits: Sequence[Fit]) -> Iterator[Context]:
@@ -406,22 +371,11 @@ def _curves(fits: Sequence[Fit]) -> Iterator[Context]:
 
 def _maps(fits: Sequence[Fit]) -> Iterator[Context]:
     found = [(fit.label, embedding) for fit in fits if (embedding := fit.embedding)]
-    if found:
-        said = (f"{label} {c:.3f}" for label, e in found if (c := e.compactness()) is not None)
-        alt = f"t-SNE maps of training features; compactness {', '.join(said) or 'unknown'}"
-        yield _figure("features", feature_maps(found), alt, _caption_of_maps([e for _, e in found]))
-
-
-def _caption_of_maps(embeddings: Sequence[Embedding]) -> str:
-    largest = int(max(e.images.max() for e in embeddings))
-    cap = f" At most {EMBEDDED} images of each group, drawn with a seed." * (largest > EMBEDDED)
-    return (
-        "t-SNE of the training images' bottleneck features. The center μ is embedded along with "
-        "them; methods without one show the mean feature. Sizes and distances do not compare "
-        "between maps. Compactness does, whatever the scale of the features: the mean distance of "
-        "majority test images to the center, divided by the mean distance between random pairs of "
-        f"a majority and a minority test image; less is more compact.{cap}"
-    )
+    if not found:
+        return
+    known = [f"{fit.label} {c:.3f}" for fit in fits if (c := fit.compactness) is not None]
+    alt = f"t-SNE maps of training features; compactness {', '.join(known) or 'unknown'}"
+    yield _figure("features", feature_maps(found), alt, CAPTION_OF_MAPS)
 
 
 def _sweep(fits: Sequence[Fit]) -> Iterator[Context]:
@@ -443,9 +397,9 @@ def _sweep(fits: Sequence[Fit]) -> Iterator[Context]:
     figure = parameter_bars(
         by_method[method], names, levels=by_method.get(other, []), level_name=other
     )
-    beside = f" and the level of {other}" if other else ""
+    level = f" and the level of {other}" if other else ""
     caption = f"One fit each, with seed {seed}; a fit that failed leaves its place empty."
-    alt = f"AUC of {method} over {', '.join(names)}{beside}"
+    alt = f"AUC of {method} over {', '.join(names)}{level}"
     yield _figure("parameters", figure, alt, caption)
 
 
@@ -481,18 +435,17 @@ def _gallery(fit: Fit) -> Context | None:
             "src": _inline(png(case_strip(kept, i)), "png"),
             "path": str(kept.path[i]),
             "score": float(kept.anomaly_score[i]),
-            "minority": bool(kept.minority[i]),
         }
         for i in range(len(kept.path))
     ]
+    majority = int((~kept.minority).sum())  # they stand before the minority
     return {
         "label": fit.label,
         "key": fit.row["key"],
-        "reconstructed": len(kept.reconstruction) > 0,
-        "scale": kept.scale().as_json() if len(kept.reconstruction) else None,
+        "scale": kept.scale() if len(kept.reconstruction) else None,
         "groups": [
-            ("Majority images scored highest", [c for c in cases if not c["minority"]]),
-            ("Minority images scored lowest", [c for c in cases if c["minority"]]),
+            ("Majority images scored highest", cases[:majority]),
+            ("Minority images scored lowest", cases[majority:]),
         ],
     }
 

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from conocc.io.files import atomic_write
@@ -76,13 +77,20 @@ def line_style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[place], "linestyle": DASHES[(place + turn) % len(DASHES)]}
 
 
+def check_kind(kind: str, path: Path | None = None) -> None:
+    """Refuse a kind of file that matplotlib does not write."""
+    known = FigureCanvasBase.get_supported_filetypes()
+    if kind.lower() not in known:
+        raise ValueError(
+            f"Cannot draw '{path or kind}': its ending must be one of {', '.join(known)}."
+        )
+
+
 @styled
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the path's suffix names, whole or not at all."""
     kind = path.suffix.lstrip(".").lower() or "png"
-    known = figure.canvas.get_supported_filetypes()
-    if kind not in known:
-        raise ValueError(f"Cannot draw '{path}': its ending must be one of {', '.join(known)}.")
+    check_kind(kind, path)
     with atomic_write(path) as temporary, warnings.catch_warnings():
         # A letter of a name that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

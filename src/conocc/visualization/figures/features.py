@@ -11,12 +11,14 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from conocc.experiments.artifacts import Embedding
+from conocc.experiments.artifacts import Embedding, subsample
 from conocc.visualization.figures.drawing import blank, styled
 
 COLUMNS = 4
 PERPLEXITY = 30
-FEWEST = 4
+# Of more images than this a map takes long, and shows no more.
+MAPPED = 500
+FEWEST_IMAGES = 4
 
 
 @styled
@@ -24,9 +26,10 @@ def feature_maps(embeddings: Sequence[tuple[str, Embedding]], *, seed: int = 0) 
     """Draw a t-SNE map of the training features of each model, side by side.
 
     The center μ is embedded along with the images and marked; where a method has none, the mean
-    feature stands in its place. Colour is the rank of an image's distance to it, measured among
-    the features and not on the map. Distances and sizes of different maps do not compare; the
-    compactness beside each (`Embedding.compactness`) does.
+    feature stands in its place. At most `MAPPED` images, drawn with a seed, are shown. Colour is
+    the rank of an image's distance to the center, measured among the features and not on the map.
+    Distances and sizes of different maps do not compare; the compactness beside each
+    (`Embedding.compactness`) does.
     """
     columns = min(COLUMNS, len(embeddings))
     rows = math.ceil(len(embeddings) / columns)
@@ -34,14 +37,14 @@ def feature_maps(embeddings: Sequence[tuple[str, Embedding]], *, seed: int = 0) 
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    subsample = None
+    points = None
     for axes, (label, embedding) in zip(grid.flat, embeddings, strict=False):
         compactness = embedding.compactness()
-        beside = "" if compactness is None else f"\ncompactness {compactness:.3f}"
-        axes.set_title(f"{label}{beside}")
-        subsample = _map(axes, embedding, seed) or subsample
-    if subsample is not None:
-        bar = figure.colorbar(subsample, ax=grid, shrink=0.7, aspect=30, pad=0.01)
+        below = "" if compactness is None else f"\ncompactness {compactness:.3f}"
+        axes.set_title(label + below)
+        points = _map(axes, embedding, seed) or points
+    if points is not None:
+        bar = figure.colorbar(points, ax=grid, shrink=0.7, aspect=30, pad=0.01)
         bar.set_label("distance to the center, rank")
         bar.set_ticks([0, 1], labels=["nearest", "farthest"])
     return figure
@@ -49,17 +52,24 @@ def feature_maps(embeddings: Sequence[tuple[str, Embedding]], *, seed: int = 0) 
 
 def _map(axes: Axes, embedding: Embedding, seed: int) -> PathCollection | None:
     """Draw one map; return its points, or None where there is nothing to map."""
-    train = embedding.train.astype(np.float64)
-    if len(train) < FEWEST or not np.ptp(train, axis=0).any():
-        why = "all features are equal" if len(train) >= FEWEST else "no training images at hand"
+    shown = subsample(np.arange(len(embedding.train)), MAPPED)
+    train = embedding.train[shown].astype(np.float64)
+    if len(train) < FEWEST_IMAGES or not np.ptp(train, axis=0).any():
+        why = (
+            "all features are equal"
+            if len(train) >= FEWEST_IMAGES
+            else "no training images at hand"
+        )
         axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes)
         return None
     middle = embedding.middle()
     distance = np.linalg.norm(train - middle, axis=1)
     rank = distance.argsort().argsort() / (len(train) - 1)
-    points = on_plane(np.concatenate([train, middle[None]]), seed)
+    points = TSNE(
+        perplexity=min(PERPLEXITY, len(train) / 3), init="pca", random_state=seed
+    ).fit_transform(np.concatenate([train, middle[None]]))
     x, y = points[:-1].T
-    subsample = axes.scatter(x, y, c=rank, cmap="cividis", s=10, linewidths=0, rasterized=True)
+    scatter = axes.scatter(x, y, c=rank, cmap="cividis", s=10, linewidths=0, rasterized=True)
     own = len(embedding.center) > 0
     axes.plot(
         *points[-1],
@@ -72,13 +82,4 @@ def _map(axes: Axes, embedding: Embedding, seed: int) -> PathCollection | None:
     )
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(loc="lower right", handletextpad=0.1)
-    return subsample
-
-
-def on_plane(features: np.ndarray, seed: int) -> np.ndarray:
-    """Embed features by t-SNE, from their principal components on; (n, d) -> (n, 2)."""
-    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    points: np.ndarray = TSNE(
-        perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed
-    ).fit_transform(features)
-    return points
+    return scatter

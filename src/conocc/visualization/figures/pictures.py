@@ -39,29 +39,6 @@ def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -
     return figure
 
 
-@styled
-def gallery(kept: Gallery, *, minority: bool, columns: int = 2) -> Figure:
-    """Show the images of one class on which the method erred most, with their scores.
-
-    Input, reconstruction and residual stand side by side (`case_strip`); the input alone where
-    the method has no reconstruction.
-    """
-    cases = np.flatnonzero(kept.minority == minority)
-    rows = max(1, -(-len(cases) // columns))
-    panels = 3 if len(kept.reconstruction) else 1
-    figure = blank(columns * (panels * 1.1 + 0.3), rows * 1.4 + 0.6)
-    what = "minority images scored lowest" if minority else "majority images scored highest"
-    parts = "input, reconstruction, residual" if panels == 3 else "input"
-    figure.suptitle(f"{what}: {parts}", fontsize="medium")
-    places = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.08})
-    for position, axes in enumerate(places.flat):
-        axes.set_axis_off()
-        if position < len(cases):
-            axes.imshow(case_strip(kept, cases[position]))
-            axes.set_title(f"score {kept.anomaly_score[cases[position]]:.4g}", fontsize=8)
-    return figure
-
-
 def case_strip(kept: Gallery, case: int) -> np.ndarray:
     """Put input, reconstruction and residual of one image side by side; -> (h, 3 w + gaps, 3).
 
