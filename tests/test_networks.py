@@ -24,7 +24,7 @@ def plain(layer: UpsampledConv, x):
     return F.conv2d(y, layer.weight, layer.bias, padding=1)[..., :h, :w]
 
 
-@pytest.mark.parametrize("c_out", [1, 3, networks.FEW + 1])
+@pytest.mark.parametrize("c_out", [1, 3, networks.FEW_CHANNELS + 1])
 @pytest.mark.parametrize("size", [(8, 8), (7, 8), (7, 7)])
 def test_upsampled_convolution_equals_the_plain_one_in_value_and_gradient(size, c_out):
     """In float64, to 1e-10; to few channels it is computed another way than to many."""
@@ -105,6 +105,21 @@ def test_gradients_of_the_dense_layer_are_exact(monkeypatch):
     monkeypatch.setattr(networks, "_products", F.linear)
     inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 4), (2, 4), 2)]
     assert torch.autograd.gradcheck(networks._DenseByOneDNN.apply, inputs)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (9,)])
+def test_second_derivatives_of_an_autoencoder_are_refused_or_right(shape):
+    """The gradients that are written by hand have none, and say so; they were zero."""
+    torch.manual_seed(0)
+    network = Autoencoder(shape, bottleneck=5, channels=(3, 4))
+    x = torch.randn(2, *shape, requires_grad=True)
+    (of_x,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
+    if len(shape) == 1:
+        of_x.square().sum().backward()
+        assert x.grad.abs().sum() > 0
+        return
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        of_x.square().sum().backward()
 
 
 def test_dense_layer_runs_in_float64_too():

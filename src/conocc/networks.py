@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 CHANNELS = (16, 32, 64)
-FEW = 4  # channels up to which the last layer is computed another way than those before
+FEW_CHANNELS = 4  # up to so many, the last layer is computed another way than those before
 # The product is no public name of torch's: where a version lacks it, the plain layer serves.
 ONEDNN: bool = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
@@ -101,6 +102,7 @@ class _UpsampledToFew(torch.autograd.Function):
         return upsampled_to_few(x, weight, bias, size).contiguous()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (h, w), (kept_h, kept_w) = x.shape[-2:], gradients[0].shape[-2:]
@@ -130,9 +132,8 @@ class UpsampledConv(nn.Conv2d):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.out_channels <= FEW:
-            few: Tensor = _UpsampledToFew.apply(x, self.weight, self.bias, self.size)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            return few
+        if self.out_channels <= FEW_CHANNELS:
+            return _UpsampledToFew.apply(x, self.weight, self.bias, self.size)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         kernel = upsampling_kernel(self.weight)
         y = F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
         h, w = self.size
@@ -142,8 +143,7 @@ class UpsampledConv(nn.Conv2d):
 
 def _products(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``x @ weight.T + bias`` by oneDNN; (n, i), (o, i), (o,) -> (n, o)."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _DenseByOneDNN(torch.autograd.Function):
@@ -156,6 +156,7 @@ class _DenseByOneDNN(torch.autograd.Function):
         return _products(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         g = gradients[0].contiguous()
@@ -179,8 +180,7 @@ class Dense(nn.Linear):
         )
         if not by_onednn:
             return super().forward(x)
-        product: Tensor = _DenseByOneDNN.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return product
+        return _DenseByOneDNN.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 class Encoder(nn.Module):
@@ -213,8 +213,7 @@ class Encoder(nn.Module):
         for conv in hidden:
             x = F.relu_(conv(x))
         # Flattened before it is rectified: gradients would meet maps of another layout there.
-        features: Tensor = self.out(F.relu_(last(x).flatten(1)))
-        return features
+        return self.out(F.relu_(last(x).flatten(1)))
 
 
 class Decoder(nn.Module):
@@ -240,8 +239,7 @@ class Decoder(nn.Module):
         *hidden, last = self.convs
         for conv in hidden:
             x = F.relu_(conv(x))
-        image: Tensor = last(x)
-        return image
+        return last(x)
 
 
 def dense(widths: Sequence[int], *, bias: bool = True) -> nn.Sequential:
@@ -297,5 +295,4 @@ class Autoencoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
 
     def forward(self, x: Tensor) -> Tensor:
-        x_hat: Tensor = self.decoder(self.encoder(x))
-        return x_hat
+        return self.decoder(self.encoder(x))

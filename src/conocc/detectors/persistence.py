@@ -1,0 +1,117 @@
+"""Saved detectors: what a detector has learned, to and from one safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conocc._version import __version__
+from conocc.detectors.residual_scale import ResidualScale
+from conocc.io.safetensors import below, read_model, write_model
+from conocc.thresholds.conformal import Calibration
+from conocc.training import default_settings
+
+D = TypeVar("D")
+
+# Where and how loudly a detector was fitted is no part of what it learned.
+NEUTRAL = {"device": "auto", "verbose": 0}
+# Learned values that JSON holds in another form.
+FROM_JSON: dict[str, Callable[[Any], Any]] = {
+    "input_shape_": tuple,
+    "calibration_": lambda values: values and Calibration.from_json(values),
+    "residual_scale_": lambda values: values and ResidualScale.from_json(values),
+}
+
+
+def learned(detector: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Divide what ends in an underscore into tensors and values that JSON holds."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for name, value in vars(detector).items():
+        if not name.endswith("_"):
+            continue
+        if isinstance(value, nn.Module):
+            tensors |= {f"{name}.{k}": v for k, v in value.state_dict().items()}
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            tensors[name] = torch.from_numpy(value.copy())
+        elif isinstance(value, np.ndarray):
+            values[name] = value.tolist()  # names of columns
+        elif isinstance(value, Calibration | ResidualScale):
+            values[name] = value.as_json()
+        else:
+            values[name] = value
+    return tensors, values
+
+
+def save(detector: Any, path: str | Path, preprocessing: dict[str, Any] | None) -> None:
+    """Write a fitted detector (see `OneClassDetector.save`)."""
+    tensors, values = learned(detector)
+    values["preprocessing_"] = preprocessing
+    header = {
+        "class": type(detector).__name__,
+        "params": detector.plain_params(random_state=detector.seed_, **NEUTRAL),
+        # Sorted: in the order of attributes a loaded detector would differ from a fitted one.
+        "values": dict(sorted(values.items())),
+        "versions": {
+            "conocc": __version__,
+            "torch": torch.__version__,
+            "method": detector.revision,
+        },
+    }
+    write_model(path, header, tensors)
+
+
+def load(cls: type[D], path: str | Path) -> D:
+    """Read a detector of a class (see `OneClassDetector.load`)."""
+    header, tensors = read_model(path)
+    if header["class"] != cls.__name__:
+        raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
+    try:
+        return _made(cls, header, tensors)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"Cannot read model '{path}': {reason}.") from error
+
+
+def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    revision, version = header["versions"]["method"], header["versions"]["conocc"]
+    if revision != cls.revision:
+        raise ValueError(
+            f"it is of revision {revision} of {cls.__name__}, this version of conocc "
+            f"({__version__}) computes revision {cls.revision}; fit it again, or read it "
+            f"with conocc {version}"
+        )
+    params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
+    detector = cls(**params)
+    for name, value in header["values"].items():
+        setattr(detector, name, FROM_JSON[name](value) if name in FROM_JSON else value)
+    if min(detector.input_shape_) < 1:
+        raise ValueError(f"its images are of shape {detector.input_shape_}")
+    detector._validate_params()
+    with default_settings(torch.device("cpu")):
+        with torch.device("meta"):  # a header must not ask for more memory than its file fills
+            detector._build()
+        _fill(detector, tensors)
+    return detector
+
+
+def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
+    """Give the weights of a file to modules that have none yet, and set its arrays."""
+    modules = {k: v for k, v in vars(detector).items() if isinstance(v, nn.Module)}
+    for name, module in modules.items():
+        has = below(tensors, f"{name}.")
+        for key, value in module.state_dict().items():
+            if has[key].shape != value.shape:
+                raise ValueError(
+                    f"its parameters make {key!r} {tuple(value.shape)}, its file holds "
+                    f"{tuple(has[key].shape)}"
+                )
+        module.to_empty(device="cpu").load_state_dict(has)
+    for name, tensor in tensors.items():
+        if "." not in name:
+            setattr(detector, name, tensor.numpy())
