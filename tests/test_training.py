@@ -4,7 +4,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -16,7 +15,8 @@ from torch import nn
 
 from conftest import quick
 from conocc import ConOCC, equations, training
-from conocc.training import BLOCK, Batches, Stage, train
+from conocc.training import BLOCK, Batches, Chance, Stage, summed, train
+from interrupting import interrupt_at, same
 
 PROGRAM = """
 import sys, numpy
@@ -30,7 +30,8 @@ detector.fit(X, checkpoint=checkpoint).save(out)
 
 
 def batches(array) -> Batches:
-    return Batches(np.asarray(array), lambda x: x, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    return Batches(np.asarray(array), lambda x: x, cpu, Chance(0, cpu))
 
 
 @pytest.mark.parametrize("schedule", ["alternate", "joint"])
@@ -60,71 +61,55 @@ def _written(path):
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def assert_same_fit(resumed, unbroken):
-    assert resumed.history_ == unbroken.history_
-    for a, b in zip(
-        unbroken.network_.state_dict().values(),
-        resumed.network_.state_dict().values(),
-        strict=True,
-    ):
-        assert torch.equal(a, b)
-
-
 @pytest.mark.parametrize("schedule", ["alternate", "joint"])
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 13])
-def test_an_interrupt_saves_and_the_same_fit_goes_on_from_there(
+def test_a_fit_that_is_interrupted_goes_on_from_the_end_of_an_epoch(
     schedule, step, images, tmp_path, monkeypatch
 ):
     """Ctrl-C in the middle of an epoch, between epochs, and around an update of the center."""
     params = {"epochs": 6, "interval": 2, "batch_size": 8, "schedule": schedule}
     unbroken = quick("conocc", **params).fit(images)
-    steps = 0
-
-    def interrupting(optimizer, loss, batch, epoch):
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            signal.raise_signal(signal.SIGINT)
-        return original(optimizer, loss, batch, epoch)
-
-    original = training._step
-    monkeypatch.setattr(training, "_step", interrupting)
+    steps = interrupt_at(step, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
     resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
-    assert steps == 6 * 3, "a step was done twice or left out"
-    assert_same_fit(resumed, unbroken)
+    assert len(steps) == 6 * 3 + (step - 1) % 3 + 1, "done again is what was done of an epoch"
+    assert same(resumed, unbroken)
 
 
-@pytest.mark.parametrize("update", [1, 2])
-def test_an_interrupt_of_an_update_of_the_center_does_not_wait_for_its_end(
-    update, images, tmp_path, monkeypatch
+def test_an_interrupt_of_an_update_of_the_center_is_one_at_once(images, monkeypatch):
+    """Of all images' features not one more is computed."""
+    computed = []
+
+    def interrupted(blocks):
+        for z in blocks:
+            computed.append(z)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(equations, "center", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick("conocc").fit(np.repeat(images, 10, axis=0))
+    assert len(computed) == 1
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0, 6), (25, 2), (45, 3), (90, 6)])
+def test_the_state_is_saved_at_the_end_of_an_epoch_at_most_once_a_minute(
+    seconds, saved, images, tmp_path, monkeypatch
 ):
-    """Of all images' features not one more is computed, and the same fit goes on from there."""
-    params = {"epochs": 6, "interval": 2, "batch_size": 8}
-    unbroken = quick("conocc", **params).fit(images)
-    original, updates, features = equations.center, 0, []
+    """Six epochs of so many seconds: of 25, at 75 and 150; of 45, at 90, 180 and 270."""
+    now, saves = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 60.0 if seconds else 0.0)
+    monkeypatch.setattr(training.Checkpoint, "save", lambda self, *args: saves.append(now[0]))
+    original = training._epoch
 
-    def interrupting(blocks):
-        nonlocal updates
-        updates += 1
-        if updates == update:
-            signal.raise_signal(signal.SIGINT)
-        features.append(0)
-        return original(kept(z) for z in blocks)
+    def slow(*args):
+        now[0] += seconds
+        return original(*args)
 
-    def kept(z):
-        features[-1] += 1
-        return z
-
-    monkeypatch.setattr(equations, "center", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
-    assert features[-1] == 0
-    assert not training._signals
-    resumed = quick("conocc", **params).fit(images, checkpoint=tmp_path / "checkpoint")
-    assert updates == 4  # before epochs 0, 2 and 4, one of them twice
-    assert_same_fit(resumed, unbroken)
+    monkeypatch.setattr(training, "_epoch", slow)
+    quick("conocc", epochs=6).fit(images, checkpoint=tmp_path / "checkpoint")
+    assert len(saves) == saved
 
 
 def test_finished_stages_are_not_run_again(tmp_path, monkeypatch):
@@ -142,17 +127,18 @@ def test_finished_stages_are_not_run_again(tmp_path, monkeypatch):
                     signal.raise_signal(signal.SIGINT)
 
             optimizer = torch.optim.Adam(layer.parameters())
-            losses = {"adam": lambda x, epoch: {"loss": layer(x).square().mean()}}
+            losses = {"adam": lambda x, epoch: summed({"loss": layer(x).square().mean()})}
             return Stage(name, {"layer": layer}, {"adam": optimizer}, losses, 3, before)
 
         return [stage("a", None), stage("b", 1)]
 
     X = batches(np.ones((4, 2)))
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
     checkpoint = training.Checkpoint(tmp_path / "c", {})
     with pytest.raises(KeyboardInterrupt):
         train(stages(), X, batch_size=4, checkpoint=checkpoint)
     history = train(stages(), X, batch_size=4, checkpoint=checkpoint)
-    assert seen == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert seen == ["a0", "a1", "a2", "b0", "b1", "b1", "b2"]
     assert [(row["stage"], row["epoch"]) for row in history] == [
         (s, e) for s in "ab" for e in (1, 2, 3)
     ]
@@ -167,7 +153,10 @@ def test_each_optimiser_takes_a_step_on_its_own_loss():
         "two",
         {"a": a, "b": b},
         {"a": torch.optim.SGD(a.parameters(), lr=0.1), "b": torch.optim.SGD(b.parameters(), 0.1)},
-        {"a": lambda x, _: {"a": 2 * a(x).mean()}, "b": lambda x, _: {"b": -3 * b(x).mean()}},
+        {
+            "a": lambda x, _: summed({"a": 2 * a(x).mean()}),
+            "b": lambda x, _: summed({"b": -3 * b(x).mean()}),
+        },
         epochs=1,
     )
     history = train([stage], batches(np.ones((2, 1))), batch_size=2)
@@ -184,7 +173,7 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_that_changes():
         orders[-1] += x[:, 0].tolist()
         if len(orders[-1]) == 10:
             orders.append([])
-        return {"loss": layer(x).mean()}
+        return summed({"loss": layer(x).mean()})
 
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     stage = Stage("s", {"layer": layer}, {"sgd": optimizer}, {"sgd": loss}, epochs=2)
@@ -217,14 +206,9 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(images, tmp_path):
 
 
 def _interrupted(images, path, **params):
-    original = training._step
-
-    def interrupting(*args):
-        signal.raise_signal(signal.SIGINT)
-        return original(*args)
-
+    """Ctrl-C in the second epoch, of one step."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_step", interrupting)
+        interrupt_at(2, patch)
         quick("conocc", **params).fit(images, checkpoint=path)
 
 
@@ -256,15 +240,6 @@ def test_threads_of_a_killed_fit_are_restored(images, tmp_path):
     fitted = quick("conocc").fit(images, checkpoint=tmp_path / "checkpoint")
     assert fitted.threads_ == other
     assert torch.get_num_threads() == before
-
-
-def test_a_fit_outside_the_main_thread_works(images):
-    """Python takes signal handlers in the main thread only."""
-    done = []
-    thread = threading.Thread(target=lambda: done.append(quick("conocc").fit(images)))
-    thread.start()
-    thread.join()
-    assert done[0].history_
 
 
 def test_blocks_have_one_height_and_no_row_is_lost():

@@ -2,38 +2,36 @@
 
 A method hands `train` a list of stages; every stage that a method of this package needs (the
 alternating schedule, pretraining, two networks that play against each other) is a list of
-optimisers with one loss each. A run that is killed goes on from its checkpoint with the numbers
-that it would have had.
+optimisers with one loss each. A run that is killed goes on from its checkpoint, the state at the
+end of an epoch, with the numbers that it would have had.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import json
 import logging
 import platform
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from conocc.io.progress import Advance, bar
-from conocc.io.safetensors import write_tensors
+from conocc.io.progress import bar
+from conocc.io.safetensors import below, read_tensors, write_tensors
 
 logger = logging.getLogger("conocc")
 
 CHECKPOINT_FORMAT = 1
-SAVE_EVERY_S = 60.0
+SAVE_EVERY_S = 60.0  # at most so often, and only at the end of an epoch
 # Matrix products of another height can round differently, so that the score of an image would
 # hang on how many came with it: all blocks are padded to this one height.
 BLOCK = 64
@@ -42,19 +40,66 @@ BLOCK = 64
 adam = functools.partial(torch.optim.Adam, fused=True)
 
 Terms = Mapping[str, Tensor]
-Loss = Callable[[Tensor, int], Terms]
+Loss = Callable[[Tensor, int], tuple[Tensor, Terms]]
+
+# What draws when called from Python, and takes a generator.
+DRAWS = {
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like),
+    *(torch.bernoulli, torch.multinomial, torch.normal),
+    *(Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.random_),
+    *(nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
+    *(nn.init.xavier_uniform_, nn.init.xavier_normal_, nn.init.orthogonal_),
+}
+
+
+class Chance(TorchFunctionMode):
+    """Within ``with``, all that torch draws in this thread comes from generators of its own.
+
+    So a fit does not move the generators of its caller, nor hang on what other threads draw. Of
+    the same seed it draws what torch's global generator would after ``torch.manual_seed``.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        super().__init__()
+        self.seed = seed
+        self.generators = {
+            where.type: torch.Generator(where).manual_seed(seed)
+            for where in (torch.device("cpu"), device)
+        }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        if func in DRAWS:
+            like = kwargs.get("tensor", args[0] if args else None)
+            given = like.device if isinstance(like, Tensor) else kwargs.get("device") or "cpu"
+            kwargs = {**kwargs, "generator": self.generators.get(torch.device(given).type)}
+        return func(*args, **kwargs)
+
+    def _dropout(self, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+        """Compute torch's own dropout, which takes no generator."""
+        if not training:
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - p, generator=self.generators[x.device.type])
+        return x * kept.div_(1 - p)
 
 
 @dataclass(frozen=True)
 class Batches:
     """An array of images or vectors, given out in normalised float32 batches on a device.
 
-    Only what is asked for is ever cast or copied, so that `array` may be a memory map.
+    Only what is asked for is ever cast or copied, so that `array` may be a memory map. `chance` is
+    that of the fit that learns from them: the order of the images in an epoch is a function of its
+    seed, and all else is drawn ``with X.chance`` (`train` sees to it for a loss).
     """
 
     array: np.ndarray
     normalize: Callable[[Tensor], Tensor]
     device: torch.device
+    chance: Chance
 
     def __len__(self) -> int:
         return len(self.array)
@@ -82,14 +127,9 @@ class Batches:
 
 
 def apply(function: Callable[[Tensor], Tensor], X: Batches) -> Iterator[Tensor]:
-    """Yield ``function(block)`` for all blocks of `X`, without gradients: the one scoring loop.
-
-    Within `train`, before an epoch, it ends at the first block after Ctrl-C.
-    """
+    """Yield ``function(block)`` for all blocks of `X`, without gradients: the one scoring loop."""
     keep_pages()
     for block, n in X.blocks():
-        if _signals and threading.current_thread() is threading.main_thread():
-            raise _StoppedBeforeAnEpoch
         with torch.no_grad():
             rows = function(block)[:n]
         yield rows
@@ -123,8 +163,8 @@ class Stage:
         stages of a fit.
     optimizers, losses
         For each batch, each loss is computed in turn and its optimiser takes a step. A loss
-        takes the batch and the epoch (from 0) and gives its terms by name, each a batch mean;
-        their sum is descended and each of them stands in the history.
+        takes the batch and the epoch (from 0) and gives what is descended, and its terms by name,
+        each a batch mean, which stand in the history (`summed`).
     epochs
         How often the stage sees all images.
     before_epoch
@@ -139,21 +179,15 @@ class Stage:
     before_epoch: Callable[[int], None] = lambda epoch: None
 
 
-@dataclass
-class _Position:
-    """Where training stands: `step` batches into `epoch` of `stage`."""
-
-    stage: int = 0
-    epoch: int = 0
-    step: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+def summed(terms: Terms) -> tuple[Tensor, Terms]:
+    """Give a loss that is the sum of its terms."""
+    return torch.stack(list(terms.values())).sum(), terms
 
 
 class Train(Protocol):
-    """`train` with all but the stages filled in, as a method's ``_fit`` gets it."""
+    """`train` with all but the method's own filled in, as its ``_fit`` gets it."""
 
-    def __call__(self, stages: Sequence[Stage]) -> list[dict[str, Any]]: ...
+    def __call__(self, stages: Sequence[Stage], *, batch_size: int) -> list[dict[str, Any]]: ...
 
 
 def train(
@@ -166,83 +200,56 @@ def train(
 ) -> list[dict[str, Any]]:
     """Run the stages, one after the other, and return the history: one row an epoch.
 
-    The order of the images is a function of the seed, the stage and the epoch. Whatever else is
-    drawn (noise, dropout) comes from torch's own generator, which the caller seeds and guards.
+    A checkpoint is written at the end of an epoch, at most once in `SAVE_EVERY_S`.
     """
     keep_pages()
-    at = checkpoint.restore(stages) if checkpoint else _Position()
-    total = sum(stage.epochs for stage in stages)
-    done = sum(stage.epochs for stage in stages[: at.stage]) + at.epoch
+    plan = [(i, epoch) for i, stage in enumerate(stages) for epoch in range(stage.epochs)]
+    history = checkpoint.restore(stages, X.chance) if checkpoint else []
     saved = time.monotonic()
-    with _caught() as caught, bar("Training", total, verbose=verbose, done=done) as advance:
-        try:
-            for _ in _steps(stages, X, batch_size, at, advance):
-                due = time.monotonic() - saved >= SAVE_EVERY_S
-                if checkpoint and (due or caught):
-                    checkpoint.save(stages, at)
-                    saved = time.monotonic()
-                if caught:
-                    break
-        except _StoppedBeforeAnEpoch:
-            if checkpoint:
-                checkpoint.save(stages, at)
-    if caught:
-        number = caught[0]
-        caught.clear()
-        _stop(number, stages, at, checkpoint)
-    return at.history
+    with bar("Training", len(plan), verbose=verbose, done=len(history)) as advance:
+        for i, epoch in plan[len(history) :]:
+            order = np.random.default_rng([X.chance.seed, i, epoch]).permutation(len(X))
+            history.append(_epoch(stages[i], epoch, X, order, batch_size))
+            advance(state=_state(history[-1]))
+            if checkpoint and time.monotonic() - saved >= SAVE_EVERY_S:
+                checkpoint.save(stages, history, X.chance)
+                saved = time.monotonic()
+    return history
 
 
-def _steps(
-    stages: Sequence[Stage], X: Batches, batch_size: int, at: _Position, advance: Advance
-) -> Iterator[None]:
-    """Train from `at` to the end, pausing after each batch."""
-    while at.stage < len(stages):
-        stage = stages[at.stage]
-        while at.epoch < stage.epochs:
-            yield from _epoch(stage, X, batch_size, at)
-            at.history.append(_row(stage, at, len(X)))
-            advance(state=_state(at.history[-1]))
-            at.epoch, at.step, at.sums = at.epoch + 1, 0, {}
-        at.stage, at.epoch = at.stage + 1, 0
-
-
-def _epoch(stage: Stage, X: Batches, batch_size: int, at: _Position) -> Iterator[None]:
-    """Train on the batches of an epoch that are left, pausing after each."""
-    if at.step == 0:
-        stage.before_epoch(at.epoch)
+def _epoch(
+    stage: Stage, epoch: int, X: Batches, order: np.ndarray, batch_size: int
+) -> dict[str, Any]:
+    """Train on all images, in an order, and give the row of the history."""
+    stage.before_epoch(epoch)
     for module in stage.modules.values():
         module.train()
-    order = np.random.default_rng([torch.initial_seed(), at.stage, at.epoch]).permutation(len(X))
-    for start in range(at.step * batch_size, len(X), batch_size):
+    sums: dict[str, Tensor | float] = {}
+    for start in range(0, len(X), batch_size):
         batch = X[order[start : start + batch_size]]
         for name, loss in stage.losses.items():
-            terms = _step(stage.optimizers[name], loss, batch, at.epoch)
+            terms = _step(stage.optimizers[name], loss, batch, epoch, X.chance)
             for term, value in terms.items():
-                weighted = value.detach().double() * len(batch)
-                at.sums[term] = at.sums[term] + weighted if term in at.sums else weighted
-        at.step += 1
-        yield
+                sums[term] = sums.get(term, 0.0) + value.detach().double() * len(batch)
+    means = {term: float(total) / len(X) for term, total in sums.items()}
+    for term, mean in means.items():
+        if not np.isfinite(mean):
+            raise ValueError(
+                f"Training failed in epoch {epoch + 1} of stage {stage.name!r}: the loss term "
+                f"{term!r} is {mean}. Lower the learning rate, or look at the images' range."
+            )
+    return {"stage": stage.name, "epoch": epoch + 1, **means}
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Loss, batch: Tensor, epoch: int) -> Terms:
+def _step(
+    optimizer: torch.optim.Optimizer, loss: Loss, batch: Tensor, epoch: int, chance: Chance
+) -> Terms:
     optimizer.zero_grad(set_to_none=True)
-    terms = loss(batch, epoch)
-    total = torch.stack(list(terms.values())).sum()
+    with chance:
+        total, terms = loss(batch, epoch)
     total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
     return terms
-
-
-def _row(stage: Stage, at: _Position, n: int) -> dict[str, Any]:
-    means = {term: float(total) / n for term, total in at.sums.items()}
-    for term, value in means.items():
-        if not np.isfinite(value):
-            raise ValueError(
-                f"Training failed in epoch {at.epoch + 1} of stage {stage.name!r}: the loss term "
-                f"{term!r} is {value}. Lower the learning rate, or look at the images' range."
-            )
-    return {"stage": stage.name, "epoch": at.epoch + 1, **means}
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -264,40 +271,47 @@ def keep_pages() -> None:
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
-class _StoppedBeforeAnEpoch(BaseException):
-    """A signal came while all images were looked at, of which the epoch will look again."""
+@contextmanager
+def default_settings(device: torch.device) -> Iterator[None]:
+    """Compute as torch does for a caller who has changed none of its settings.
 
+    That is with gradients, without autocast, inference mode or another default device: these
+    belong to the thread, and are the caller's again after the block.
 
-_signals: list[int] = []  # that the `train` of the main thread has received
+    Raises
+    ------
+    ValueError
+        If the default dtype is not float32. It holds for all threads, so it is not changed here.
+    """
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(
+            f"torch's default dtype is {torch.get_default_dtype()}, and conocc computes with "
+            "torch.float32. Call torch.set_default_dtype(torch.float32) before it."
+        )
+    cpu = torch.device("cpu")
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast(device.type, enabled=False),
+        # Entered only where it is needed: it costs each of torch's functions a call of Python.
+        cpu if torch.get_default_device() != cpu else nullcontext(),
+    ):
+        yield
 
 
 @contextmanager
-def _caught() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them, where Python lets us."""
-    if threading.current_thread() is not threading.main_thread():
-        yield []
-        return
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {s: signal.signal(s, lambda number, _: _signals.append(number)) for s in signals}
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Have torch compute the same twice inside the block; its threads are the caller's after it."""
+    threads = torch.get_num_threads()
     try:
-        yield _signals
-    except BaseException:
-        _signals.clear()
-        raise
+        with (
+            default_settings(device),
+            torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+        ):
+            yield
     finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-
-def _stop(
-    number: int, stages: Sequence[Stage], at: _Position, checkpoint: Checkpoint | None
-) -> None:
-    """Say where training stopped, then let the signal do what it would have done."""
-    where = f"epoch {at.epoch + 1} of {stages[at.stage].epochs}"
-    kept = f"saved in {checkpoint.path.name!r}" if checkpoint else "nothing is kept"
-    logger.warning("%s in %s: %s.", signal.Signals(number).name, where, kept)
-    signal.raise_signal(number)
-    raise KeyboardInterrupt  # where the caller ignores the signal, this fit is unfinished still
+        torch.set_num_threads(threads)
 
 
 # --- checkpoints -------------------------------------------------------------------------------
@@ -310,37 +324,34 @@ class Checkpoint:
     Attributes
     ----------
     path
-        A safetensors file: modules with their buffers, optimiser and generator states; in its
-        header, as JSON, the position, the history, the threads and the identity.
+        A safetensors file: modules with their buffers, states of the optimisers and of what
+        chance comes from; in its header, as JSON, the history, the threads and the identity.
     identity
-        What must be equal for the numbers to be the same: class, parameters, seed, data.
+        What must be equal for the numbers to be the same, as JSON gives it back: class,
+        parameters, seed, data.
     """
 
     path: Path
     identity: Mapping[str, Any]
 
-    def save(self, stages: Sequence[Stage], at: _Position) -> None:
-        """Write the state of the stages at a position, whole or not at all."""
-        stage = stages[at.stage]
-        tensors = {f"sums/{term}": value for term, value in at.sums.items()}
-        tensors |= {f"generator/{name}": value for name, value in _generators().items()}
+    def save(self, stages: Sequence[Stage], history: list[dict[str, Any]], chance: Chance) -> None:
+        """Write the state at the end of the history's last epoch, whole or not at all."""
+        tensors = {f"generator/{k}": v.get_state() for k, v in chance.generators.items()}
         for name, module in _modules(stages).items():
             tensors |= {f"modules/{name}/{k}": v for k, v in module.state_dict().items()}
-        for name, optimizer in stage.optimizers.items():
+        for name, optimizer in _last(stages, history).optimizers.items():
             for i, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizers/{name}/{i}/{k}": v for k, v in state.items()}
         header = {
             "format": CHECKPOINT_FORMAT,
             "identity": self.identity,
-            "position": [at.stage, at.epoch, at.step],
-            "history": at.history,
+            "history": history,
             "threads": torch.get_num_threads(),
         }
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         write_tensors(self.path, header, tensors)
 
-    def restore(self, stages: Sequence[Stage]) -> _Position:
-        """Load what `save` wrote into the stages, in place; without a file, start afresh.
+    def restore(self, stages: Sequence[Stage], chance: Chance) -> list[dict[str, Any]]:
+        """Load what `save` wrote, in place, and give the history; without a file, an empty one.
 
         Raises
         ------
@@ -348,30 +359,25 @@ class Checkpoint:
             If the file is damaged, of a newer format, or of another fit.
         """
         if not self.path.exists():
-            return _Position()
-        header, tensors = self._read()
-        self._check(header)
-        stage, epoch, step = header["position"]
-        # Threads change the order of sums, and with it the last bits.
-        torch.set_num_threads(header["threads"])
-        for name, module in _modules(stages).items():
-            module.load_state_dict(_below(tensors, f"modules/{name}/"))
-        for name, optimizer in stages[stage].optimizers.items():
-            _load_optimizer(optimizer, _below(tensors, f"optimizers/{name}/"))
-        _set_generators(_below(tensors, "generator/"))
-        logger.info("Going on from %s, epoch %d.", self.path.name, epoch + 1)
-        sums = {term: value for term, value in _below(tensors, "sums/").items()}
-        return _Position(stage, epoch, step, sums, header["history"])
-
-    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+            return []
         try:
-            with safe_open(self.path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["conocc"])
-                return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            header, tensors = read_tensors(self.path)
+        except ValueError as error:
             raise ValueError(
                 f"Cannot read checkpoint '{self.path}': {error}. Delete it to start afresh."
             ) from error
+        self._check(header)
+        history: list[dict[str, Any]] = header["history"]
+        # Threads change the order of sums, and with it the last bits.
+        torch.set_num_threads(header["threads"])
+        for name, module in _modules(stages).items():
+            module.load_state_dict(below(tensors, f"modules/{name}/"))
+        for name, optimizer in _last(stages, history).optimizers.items():
+            _load_optimizer(optimizer, below(tensors, f"optimizers/{name}/"))
+        for name, state in below(tensors, "generator/").items():
+            chance.generators[name].set_state(state)
+        logger.info("Going on from %s, after %d epochs.", self.path.name, len(history))
+        return history
 
     def _check(self, header: Mapping[str, Any]) -> None:
         if header.get("format") != CHECKPOINT_FORMAT:
@@ -379,7 +385,7 @@ class Checkpoint:
                 f"Cannot read checkpoint '{self.path}': its format is {header.get('format')}, "
                 f"this version of conocc reads {CHECKPOINT_FORMAT}."
             )
-        was, now = header["identity"], json.loads(json.dumps(self.identity))
+        was, now = header["identity"], self.identity
         if was != now:
             changes = "; ".join(
                 f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
@@ -396,8 +402,8 @@ def _modules(stages: Sequence[Stage]) -> dict[str, nn.Module]:
     return {name: module for stage in stages for name, module in stage.modules.items()}
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def _last(stages: Sequence[Stage], history: Sequence[Mapping[str, Any]]) -> Stage:
+    return next(stage for stage in stages if stage.name == history[-1]["stage"])
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -411,32 +417,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         state.setdefault(int(i), {})[name] = alike.detach().copy_(value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _generators() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _set_generators(states: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
-
-
-@contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch inside the block, and leave the caller's generators and threads as they were."""
-    threads = torch.get_num_threads()
-    cuda: Iterable[torch.device] = [device] if device.type == "cuda" else []
-    try:
-        with (
-            torch.random.fork_rng(devices=cuda),
-            torch.backends.cudnn.flags(deterministic=True, benchmark=False),
-        ):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)

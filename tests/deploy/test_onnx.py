@@ -14,6 +14,7 @@ from conocc.data.preprocessing import Preprocessing
 from conocc.deploy import onnx as export
 from conocc.deploy.onnx import export_onnx, export_run
 from conocc.detectors import METHODS, method_class
+from conocc.detectors.persistence import learned
 from conocc.detectors.residual_scale import ResidualScale
 from conocc.thresholds.conformal import Calibration
 from test_cli import call
@@ -52,7 +53,7 @@ def test_the_graph_gives_score_and_residual_of_raw_images(name, raw, tmp_path, c
     assert not recwarn.list
     assert b"export.py" not in path.read_bytes()
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
-    weights = sum(tensor.nbytes for tensor in fitted._learned()[0].values())
+    weights = sum(tensor.nbytes for tensor in learned(fitted)[0].values())
     assert path.stat().st_size < 1.5 * weights + 100_000  # each is there once
 
     session = session_of(path)

@@ -42,15 +42,14 @@ def test_center_is_the_mean_feature_at_each_update_and_constant_between(
     """T = 2: joint at epochs 0, 2, 4, 6; alternating at 0 and before each constraint, 2 and 5."""
     detector = quick("conocc", epochs=7, interval=2, schedule=schedule)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    loss_name = "_alternating" if schedule == "alternate" else "_joint"
-    original = getattr(ConOCC, loss_name)
+    original = ConOCC._loss
 
     def recording(self, x, epoch):
         seen.append((self.network_.mu.numpy().copy(), mean_feature(self, images)))
         self.network_.train()
         return original(self, x, epoch)
 
-    monkeypatch.setattr(ConOCC, loss_name, recording)
+    monkeypatch.setattr(ConOCC, "_loss", recording)
     detector.fit(images)
     for epoch, (mu, mean) in enumerate(seen):  # one batch an epoch
         assert np.allclose(mu, mean, atol=1e-6) == (epoch in updates), epoch

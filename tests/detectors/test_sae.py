@@ -27,7 +27,7 @@ def test_loss_is_the_error_a_pixel_plus_the_weighted_sum_of_rectified_features(i
     x = torch.from_numpy(fitted.normalized(images))
     with torch.no_grad():
         z = fitted.network_.encoder(x).numpy()
-        terms = fitted._loss(x, 0)
+        _, terms = fitted._loss(x, 0)
     penalty = 0.3 * np.where(z > 0, z, 0).sum(1).mean()
     assert float(terms["sparsity L_1"]) == pytest.approx(penalty, rel=1e-5)
     error = fitted.anomaly_score(images).mean() / 256  # pixels

@@ -1,7 +1,6 @@
 """A run's folder: what is in it, what happens when it is asked for again, who is left out."""
 
 import json
-import signal
 
 import numpy as np
 import pandas as pd
@@ -9,13 +8,14 @@ import pytest
 import torch
 
 from conftest import QUICK
-from conocc import Cohort, load, load_cohort, training
+from conocc import Cohort, load, load_cohort
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments import artifacts as evidence
 from conocc.experiments.artifacts import Embedding, Gallery
 from conocc.experiments.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
 from conocc.io.files import folder_lock
 from conocc.metrics import ranking as metrics
+from interrupting import interrupt_at
 
 PARAMS = {"epochs": 2, "interval": 1, "random_state": 0}
 
@@ -103,16 +103,7 @@ def test_a_run_on_other_images_is_not_overwritten(run):
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_model(
     run, cohort, tmp_path, monkeypatch
 ):
-    original = training._step
-    steps = []
-
-    def interrupting(*args):
-        steps.append(1)
-        if len(steps) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return original(*args)
-
-    monkeypatch.setattr(training, "_step", interrupting)
+    interrupt_at(2, monkeypatch)
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         fit_run(cohort, "conocc", PARAMS, broken, command="conocc fit small")
@@ -123,6 +114,25 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_model(
     model = "model.safetensors"
     assert (broken / model).read_bytes() == (run / model).read_bytes()
     assert not (broken / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"epochs": 0}, "'epochs' .* Got 0"), ({"device": "mps"}, "device 'mps'")]
+)
+def test_a_fit_that_cannot_be_does_not_stand_in_the_way_of_the_corrected_one(
+    cohort, tmp_path, wrong, said
+):
+    with pytest.raises(ValueError, match=said):
+        fit_run(cohort, "conocc", {**PARAMS, **wrong}, tmp_path / "run", command="")
+    assert not (tmp_path / "run").exists()
+
+
+def test_parameters_may_be_numpys(run, cohort, tmp_path):
+    numpys = {**PARAMS, "epochs": np.int64(2), "bottleneck": np.int32(256), "gamma": np.float32(10)}
+    assert fit_run(cohort, "conocc", numpys, tmp_path / "numpys", command="conocc fit small")
+    model = "model.safetensors"
+    assert (tmp_path / "numpys" / model).read_bytes() == (run / model).read_bytes()
+    assert not fit_run(cohort, "conocc", PARAMS, tmp_path / "numpys", command="")
 
 
 def test_evaluation_scores_the_test_images_and_no_others(run, cohort):

@@ -90,7 +90,7 @@ Fdr = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
 
 
 def read_cohort_as(

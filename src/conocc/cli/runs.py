@@ -164,7 +164,7 @@ def fit(
     ] = None,
     lr: Annotated[float | None, typer.Option(show_default=False, help="λ, learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the method."),
@@ -186,7 +186,7 @@ def fit(
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     params |= {"device": device, "verbose": 0 if quiet else 1, "random_state": seed}
     params |= dict(setting(text) for text in settings or [])
-    make_detector(method, params)  # a misspelt name is said before the images are read
+    make_detector(method, params).check_params()  # before the images are read
     loaded = read_cohort(
         cohort,
         size,

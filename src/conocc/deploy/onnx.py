@@ -28,6 +28,7 @@ from conocc._version import __version__
 from conocc.data.phantoms import draw_phantom
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import load_images
+from conocc.detectors.persistence import learned
 from conocc.experiments.run import load_model
 from conocc.io.files import atomic_write
 
@@ -126,7 +127,7 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     if detector._no_graph:
         raise ValueError(f"{name} cannot be exported: {detector._no_graph}")
     _need_extra()
-    size = sum(tensor.nbytes for tensor in detector._learned()[0].values())
+    size = sum(tensor.nbytes for tensor in learned(detector)[0].values())
     if size > LARGEST_BYTES:
         raise ValueError(
             f"This {name} cannot be exported: it holds {size / 2**30:.1f} GiB, "

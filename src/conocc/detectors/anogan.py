@@ -15,17 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral, Real
-from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, bottleneck_of, dense, dense_widths, halved
-from conocc.training import Batches, Stage, Train, adam
+from conocc.detectors.one_class_detector import COUNT, POSITIVE, param
+from conocc.detectors.trained import TrainedDetector
+from conocc.networks import bottleneck_of, dense, dense_widths, halved
+from conocc.training import Batches, Stage, Terms, Train, adam, summed
 
 BETAS = (0.5, 0.999)  # Adam's, of DCGAN
 SLOPE = 0.2  # of DCGAN's leaky rectifiers
@@ -111,7 +109,7 @@ class Gan(nn.Module):
             self.features = nn.Sequential(dense(widths), nn.LeakyReLU(SLOPE))
             width = widths[-1]
         self.verdict = nn.Linear(width, 1)
-        self.register_buffer("z_0", uniform(1, latent, torch.device("cpu")))
+        self.register_buffer("z_0", uniform(1, latent))
         if len(shape) == 3:
             self.apply(start_as_dcgan)
         # As in `networks.Autoencoder`.
@@ -119,16 +117,14 @@ class Gan(nn.Module):
 
     def draw(self, n: int) -> Tensor:
         """Generate images from `n` random codes."""
-        images: Tensor = self.generator(uniform(n, self.z_0.shape[1], self.z_0.device))
-        return images
+        return self.generator(uniform(n, self.z_0.shape[1], self.z_0.device))
 
     def discriminate(self, x: Tensor) -> Tensor:
         """Give the logit of D, that an image is real; (n, ...) -> (n, 1)."""
-        logit: Tensor = self.verdict(self.features(x))
-        return logit
+        return self.verdict(self.features(x))
 
 
-def uniform(n: int, d: int, device: torch.device) -> Tensor:
+def uniform(n: int, d: int, device: torch.device | None = None) -> Tensor:
     """Draw latent codes, uniform in [-1, 1] (Schlegl, section 2.1); -> (n, d)."""
     return 2 * torch.rand(n, d, device=device) - 1
 
@@ -202,7 +198,8 @@ def search_loss(residual: Tensor, discrimination: Tensor) -> Tensor:
 # --- the method ----------------------------------------------------------------------------------
 
 
-class AnoGAN(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class AnoGAN(TrainedDetector):
     r"""Generative adversarial network of Schlegl et al. (IPMI 2017).
 
     A generator learns to draw majority images; of a new image it is then asked for the one most
@@ -231,13 +228,12 @@ class AnoGAN(OneClassDetector):
         Learning rate of these steps.
     augment : bool
         Whether training images are augmented; not for images whose left is not their right.
-
     lr : float
         Adam's learning rate for both networks, DCGAN's.
     channels : sequence of int
         Widths of the discriminator's convolutions; the generator mirrors them.
     others
-        Those of `ConOCC`.
+        Those of `TrainedDetector`.
 
     Attributes
     ----------
@@ -252,49 +248,16 @@ class AnoGAN(OneClassDetector):
     (8,)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        "latent": [Interval(Integral, 1, None, closed="left")],
-        "search_steps": [Interval(Integral, 1, None, closed="left")],
-        "search_lr": [Interval(Real, 0, None, closed="neither")],
-        "augment": ["boolean"],
-    }
+    lr: float = param(2e-4, POSITIVE)
+    latent: int = param(100, COUNT)
+    search_steps: int = param(500, COUNT)
+    search_lr: float = param(0.02, POSITIVE)
+    augment: bool = param(True, "boolean")
 
     _no_graph = (
         "each image is searched for by steps down a gradient, which ONNX cannot take. "
         "Score with 'conocc score', or in Python."
     )
-
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 2e-4,
-        batch_size: int = 128,
-        latent: int = 100,
-        search_steps: int = 500,
-        search_lr: float = 0.02,
-        augment: bool = True,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.latent = latent
-        self.search_steps = search_steps
-        self.search_lr = search_lr
-        self.augment = augment
-        self.channels = channels
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
 
     # A search for each of all training images would take longer than the training.
     _threshold_images = 256
@@ -318,9 +281,9 @@ class AnoGAN(OneClassDetector):
             losses={"discriminator": self._discriminator, "generator": self._generator},
             epochs=self.epochs,
         )
-        self.history_ = train([stage])
+        self.history_ = train([stage], batch_size=self.batch_size)
 
-    def _discriminator(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+    def _discriminator(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         gan = self.network_
         # Batch normalisation has no deviation of a single row; two views of it will do.
         x = torch.cat([x, x]) if len(x) == 1 else x
@@ -328,14 +291,12 @@ class AnoGAN(OneClassDetector):
             drawn = gan.draw(len(x))
         if self.augment and x.ndim == 4:
             x = augmented(x, draw_augmentation(x))
-        return {
-            "D real": taken_for(True, gan.discriminate(x)),
-            "D drawn": taken_for(False, gan.discriminate(drawn)),
-        }
+        real = taken_for(True, gan.discriminate(x))
+        return summed({"D real": real, "D drawn": taken_for(False, gan.discriminate(drawn))})
 
-    def _generator(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+    def _generator(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         gan = self.network_
-        return {"G": taken_for(True, gan.discriminate(gan.draw(max(len(x), 2))))}
+        return summed({"G": taken_for(True, gan.discriminate(gan.draw(max(len(x), 2))))})
 
     def _search(self, x: Tensor) -> Tensor:
         """Find the code of each image; (n, ...) -> (n, d).
@@ -363,5 +324,4 @@ class AnoGAN(OneClassDetector):
         return self._loss(x, self.network_.features(x), self._search(x))
 
     def _reconstruct(self, x: Tensor) -> Tensor:
-        drawn: Tensor = self.network_.generator(self._search(x))
-        return drawn
+        return self.network_.generator(self._search(x))

@@ -5,15 +5,15 @@ Section 3.1 of the paper: same structure, the reconstruction error as the score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from conocc import equations
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, adam
+from conocc.detectors.one_class_detector import POSITIVE, param
+from conocc.detectors.trained import AutoencoderDetector
+from conocc.networks import Autoencoder
+from conocc.training import Batches, Stage, Terms, Train, adam, summed
 
 
 def reconstruction_stage(
@@ -21,8 +21,9 @@ def reconstruction_stage(
 ) -> Stage:
     """Train an autoencoder on Eq. (2), by Adam with learning rate `lr`."""
 
-    def loss(x: Tensor, epoch: int) -> dict[str, Tensor]:
-        return {"L_AE": equations.batch_loss(equations.reconstruction_loss(autoencoder(x), x))}
+    def loss(x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+        l_ae = equations.batch_loss(equations.reconstruction_loss(autoencoder(x), x))
+        return summed({"L_AE": l_ae})
 
     return Stage(
         name=name,
@@ -33,11 +34,16 @@ def reconstruction_stage(
     )
 
 
-class CAE(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CAE(AutoencoderDetector):
     """Convolutional autoencoder, scored by its reconstruction error.
 
-    Parameters are those of `ConOCC`; `lr` is 1e-4, which the paper found the better of
-    {1e-3, 1e-4} for it.
+    Parameters
+    ----------
+    lr : float
+        λ, Adam's learning rate; of {1e-3, 1e-4} the paper found 1e-4 the better for it.
+    others
+        Those of `AutoencoderDetector`.
 
     Examples
     --------
@@ -47,44 +53,8 @@ class CAE(OneClassDetector):
     (8, 1, 16, 16)
     """
 
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 1e-4,
-        batch_size: int = 128,
-        bottleneck: int = 256,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.bottleneck = bottleneck
-        self.channels = channels
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
-
-    def _build(self) -> None:
-        self.network_ = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
+    lr: float = param(1e-4, POSITIVE)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        self.history_ = train([reconstruction_stage(self.network_, lr=self.lr, epochs=self.epochs)])
-
-    def _score(self, x: Tensor) -> Tensor:
-        return equations.anomaly_score(self._reconstruct(x), x)
-
-    def _embed(self, x: Tensor) -> Tensor:
-        z: Tensor = self.network_.encoder(x)
-        return z
-
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        x_hat: Tensor = self.network_(x)
-        return x_hat
+        stage = reconstruction_stage(self.network_, lr=self.lr, epochs=self.epochs)
+        self.history_ = train([stage], batch_size=self.batch_size)

@@ -6,34 +6,36 @@ Section 3.1 of the paper: "a two-stage combination of CAE and OCSVM". The first 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from conocc.detectors.cae import reconstruction_stage
-from conocc.detectors.ocsvm import (
-    SVM_CONSTRAINTS,
-    fit_svm,
-    say_cost,
-    svm_score,
-    to_array,
-)
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, Autoencoder
+from conocc.detectors.ocsvm import GAMMA, fit_svm, say_cost, svm_score, to_array
+from conocc.detectors.one_class_detector import POSITIVE, SHARE, param
+from conocc.detectors.trained import AutoencoderDetector
 from conocc.training import Batches, Train, apply
 
 
-class COCSVM(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class COCSVM(AutoencoderDetector):
     """One-class SVM on the bottleneck features of a convolutional autoencoder.
 
     The features go into the SVM as the encoder gives them, not standardised: the paper uses "the
     same procedure as aforementioned in OCSVM", which has none, and the γ of "scale" makes the
     kernel blind to their unit.
 
-    Parameters are those of `ConOCC` and `OCSVM`; `lr` is 1e-4 as for `CAE`, since the paper names
-    none for this one. The second stage is done in one go: killed in it, a fit goes on from the
-    last checkpoint of the first.
+    The second stage is done in one go: killed in it, a fit goes on from the last checkpoint of the
+    first.
+
+    Parameters
+    ----------
+    lr : float
+        λ, Adam's learning rate. The paper names none for this method; it is that of `CAE`.
+    nu, kernel_gamma
+        Those of `OCSVM`.
+    others
+        Those of `AutoencoderDetector`.
 
     Attributes
     ----------
@@ -50,47 +52,15 @@ class COCSVM(OneClassDetector):
     (8,)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        **SVM_CONSTRAINTS,
-    }
-
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 1e-4,
-        batch_size: int = 128,
-        nu: float = 0.5,
-        kernel_gamma: float | str = "scale",
-        bottleneck: int = 256,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.nu = nu
-        self.kernel_gamma = kernel_gamma
-        self.bottleneck = bottleneck
-        self.channels = channels
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
-
-    def _build(self) -> None:
-        self.network_ = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
+    lr: float = param(1e-4, POSITIVE)
+    nu: float = param(0.5, SHARE)
+    kernel_gamma: float | str = param("scale", *GAMMA)
 
     def _fit(self, X: Batches, train: Train) -> None:
         n, d = len(X), self.network_.bottleneck
         say_cost(n, d)
-        self.history_ = train([reconstruction_stage(self.network_, lr=self.lr, epochs=self.epochs)])
+        stage = reconstruction_stage(self.network_, lr=self.lr, epochs=self.epochs)
+        self.history_ = train([stage], batch_size=self.batch_size)
         z = to_array(apply(self._embed, X), n, d)
         self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_ = fit_svm(
             z, nu=self.nu, kernel_gamma=self.kernel_gamma, verbose=self.verbose
@@ -100,11 +70,3 @@ class COCSVM(OneClassDetector):
         return svm_score(
             self._embed(x), self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_
         )
-
-    def _embed(self, x: Tensor) -> Tensor:
-        z: Tensor = self.network_.encoder(x)
-        return z
-
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        x_hat: Tensor = self.network_(x)
-        return x_hat

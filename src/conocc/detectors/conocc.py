@@ -7,18 +7,18 @@ Imbalanced Medical Images*. `conocc.equations` holds the formulas, `conocc.netwo
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
 from conocc import equations
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, adam, apply
+from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, param
+from conocc.detectors.trained import AutoencoderDetector
+from conocc.networks import Autoencoder
+from conocc.training import Batches, Stage, Terms, Train, adam, apply
 
 logger = logging.getLogger("conocc")
 
@@ -48,17 +48,12 @@ class Constrained(nn.Module):
         self.register_buffer("mu", torch.zeros(d))
 
 
-class ConOCC(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConOCC(AutoencoderDetector):
     """Constrained one-class classifier of Gao et al.
 
     Parameters
     ----------
-    epochs : int
-        Passes over the training images, those of the constraint included (section 2.5: 1000).
-    lr : float
-        λ, Adam's learning rate.
-    batch_size : int
-        b, images a step.
     gamma : float
         γ of Eq. (3), the weight of the constraint; 0 leaves a plain autoencoder.
     interval : int
@@ -68,23 +63,11 @@ class ConOCC(OneClassDetector):
         2.5 says that the constraining layer was trained after the autoencoder each T epochs
         ("alternate"): T epochs of L_AE, then μ is taken anew and one epoch of γ L_con follows,
         under the same Adam, whose memory of the size of L_AE's gradients gives γ its meaning.
-    bottleneck : int
-        n of the paper, the bottleneck features; for vectors at most half their length.
-    channels : sequence of int
-        Widths of the encoder's convolutions; the decoder mirrors them (`conocc.networks`).
-    normalize : {"zscore", "minmax", "none"}
-        Intensities of an image, each by itself; of vectors, each feature over the training set.
     ae_reduction, con_reduction : {"sum", "mean"}
         Whether L_AE sums or averages over pixels, and L_con over bottleneck features. The paper's
         formulas sum, its words ("MSE") average.
-    contamination : float in (0, 0.5]
-        Share of the training images that fall below the threshold.
-    random_state : int, RandomState or None
-        0 is a seed like any other; None draws one and keeps it in ``seed_``.
-    device : str
-        "auto" (CUDA where there is one, else CPU), or a name torch knows.
-    verbose : int
-        0 is silent, 1 shows progress.
+    others
+        Those of `AutoencoderDetector`; the epochs of the constraint count.
 
     Attributes
     ----------
@@ -100,56 +83,22 @@ class ConOCC(OneClassDetector):
     (8,)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        "gamma": [Interval(Real, 0, None, closed="left")],
-        "interval": [Interval(Integral, 1, None, closed="left")],
-        "schedule": [StrOptions(set(SCHEDULES))],
-        "ae_reduction": [StrOptions(set(REDUCTIONS))],
-        "con_reduction": [StrOptions(set(REDUCTIONS))],
-    }
-
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 1e-3,
-        batch_size: int = 128,
-        gamma: float = 10.0,
-        interval: int = 60,
-        schedule: str = "alternate",
-        bottleneck: int = 256,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        ae_reduction: str = "sum",
-        con_reduction: str = "sum",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.gamma = gamma
-        self.interval = interval
-        self.schedule = schedule
-        self.bottleneck = bottleneck
-        self.channels = channels
-        self.normalize = normalize
-        self.ae_reduction = ae_reduction
-        self.con_reduction = con_reduction
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+    gamma: float = param(10.0, NOT_NEGATIVE)
+    interval: int = param(60, COUNT)
+    schedule: str = param("alternate", StrOptions(set(SCHEDULES)))
+    ae_reduction: str = param("sum", StrOptions(set(REDUCTIONS)))
+    con_reduction: str = param("sum", StrOptions(set(REDUCTIONS)))
 
     def _build(self) -> None:
         autoencoder = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
-        self.network_ = Constrained(autoencoder, autoencoder.bottleneck)
+        self.network_: Any = Constrained(autoencoder, autoencoder.bottleneck)
+
+    @property
+    def _autoencoder(self) -> Autoencoder:
+        return self.network_.autoencoder
 
     def _fit(self, X: Batches, train: Train) -> None:
-        network, encoder = self.network_, self.network_.autoencoder.encoder
+        network = self.network_
         alternate = self.schedule == "alternate"
         if alternate and self.gamma and self.epochs <= self.interval:
             logger.warning(
@@ -163,31 +112,30 @@ class ConOCC(OneClassDetector):
             # Epoch 0 gives `mu` a meaning where no update is ever due.
             due = constrains(epoch, self.interval) if alternate else epoch % self.interval == 0
             if due or epoch == 0:
-                network.mu.copy_(equations.center(apply(encoder, X)))
+                network.mu.copy_(equations.center(apply(self._embed, X)))
 
         stage = Stage(
             name="conocc",
             modules={"network": network},
             optimizers={"adam": adam(network.parameters(), lr=self.lr)},
-            losses={"adam": self._alternating if alternate else self._joint},
+            losses={"adam": self._loss},
             epochs=self.epochs,
             before_epoch=update_center,
         )
-        self.history_ = train([stage])
+        self.history_ = train([stage], batch_size=self.batch_size)
 
-    def _alternating(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
-        autoencoder = self.network_.autoencoder
-        if constrains(epoch, self.interval):
-            return {"gamma L_con": self.gamma * self._constraint(autoencoder.encoder(x))}
-        return {"L_AE": self._reconstruction(autoencoder(x), x)}
-
-    def _joint(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
-        autoencoder = self.network_.autoencoder
-        z = autoencoder.encoder(x)
-        return {
-            "L_AE": self._reconstruction(autoencoder.decoder(z), x),
-            "gamma L_con": self.gamma * self._constraint(z),
-        }
+    def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+        """Eq. (3); of its two terms the alternating schedule trains one an epoch."""
+        joint, constraint = self.schedule == "joint", constrains(epoch, self.interval)
+        z = self._embed(x)
+        l_ae = l_con = x.new_zeros(())
+        terms: dict[str, Tensor] = {}
+        if joint or not constraint:
+            l_ae = terms["L_AE"] = self._reconstruction(self._autoencoder.decoder(z), x)
+        if joint or constraint:
+            l_con = self._constraint(z)
+            terms["gamma L_con"] = self.gamma * l_con
+        return equations.total_loss(l_ae, l_con, self.gamma), terms
 
     def _reconstruction(self, x_hat: Tensor, x: Tensor) -> Tensor:
         loss = equations.batch_loss(equations.reconstruction_loss(x_hat, x))
@@ -196,14 +144,3 @@ class ConOCC(OneClassDetector):
     def _constraint(self, z: Tensor) -> Tensor:
         loss = equations.batch_loss(equations.constraining_loss(z, self.network_.mu))
         return loss / z.shape[1] if self.con_reduction == "mean" else loss
-
-    def _score(self, x: Tensor) -> Tensor:
-        return equations.anomaly_score(self._reconstruct(x), x)
-
-    def _embed(self, x: Tensor) -> Tensor:
-        z: Tensor = self.network_.autoencoder.encoder(x)
-        return z
-
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        x_hat: Tensor = self.network_.autoencoder(x)
-        return x_hat

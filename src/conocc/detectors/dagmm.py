@@ -13,19 +13,19 @@ the components, ``mu`` their means and ``sigma`` their covariances. All of it is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import reduce
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from conocc import equations
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, adam, apply
+from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, POSITIVE, param
+from conocc.detectors.trained import AutoencoderDetector
+from conocc.networks import Autoencoder
+from conocc.training import Batches, Stage, Terms, Train, adam, apply, summed
 
 HIDDEN = 10  # units of the estimation network in all of Zong's experiments
 DROPOUT = 0.5
@@ -46,8 +46,7 @@ def relative_distance(x_hat: Tensor, x: Tensor) -> Tensor:
     """
     x, x_hat = x.flatten(1).double(), x_hat.flatten(1).double()
     norm = torch.linalg.vector_norm(x, dim=1)
-    far: Tensor = torch.linalg.vector_norm(x - x_hat, dim=1)
-    return far / torch.where(norm > 0, norm, 1.0)
+    return torch.linalg.vector_norm(x - x_hat, dim=1) / torch.where(norm > 0, norm, 1.0)
 
 
 def cosine_similarity(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -152,8 +151,7 @@ def energy(z: Tensor, mixture: Mixture) -> Tensor:
 def factor(sigma: Tensor) -> Tensor:
     """Give the Cholesky factors of covariances; (k, d, d) -> (k, d, d)."""
     # Features of a diverged network are NaN and pass through, so that the loop names the term.
-    lower: Tensor = torch.linalg.cholesky_ex(sigma).L
-    return lower
+    return torch.linalg.cholesky_ex(sigma).L
 
 
 def energy_of(whitened: Tensor, phi: Tensor, log_root: Tensor) -> Tensor:
@@ -216,7 +214,8 @@ class StoredMixture(nn.Module):
 # --- the method ----------------------------------------------------------------------------------
 
 
-class DAGMM(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class DAGMM(AutoencoderDetector):
     r"""Deep autoencoding Gaussian mixture model of Zong et al. (ICLR 2018).
 
     Learns :math:`L_{AE} + \lambda_1 E + \lambda_2 P` (Eq. 7) and scores by the energy (Eq. 6).
@@ -241,7 +240,7 @@ class DAGMM(OneClassDetector):
     lr : float
         Adam's learning rate, Zong's.
     others
-        Those of `ConOCC`.
+        Those of `AutoencoderDetector`.
 
     Attributes
     ----------
@@ -258,48 +257,19 @@ class DAGMM(OneClassDetector):
     (8,)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        "components": [Interval(Integral, 1, None, closed="left")],
-        "lambda_energy": [Interval(Real, 0, None, closed="left")],
-        "lambda_covariance": [Interval(Real, 0, None, closed="left")],
-    }
-
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 1e-4,
-        batch_size: int = 128,
-        components: int = 4,
-        lambda_energy: float = 0.1,
-        lambda_covariance: float = 0.005,
-        bottleneck: int = 256,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.components = components
-        self.lambda_energy = lambda_energy
-        self.lambda_covariance = lambda_covariance
-        self.bottleneck = bottleneck
-        self.channels = channels
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+    lr: float = param(1e-4, POSITIVE)
+    components: int = param(4, COUNT)
+    lambda_energy: float = param(0.1, NOT_NEGATIVE)
+    lambda_covariance: float = param(0.005, NOT_NEGATIVE)
 
     def _build(self) -> None:
         autoencoder = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
-        self.network_ = CompressionAndEstimation(autoencoder, self.components)
+        self.network_: Any = CompressionAndEstimation(autoencoder, self.components)
         self.mixture_ = StoredMixture(self.components, autoencoder.bottleneck + 2)
+
+    @property
+    def _autoencoder(self) -> Autoencoder:
+        return self.network_.autoencoder
 
     def _fit(self, X: Batches, train: Train) -> None:
         stage = Stage(
@@ -309,20 +279,21 @@ class DAGMM(OneClassDetector):
             losses={"adam": self._objective},
             epochs=self.epochs,
         )
-        self.history_ = train([stage])
+        self.history_ = train([stage], batch_size=self.batch_size)
         self.network_.eval()
         self.mixture_.keep(mixture_of(lambda: self._features(X)))
 
-    def _objective(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+    def _objective(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         """Eq. (7), term by term."""
         x_hat, z = self.network_(x)
         gamma = self.network_.membership(z)
         mixture = mixture_of(lambda: [(z, gamma)])
-        return {
+        terms = {
             "L_AE": equations.batch_loss(equations.reconstruction_loss(x_hat, x)),
             "lambda_1 E": self.lambda_energy * energy(z, mixture).mean(),
             "lambda_2 P": self.lambda_covariance * diagonal_penalty(mixture.sigma),
         }
+        return summed(terms)
 
     def _features(self, X: Batches) -> Iterable[tuple[Tensor, Tensor]]:
         def side_by_side(x: Tensor) -> Tensor:
@@ -334,13 +305,4 @@ class DAGMM(OneClassDetector):
 
     def _score(self, x: Tensor) -> Tensor:
         _, z = self.network_(x)
-        scores: Tensor = self.mixture_(z)
-        return scores
-
-    def _embed(self, x: Tensor) -> Tensor:
-        z_c: Tensor = self.network_.autoencoder.encoder(x)
-        return z_c
-
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        x_hat: Tensor = self.network_.autoencoder(x)
-        return x_hat
+        return self.mixture_(z)

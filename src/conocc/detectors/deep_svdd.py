@@ -12,9 +12,8 @@ score share is `equations.constraining_loss`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -23,9 +22,10 @@ from torch.nn import functional as F
 
 from conocc import equations
 from conocc.detectors.cae import reconstruction_stage
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, adam, apply, concatenated
+from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, SHARE, param
+from conocc.detectors.trained import TrainedDetector
+from conocc.networks import Autoencoder
+from conocc.training import Batches, Stage, Terms, Train, adam, apply, concatenated, summed
 
 logger = logging.getLogger("conocc")
 
@@ -73,7 +73,8 @@ class Hypersphere(nn.Module):
         self.register_buffer("radius", torch.zeros(()))
 
 
-class DeepSVDD(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class DeepSVDD(TrainedDetector):
     r"""Deep support vector data description, scored by the squared distance to the center.
 
     The encoder is first trained in an autoencoder; then the center is taken, once, as the mean
@@ -103,8 +104,10 @@ class DeepSVDD(OneClassDetector):
         Ruff's λ, the weight of :math:`\frac{1}{2} \sum \lVert W \rVert^2`.
     lr : float
         Adam's learning rate, in both stages.
+    bottleneck : int
+        The encoder's features; for vectors at most half their length.
     others
-        Those of `ConOCC`.
+        Those of `TrainedDetector`.
 
     Attributes
     ----------
@@ -121,46 +124,11 @@ class DeepSVDD(OneClassDetector):
     (8, 256)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        "pretrain_epochs": [Interval(Integral, 0, None, closed="left")],
-        "objective": [StrOptions(set(OBJECTIVES))],
-        "nu": [Interval(Real, 0, 1, closed="right")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-    }
-
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 1e-3,
-        batch_size: int = 128,
-        pretrain_epochs: int = 150,
-        objective: str = "one-class",
-        nu: float = 0.1,
-        weight_decay: float = 1e-6,
-        bottleneck: int = 256,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.pretrain_epochs = pretrain_epochs
-        self.objective = objective
-        self.nu = nu
-        self.weight_decay = weight_decay
-        self.bottleneck = bottleneck
-        self.channels = channels
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+    pretrain_epochs: int = param(150, Interval(Integral, 0, None, closed="left"))
+    objective: str = param("one-class", StrOptions(set(OBJECTIVES)))
+    nu: float = param(0.1, SHARE)
+    weight_decay: float = param(1e-6, NOT_NEGATIVE)
+    bottleneck: int = param(256, COUNT)
 
     def _autoencoder(self) -> Autoencoder:
         return Autoencoder(self.input_shape_, self.bottleneck, self.channels, encoder_bias=False)
@@ -179,7 +147,8 @@ class DeepSVDD(OneClassDetector):
                 WARM_UP,
                 self.epochs,
             )
-        autoencoder = self._autoencoder().to(X.device)
+        with X.chance:
+            autoencoder = self._autoencoder().to(X.device)
         autoencoder.encoder = self.encoder_  # the decoder is for pretraining alone, and not kept
 
         def update_sphere(epoch: int) -> None:
@@ -202,21 +171,18 @@ class DeepSVDD(OneClassDetector):
         pretraining = reconstruction_stage(
             autoencoder, lr=self.lr, epochs=self.pretrain_epochs, name="pretraining"
         )
-        self.history_ = train([pretraining, svdd])
+        self.history_ = train([pretraining, svdd], batch_size=self.batch_size)
 
-    def _one_class(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
-        return {"distance": equations.batch_loss(self._score(x))}
+    def _one_class(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+        return summed({"distance": equations.batch_loss(self._score(x))})
 
-    def _soft_boundary(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+    def _soft_boundary(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         radius = self.sphere_.radius
-        return {
-            "R^2": radius**2,
-            "excess / nu": equations.batch_loss(excess(self._score(x), radius, self.nu)),
-        }
+        beyond = equations.batch_loss(excess(self._score(x), radius, self.nu))
+        return summed({"R^2": radius**2, "excess / nu": beyond})
 
     def _score(self, x: Tensor) -> Tensor:
         return equations.constraining_loss(self._embed(x), self.sphere_.c)
 
     def _embed(self, x: Tensor) -> Tensor:
-        z: Tensor = self.encoder_(x)
-        return z
+        return self.encoder_(x)

@@ -12,7 +12,7 @@ Letters: n images, c channels, h and w pixels, d features of a profile or of a v
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from conocc.detectors.ocsvm import to_array
 from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.training import BLOCK, Batches, Train, apply
+from conocc.training import Batches, Train, apply
 
 SIDE, WAVELENGTH, SIGMA = 7, 4.0, 2.0  # of the filters, in pixels
 DIRECTIONS = 4
@@ -185,23 +185,6 @@ class GaborMahalanobis(OneClassDetector):
     >>> GaborMahalanobis().fit(images).anomaly_score(images).shape
     (8,)
     """
-
-    batch_size = BLOCK  # `fit` hands it to `train`, which is not called here
-
-    def __init__(
-        self,
-        *,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
 
     def _build(self) -> None:
         shape = self.input_shape_

@@ -106,7 +106,7 @@ def checked_images(X: np.ndarray) -> np.ndarray:
 
 def _refuse_unusable(block: np.ndarray, start: int) -> None:
     # One pass when all is well: NaN fails the comparison too.
-    usable = np.abs(block) <= LARGEST_VALUE
+    usable = np.abs(block) <= _largest(block.dtype)
     if not usable.all():
         i = int(np.flatnonzero(~usable.all(axis=(1, 2, 3)))[0])
         value = block[i][~usable[i]][0]
@@ -118,8 +118,22 @@ def _refuse_unusable(block: np.ndarray, start: int) -> None:
 
 def refuse_huge(array: np.ndarray) -> None:
     """Refuse vectors with a value that float32, squared and summed, cannot hold; (n, d)."""
-    if array.dtype.kind == "f" and np.abs(array).max(initial=0) > LARGEST_VALUE:
+    if array.dtype.kind == "f" and np.abs(array).max(initial=0) > _largest(array.dtype):
         raise ValueError(f"X has a value beyond {LARGEST_VALUE:g}, too large for float32.")
+
+
+def _largest(dtype: np.dtype[Any]) -> float:
+    # As a float16, `LARGEST_VALUE` would be infinite.
+    return min(LARGEST_VALUE, float(np.finfo(dtype).max))
+
+
+def refuse_masked(X: Any) -> None:
+    """Refuse masked arrays, whose mask nothing here would heed."""
+    if any(isinstance(x, np.ma.MaskedArray) for x in (X, *(X if isinstance(X, list) else ()))):
+        raise ValueError(
+            "X is a masked array, and its mask would be lost. Pass X.filled(value) with the value "
+            "that masked pixels are to have, or X.data."
+        )
 
 
 def refuse_minority(X: np.ndarray, y: Any) -> None:

@@ -11,27 +11,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from numbers import Real
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.svm import OneClassSVM
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
-from conocc.detectors.one_class_detector import OneClassDetector
+from conocc.detectors.one_class_detector import POSITIVE, SHARE, OneClassDetector, param
 from conocc.io.progress import bar
-from conocc.training import BLOCK, Batches, Train, apply
+from conocc.training import Batches, Train, apply
 
 logger = logging.getLogger("conocc")
 
 CACHE_MIB = 200  # of kernel rows, scikit-learn's default
 WARN_FROM_GIB = 1.0
-SVM_CONSTRAINTS: dict[str, list[Any]] = {
-    "nu": [Interval(Real, 0, 1, closed="right")],
-    "kernel_gamma": [StrOptions({"scale"}), Interval(Real, 0, None, closed="neither")],
-}
+GAMMA = (StrOptions({"scale"}), POSITIVE)  # what `kernel_gamma` may be
 
 
 def scaled_gamma(z: np.ndarray) -> float:
@@ -106,6 +102,7 @@ def as_vectors(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class OCSVM(OneClassDetector):
     """One-class support vector machine, scored by minus its decision function.
 
@@ -128,8 +125,8 @@ class OCSVM(OneClassDetector):
         support vectors.
     kernel_gamma : "scale" or float
         γ of the kernel exp(−γ‖z − z'‖²); "scale" is 1 / (d · variance of all training values).
-    normalize, contamination, random_state, device, verbose
-        Those of `ConOCC`. Nothing depends on `random_state`, and little on `device`.
+    others
+        Those of `OneClassDetector`. Nothing depends on `random_state`, and little on `device`.
 
     Attributes
     ----------
@@ -150,30 +147,8 @@ class OCSVM(OneClassDetector):
     (8,)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        **SVM_CONSTRAINTS,
-    }
-    batch_size = BLOCK  # `fit` hands it to `train`, which is not called here
-
-    def __init__(
-        self,
-        *,
-        nu: float = 0.5,
-        kernel_gamma: float | str = "scale",
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.nu = nu
-        self.kernel_gamma = kernel_gamma
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+    nu: float = param(0.5, SHARE)
+    kernel_gamma: float | str = param("scale", *GAMMA)
 
     def _fit(self, X: Batches, train: Train) -> None:
         n, d = len(X), int(np.prod(X.shape))

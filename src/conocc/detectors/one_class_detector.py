@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -27,7 +29,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from conocc._version import __version__
+from conocc.detectors import persistence
 from conocc.detectors.input_validation import (
     NORMALIZE,
     among,
@@ -37,26 +39,39 @@ from conocc.detectors.input_validation import (
     group_digest,
     group_digests,
     refuse_huge,
+    refuse_masked,
     refuse_minority,
+    unchanged,
 )
 from conocc.detectors.residual_scale import ResidualScale, scale_of
 from conocc.io.progress import bar
-from conocc.io.safetensors import read_model, write_model
 from conocc.thresholds.conformal import Calibration, calibrate
-from conocc.training import Batches, Checkpoint, Train, apply, concatenated, reproducible, train
+from conocc.training import (
+    Batches,
+    Chance,
+    Checkpoint,
+    Train,
+    apply,
+    concatenated,
+    default_settings,
+    reproducible,
+    train,
+)
 
 logger = logging.getLogger("conocc")
 
-NEUTRAL = {"device": "auto", "verbose": 0}
-
-# Learned values that JSON holds in another form.
-FROM_JSON: dict[str, Callable[[Any], Any]] = {
-    "input_shape_": tuple,
-    "calibration_": lambda values: values and Calibration.from_json(values),
-    "residual_scale_": lambda values: values and ResidualScale.from_json(values),
-}
+COUNT = Interval(Integral, 1, None, closed="left")
+POSITIVE = Interval(Real, 0, None, closed="neither")
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+SHARE = Interval(Real, 0, 1, closed="right")
+DEVICES = ("cpu", "cuda")
 # About as many images, from all over, set the scale of residuals: for AnoGAN each is a search.
-ENOUGH = 256
+RESIDUAL_IMAGES = 256
+
+
+def param(default: Any, *allowed: Any) -> Any:
+    """Declare a parameter: its default, and what scikit-learn's validation is to allow."""
+    return field(default=default, metadata={"allowed": [*allowed]})
 
 
 def _has(name: str) -> Callable[[Any], bool]:
@@ -68,12 +83,26 @@ def _has(name: str) -> Callable[[Any], bool]:
     return check
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """What all methods share.
+    """What all methods share. A method is a dataclass, whose fields are its parameters.
 
     ``X`` is an array of images (n, h, w) or (n, c, h, w) with sides from 16 and one or three
     channels, or of feature vectors (n, d); of any real type, finite. It is validated in blocks
     and cast batch by batch, never copied whole, so that it may be a memory map.
+
+    Parameters
+    ----------
+    normalize : {"zscore", "minmax", "none"}
+        Intensities of an image, each by itself; of vectors, each feature over the training set.
+    contamination : float in (0, 0.5]
+        Share of the training images that fall below the threshold.
+    random_state : int, RandomState or None
+        0 is a seed like any other; None draws one and keeps it in ``seed_``.
+    device : str
+        "auto" (CUDA where there is one, else CPU), "cpu", "cuda" or "cuda:1".
+    verbose : int
+        0 is silent, 1 shows progress.
 
     Attributes
     ----------
@@ -93,7 +122,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         A hash of each training image, by which `knows` recognises it.
     training_patients_ : ndarray of shape (p, 16), uint8
         A hash of each of the `groups` given to `fit`.
-    reading_ : dict or None
+    preprocessing_ : dict or None
         How files were read (`Cohort.preprocessing`), once saved with a model.
     calibration_ : Calibration or None
         Scores of majority images that were never trained on, once `calibrate` has seen some.
@@ -104,23 +133,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         has seen some, of training images. None without a reconstruction, and for vectors.
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "epochs": [Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "bottleneck": [Interval(Integral, 1, None, closed="left")],
-        "channels": [list, tuple],
-        "normalize": [StrOptions(set(NORMALIZE))],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
-        "random_state": ["random_state"],
-        "device": [str],
-        "verbose": ["verbose"],
-    }
+    normalize: str = param("zscore", StrOptions(set(NORMALIZE)))
+    contamination: float = param(0.1, Interval(Real, 0, 0.5, closed="right"))
+    random_state: Any = param(None, "random_state")
+    device: str = param("auto", str)
+    verbose: int = param(0, "verbose")
 
     # How many training images, drawn by the seed, give `offset_`: as a rule all of them.
     _threshold_images: ClassVar[int | None] = None
-
-    # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
 
     # One more each time that the same parameters, seed and images come to give other numbers, so
     # that no model, checkpoint or row of a study is taken for what this version would make.
@@ -129,18 +149,44 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # A sentence that says why the score is no graph of tensor operations, where it is none.
     _no_graph: ClassVar[str] = ""
 
+    # What a method writes. `_build` makes the modules that `_fit` trains and `load` fills.
+
     def _build(self) -> None:
         """Make the modules for `input_shape_`, under names that end in an underscore."""
 
     @abstractmethod
     def _fit(self, X: Batches, train: Train) -> None:
-        """Learn from normalised batches; `train` runs stages, and is called at most once."""
+        """Learn from normalised batches; `train` runs stages, and is called at most once.
+
+        What is drawn outside of a stage's losses is drawn ``with X.chance``.
+        """
 
     @abstractmethod
     def _score(self, x: Tensor) -> Tensor:
         """Score a normalised batch: (n, c, h, w) or (n, d) -> (n,), higher less like majority."""
 
     # Learning.
+
+    @property
+    def _parameter_constraints(self) -> dict[str, list[Any]]:
+        return {each.name: each.metadata["allowed"] for each in fields(self)}
+
+    def check_params(self) -> None:
+        """Refuse parameters that `fit` would refuse, and a device that this machine lacks.
+
+        Raises
+        ------
+        ValueError
+            With the parameter, what it must be, and what it is.
+        """
+        self._validate_params()
+        self._device()
+
+    def plain_params(self, **changes: Any) -> dict[str, Any]:
+        """Give the parameters, but for changes, as JSON gives them back: plain numbers, lists."""
+        given = {**self.get_params(), **changes}
+        plain: dict[str, Any] = json.loads(json.dumps(given, default=_of_numpy))
+        return plain
 
     def fit(
         self, X: Any, y: Any = None, groups: Any = None, *, checkpoint: str | Path | None = None
@@ -169,7 +215,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             For minority images in `y`, an `X` of the wrong shape, size or type, NaN or infinite
             values, or a checkpoint of another fit.
         """
-        self._validate_params()
+        self.check_params()
         array = self._checked(X, reset=True)
         if len(array) < 2:
             raise ValueError(
@@ -185,23 +231,18 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if len(self.input_shape_) == 1:
             self.feature_offset_, self.feature_scale_ = feature_scale(array, self.normalize)
         device = self._device()
-        with reproducible(self.seed_, device):
-            self._build()
-            self._to(device)
-            batches = self._batches(array)
+        chance = Chance(self.seed_, device)
+        with reproducible(device):
+            with chance:
+                self._build()
+            batches = self._batches(array, chance)
             self.history_: list[dict[str, Any]] = []
-            runs = partial(
-                train,
-                X=batches,
-                batch_size=self.batch_size,
-                checkpoint=self._checkpoint(checkpoint),
-                verbose=self.verbose,
-            )
-            self._fit(batches, runs)
+            kept = self._checkpoint(checkpoint)
+            self._fit(batches, partial(train, X=batches, checkpoint=kept, verbose=self.verbose))
             self.threads_ = torch.get_num_threads()
-            drawn = self._threshold_sample(array)
-            scores = self._scores(self._batches(drawn))
-            self.residual_scale_ = self._residual_scale(drawn, source="training")
+            sample = self._threshold_sample(array)
+            scores = self._scores(sample)
+            self.residual_scale_ = self._residual_scale(sample, source="training")
         self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
         return self
 
@@ -252,7 +293,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                     f"{count} of the {len(rows)} {what} to calibrate on were trained on; "
                     f"a calibration takes {what} that the detector has never seen."
                 )
-        scores = self._scores(self._batches(array))
+        scores = self._scores(array)
         names = None if groups is None else [str(group) for group in groups]
         self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
         self.calibration_digests_, self.calibration_patients_ = images, patients
@@ -273,7 +314,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             no finite number.
         """
         check_is_fitted(self)
-        return self._scores(self._batches(self._checked(X)))
+        return self._scores(self._checked(X))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Score images the way scikit-learn does, lower is less like the majority; -> (n,)."""
@@ -329,18 +370,16 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @available_if(_has("_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
     def embed(self, X: Any) -> np.ndarray:
         """Give the bottleneck features; -> (n, d) float32."""
-        return self._applied(X, "_embed")
+        return self._rows(self._embed, self._checked(X)).numpy()
 
     @available_if(_has("_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
     def reconstruct(self, X: Any) -> np.ndarray:
         """Give the reconstructions, in the units of `normalized`; shaped like its result."""
-        return self._applied(X, "_reconstruct")
+        return self._rows(self._reconstruct, self._checked(X)).numpy()
 
     def normalized(self, X: Any) -> np.ndarray:
         """Give what the network sees of `X`; -> (n, c, h, w) or (n, d) float32."""
-        check_is_fitted(self)
-        batches = self._batches(self._checked(X))
-        return np.concatenate([x[:n].cpu().numpy() for x, n in batches.blocks()])
+        return self._rows(unchanged, self._checked(X)).numpy()
 
     def knows(self, X: Any, *, side: str = "training") -> np.ndarray:
         """Tell which images it was trained, or calibrated, on, by their pixels; -> (n,) bool.
@@ -365,27 +404,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ----------
         path
             The file; it is written whole or not at all.
-        reading
-            How the images' files were read (`Cohort.preprocessing.to_dict()`), so that new files are
-            read alike.
+        preprocessing
+            How the images' files were read (`Cohort.preprocessing.to_dict()`), so that new files
+            are read alike.
         """
         check_is_fitted(self)
-        tensors, values = self._learned()
-        header = {
-            "class": type(self).__name__,
-            # Where and how loudly it was fitted is no part of what was learned.
-            "params": {**self.get_params(), "random_state": self.seed_, **NEUTRAL},
-            # Sorted: in the order of attributes a loaded detector would differ from a fitted one.
-            "values": dict(
-                sorted({**values, "preprocessing_": preprocessing or self.preprocessing_}.items())
-            ),
-            "versions": {
-                "conocc": __version__,
-                "torch": torch.__version__,
-                "method": self.revision,
-            },
-        }
-        write_model(path, header, tensors)
+        persistence.save(self, path, preprocessing or self.preprocessing_)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -398,77 +422,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             If it is damaged, of another program, class or revision of it, or a newer format.
         """
-        header, tensors = read_model(path)
-        if header["class"] != cls.__name__:
-            raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
-        try:
-            revision = header["versions"].get("method", 1)
-            if revision != cls.revision:
-                raise ValueError(
-                    f"it is of revision {revision} of {cls.__name__}, this version of conocc "
-                    f"({__version__}) computes revision {cls.revision}; fit it again, or read it "
-                    f"with conocc {header['versions'].get('conocc')}"
-                )
-            self = cls(**_params_from_json(header["params"]))
-            # A model of an earlier version has neither.
-            self._forget_calibration()
-            self.residual_scale_ = None
-            for name, value in header["values"].items():
-                setattr(self, name, FROM_JSON[name](value) if name in FROM_JSON else value)
-            if min(self.input_shape_) < 1:
-                raise ValueError(f"its images are of shape {self.input_shape_}")
-            self._validate_params()
-            with reproducible(0, torch.device("cpu")):  # weights are drawn, to be overwritten
-                with torch.device("meta"):  # a header must not ask for more memory than its file
-                    self._build()
-                self._check_shapes(tensors)
-                self._build()
-            self._fill(tensors)
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"Cannot read model '{path}': {reason}.") from error
-        return self
-
-    def _learned(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Divide what ends in an underscore into tensors and plain values."""
-        tensors: dict[str, Tensor] = {}
-        values: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if not name.endswith("_"):
-                continue
-            if isinstance(value, nn.Module):
-                tensors |= {f"{name}.{k}": v for k, v in value.state_dict().items()}
-            elif isinstance(value, np.ndarray) and value.dtype != object:
-                tensors[name] = torch.from_numpy(value.copy())
-            elif isinstance(value, np.ndarray):
-                values[name] = value.tolist()  # names of columns
-            elif isinstance(value, Calibration | ResidualScale):
-                values[name] = value.as_json()
-            else:
-                values[name] = value
-        return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, values
-
-    def _check_shapes(self, tensors: dict[str, Tensor]) -> None:
-        for name, module in vars(self).items():
-            if isinstance(module, nn.Module):
-                for key, value in module.state_dict().items():
-                    has = tensors[f"{name}.{key}"].shape
-                    if has != value.shape:
-                        raise ValueError(
-                            f"its parameters make {key!r} {tuple(value.shape)}, its file holds "
-                            f"{tuple(has)}"
-                        )
-
-    def _fill(self, tensors: dict[str, Tensor]) -> None:
-        modules = {k: v for k, v in vars(self).items() if isinstance(v, nn.Module)}
-        for name, module in modules.items():
-            prefix = f"{name}."
-            module.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
-        for name, tensor in tensors.items():
-            if "." not in name:
-                setattr(self, name, tensor.numpy())
+        return persistence.load(cls, path)
 
     def __getstate__(self) -> dict[str, Any]:
         # A detector that was fitted on a GPU can be unpickled where there is none.
@@ -480,6 +434,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # Inside.
 
     def _checked(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        refuse_masked(X)
         frame_or_sparse = hasattr(X, "columns") or hasattr(X, "tocsr")
         array: Any = X if frame_or_sparse else np.asanyarray(X)
         if getattr(array, "ndim", 2) in (3, 4):
@@ -507,10 +462,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         rows = np.random.default_rng(self.seed_).choice(len(array), count, replace=False)
         return array[np.sort(rows)]
 
-    def _batches(self, array: np.ndarray) -> Batches:
+    def _batches(self, array: np.ndarray, chance: Chance | None = None) -> Batches:
         device = self._device()
-        self._to(device)
-        return Batches(array, self._normalization(device), device)
+        for module in self._modules():
+            module.to(device)
+        normalize = self._normalization(device)
+        return Batches(array, normalize, device, chance or Chance(self.seed_, device))
 
     def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         if len(self.input_shape_) == 3:
@@ -520,9 +477,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         )
         return lambda x: (x - offset) / scale
 
-    def _scores(self, batches: Batches) -> np.ndarray:
-        blocks = self._blocks(self._score, batches)
-        scores: np.ndarray = concatenated(blocks, len(batches)).numpy().astype(np.float64)
+    def _scores(self, array: np.ndarray) -> np.ndarray:
+        scores: np.ndarray = self._rows(self._score, array).numpy().astype(np.float64)
         if not np.isfinite(scores).all():
             # No threshold tells where NaN lies.
             i = int(np.flatnonzero(~np.isfinite(scores))[0])
@@ -535,37 +491,39 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
         if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
             return None
-        some = array[:: max(1, len(array) // ENOUGH)]
-        blocks = self._blocks(self._residual, self._batches(some))
-        return scale_of((block.numpy(force=True) for block in blocks), source=source)
+        some = array[:: max(1, len(array) // RESIDUAL_IMAGES)]
+        with default_settings(self._device()):
+            blocks = self._blocks(self._residual, some)
+            return scale_of((block.numpy(force=True) for block in blocks), source=source)
 
     def _residual(self, x: Tensor) -> Tensor:
         residual: Tensor = x - self._reconstruct(x)
         return residual
 
-    def _applied(self, X: Any, name: str) -> np.ndarray:
-        check_is_fitted(self)
-        batches = self._batches(self._checked(X))
-        return concatenated(self._blocks(getattr(self, name), batches), len(batches)).numpy()
+    def _rows(self, function: Callable[[Tensor], Tensor], array: np.ndarray) -> Tensor:
+        """Apply a function of batches to a whole array; -> (n, ...), on the CPU."""
+        with default_settings(self._device()):
+            return concatenated(self._blocks(function, array), len(array))
 
-    def _blocks(self, function: Callable[[Tensor], Tensor], batches: Batches) -> Iterator[Tensor]:
+    def _blocks(self, function: Callable[[Tensor], Tensor], array: np.ndarray) -> Iterator[Tensor]:
         for module in self._modules():
             module.eval()
-        with bar("Scoring", len(batches), verbose=self.verbose) as advance:
-            for rows in apply(function, batches):
+        with bar("Scoring", len(array), verbose=self.verbose) as advance:
+            for rows in apply(function, self._batches(array)):
                 advance(len(rows))
                 yield rows
 
     def _modules(self) -> list[nn.Module]:
         return [value for value in vars(self).values() if isinstance(value, nn.Module)]
 
-    def _to(self, device: torch.device) -> None:
-        for module in self._modules():
-            module.to(device)
-
     def _device(self) -> torch.device:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.partition(":")[0] not in DEVICES:
+            raise ValueError(
+                f"Cannot use device {self.device!r}: choose 'auto', 'cpu', 'cuda' or, for the "
+                "second card, 'cuda:1'. Others lack float64, in which sums are taken."
+            )
         try:
             return torch.empty(0, device=self.device).device
         except (RuntimeError, AssertionError) as error:
@@ -575,12 +533,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _checkpoint(self, path: str | Path | None) -> Checkpoint | None:
         if path is None:
             return None
-        hidden = {"device", "verbose", "random_state", "contamination"}
-        params = {k: v for k, v in self.get_params().items() if k not in hidden}
-        data = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
-        if self.revision > 1:
-            params["revision"] = self.revision
-        identity = {"class": type(self).__name__, **params, "seed": self.seed_, "images": data}
+        params = self.plain_params(random_state=self.seed_, **persistence.NEUTRAL)
+        del params["contamination"]  # it moves the threshold alone
+        identity = {
+            "class": type(self).__name__,
+            "revision": self.revision,
+            **params,
+            "images": hashlib.sha256(self.training_digests_.tobytes()).hexdigest(),
+        }
         return Checkpoint(Path(path), identity)
 
 
@@ -599,5 +559,7 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
+def _of_numpy(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} is no number, text or list of these, so JSON cannot hold it.")

@@ -9,18 +9,15 @@ Letters: n images, d bottleneck features; ``z`` a bottleneck feature before it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Real
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
 from conocc import equations
-from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.networks import CHANNELS, Autoencoder
-from conocc.training import Batches, Stage, Train, adam
+from conocc.detectors.one_class_detector import NOT_NEGATIVE, param
+from conocc.detectors.trained import AutoencoderDetector
+from conocc.training import Batches, Stage, Terms, Train, adam, summed
 
 
 def activity(a: Tensor) -> Tensor:
@@ -33,7 +30,8 @@ def mean_square_error(x_hat: Tensor, x: Tensor) -> Tensor:
     return equations.reconstruction_loss(x_hat, x) / x[0].numel()
 
 
-class SAE(OneClassDetector):
+@dataclass(kw_only=True, eq=False, repr=False)
+class SAE(AutoencoderDetector):
     r"""Sparse autoencoder, scored by its reconstruction error (Eq. 6).
 
     It descends :math:`L_{AE} / (c h w) + \text{sparsity} \sum_j \max(0, z_j)`. The error is the
@@ -51,7 +49,7 @@ class SAE(OneClassDetector):
         λ, Adam's learning rate. The paper reports the better of {1e-3, 1e-4} by test labels and
         does not say which; 1e-3 is its λ of section 2.5. Report both.
     others
-        Those of `ConOCC`.
+        Those of `AutoencoderDetector`.
 
     Attributes
     ----------
@@ -66,40 +64,7 @@ class SAE(OneClassDetector):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **OneClassDetector._parameter_constraints,
-        "sparsity": [Interval(Real, 0, None, closed="left")],
-    }
-
-    def __init__(
-        self,
-        *,
-        epochs: int = 1000,
-        lr: float = 1e-3,
-        batch_size: int = 128,
-        sparsity: float = 1e-3,
-        bottleneck: int = 256,
-        channels: Sequence[int] = CHANNELS,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.epochs = epochs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.sparsity = sparsity
-        self.bottleneck = bottleneck
-        self.channels = channels
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
-
-    def _build(self) -> None:
-        self.network_ = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
+    sparsity: float = param(1e-3, NOT_NEGATIVE)
 
     def _fit(self, X: Batches, train: Train) -> None:
         stage = Stage(
@@ -109,21 +74,16 @@ class SAE(OneClassDetector):
             losses={"adam": self._loss},
             epochs=self.epochs,
         )
-        self.history_ = train([stage])
+        self.history_ = train([stage], batch_size=self.batch_size)
 
-    def _loss(self, x: Tensor, epoch: int) -> dict[str, Tensor]:
+    def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         a = self._embed(x)
-        return {
-            "mean L_AE": equations.batch_loss(mean_square_error(self.network_.decoder(a), x)),
-            "sparsity L_1": self.sparsity * equations.batch_loss(activity(a)),
-        }
-
-    def _score(self, x: Tensor) -> Tensor:
-        return equations.anomaly_score(self._reconstruct(x), x)
+        l_ae = equations.batch_loss(mean_square_error(self.network_.decoder(a), x))
+        l_1 = equations.batch_loss(activity(a))
+        return summed({"mean L_AE": l_ae, "sparsity L_1": self.sparsity * l_1})
 
     def _embed(self, x: Tensor) -> Tensor:
         return F.relu(self.network_.encoder(x))
 
     def _reconstruct(self, x: Tensor) -> Tensor:
-        x_hat: Tensor = self.network_.decoder(self._embed(x))
-        return x_hat
+        return self.network_.decoder(self._embed(x))

@@ -112,10 +112,8 @@ class Job:
 
     def detector_params(self) -> dict[str, Any]:
         """All parameters, defaults filled in, as JSON values."""
-        params = make_detector(self.method, {**self.params, "random_state": self.seed}).get_params()
-        kept = {k: v for k, v in params.items() if k not in FREE_PARAMETERS}
-        plain: dict[str, Any] = json.loads(json.dumps(kept))
-        return plain
+        detector = make_detector(self.method, {**self.params, "random_state": self.seed})
+        return {k: v for k, v in detector.plain_params().items() if k not in FREE_PARAMETERS}
 
 
 def benchmark_jobs(

@@ -90,12 +90,14 @@ def fit_run(
     Raises
     ------
     ValueError
-        If `out` holds a run of other settings, or the cohort has too few training images.
+        If a parameter is not allowed, the device is not to be had, `out` holds a run of other
+        settings, or the cohort has too few training images.
     BlockingIOError
         If another process is at work in `out`.
     """
     out = Path(out)
     detector = make_detector(method, params)
+    detector.check_params()  # before anything is written
     identity = _identity(cohort, method, detector)
     with folder_lock(out):
         if _is_finished(out, identity):
@@ -145,7 +147,7 @@ def versions() -> dict[str, str]:
 
 def _identity(cohort: Cohort, method: str, detector: Any) -> dict[str, Any]:
     """All that decides what a fit learns, as JSON values."""
-    params = {k: v for k, v in detector.get_params().items() if k not in FREE_PARAMETERS}
+    params = {k: v for k, v in detector.plain_params().items() if k not in FREE_PARAMETERS}
     images = hashlib.sha256(cohort.table().to_csv(index=False).encode()).hexdigest()
     identity = {
         "format": RUN_FORMAT,

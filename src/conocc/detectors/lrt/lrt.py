@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -315,22 +314,6 @@ class LRT(OneClassDetector):
         "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
         "either. Deploy it with this package, by `conocc score`."
     )
-    batch_size = BLOCK  # `fit` hands it to `train`, which is not called here
-
-    def __init__(
-        self,
-        *,
-        normalize: str = "zscore",
-        contamination: float = 0.1,
-        random_state: Any = None,
-        device: str = "auto",
-        verbose: int = 0,
-    ) -> None:
-        self.normalize = normalize
-        self.contamination = contamination
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
 
     def _build(self) -> None:
         d = self.input_shape_[0]
@@ -343,6 +326,10 @@ class LRT(OneClassDetector):
         if len(X.shape) == 1:
             fit_ratio(self.gaussian_, rows_of(X, np.arange(len(X)), lambda x: x), [])
             return
+        with X.chance:  # folds and lesions are drawn
+            self._learn(X)
+
+    def _learn(self, X: Batches) -> None:
         fold = torch.randperm(len(X)).numpy() % FOLDS
         every = np.arange(len(X))
         alignment = self.description_.alignment
