@@ -297,7 +297,7 @@ def _study(
         verbose=0 if quiet else 1,
     )
     for made in [*write_tables(study), *write_comparisons(study)]:
-        out.print(as_text(made))
+        out.print(escape(as_text(made)))
     out.print(f"Tables and rows are in {escape(str(study / 'tables'))}")
     for sentence in other_contents(read_rows(study), {row["key"] for row in rows}):
         err.print(escape(sentence))

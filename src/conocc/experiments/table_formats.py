@@ -6,13 +6,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from tabulate import LATEX_ESCAPE_RULES
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 NOTHING = "–"
 
@@ -113,39 +110,15 @@ class Table:
 # --- printing ----------------------------------------------------------------------------------
 
 
-def as_text(table: Table) -> RichTable:
-    """Lay the table out for a terminal; the marks are ¹ and ², which survive without colour."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table as RichTable
-
-    made = RichTable(
-        caption=escape(_caption(table, best="¹", second="²")),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    texts = _texts(table, {1: "{}¹", 2: "{}²"}, escape)
-    for i, name in enumerate(texts.columns.tolist()):
-        if i < len(table.head):
-            made.add_column(name, no_wrap=True)
-        else:
-            made.add_column(name, justify="right", overflow="fold")  # never cut a figure
-    for row in texts.to_numpy():
-        made.add_row(*row)
-    return made
+def as_text(table: Table) -> str:
+    """Write the table for a terminal; the marks are ¹ and ², which survive without colour."""
+    text = _tabulated(table, _texts(table, {1: "{}¹", 2: "{}²"}, _on_one_line, "\n"), "simple")
+    return f"{text}\n\n{_caption(table, best='¹', second='²')}\n"
 
 
 def as_markdown(table: Table) -> str:
     """Write the table in GitHub's Markdown: the best bold, the second best in italics."""
-    text = _texts(table, {1: "**{}**", 2: "*{}*"}, _markdown).to_markdown(
-        index=False,
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left"] * len(table.head) + ["right"] * len(table.columns),
-    )
+    text = _tabulated(table, _texts(table, {1: "**{}**", 2: "*{}*"}, _markdown), "pipe")
     return f"{text}\n\n{_markdown(_caption(table, best='bold', second='in italics'))}\n"
 
 
@@ -178,18 +151,26 @@ def as_csv(table: Table) -> str:
 FORMATS: dict[str, Callable[[Table], str]] = {"md": as_markdown, "csv": as_csv, "tex": as_latex}
 
 
-def _texts(table: Table, marks: Mapping[int, str], escape: Callable[[str], str]) -> pd.DataFrame:
+def _texts(
+    table: Table, marks: Mapping[int, str], escape: Callable[[str], str], separator: str = " "
+) -> pd.DataFrame:
     """Lay the table out as texts; a cohort is named in its first line only, as in the paper."""
     rows, before = [], ""
     for line in table.lines:
         cohort, *rest = line.head
         head = ["" if cohort == before else cohort, *rest]
         before = cohort
-        figures = [escape(str(cell or NOTHING)) for cell in line.cells]
-        ranks = [cell.rank if cell else None for cell in line.cells]
-        marked = [marks.get(r or 0, "{}").format(f) for r, f in zip(ranks, figures, strict=True)]
-        rows.append([*map(escape, head), *marked])
+        rows.append([*map(escape, head)])
+        for cell in line.cells:
+            parts = filter(None, (cell.figure, cell.spread)) if cell else (NOTHING,)
+            mark = marks.get(cell.rank, "{}") if cell and cell.rank else "{}"
+            rows[-1].append(mark.format(separator.join(map(escape, parts))))
     return pd.DataFrame(rows, columns=[*map(escape, (*table.head, *table.columns))], dtype=object)
+
+
+def _tabulated(table: Table, texts: pd.DataFrame, form: str) -> str:
+    align = ["left"] * len(table.head) + ["right"] * len(table.columns)
+    return texts.to_markdown(index=False, tablefmt=form, disable_numparse=True, colalign=align)
 
 
 def _caption(table: Table, *, best: str, second: str) -> str:

@@ -48,14 +48,13 @@ class Scored:
 @styled
 def roc_curves(scored: Sequence[Scored]) -> Figure:
     """Draw the ROC curve of each fit; finding a minority image is the success."""
-    figure = _square_above_legend(len(scored))
-    axes = figure.add_subplot()
+    labels = "1 − specificity (majority flagged)", "sensitivity (minority found)"
+    figure, axes = _unit_square(len(scored), *labels)
     for i, one in enumerate(scored):
         false_alarms, sensitivity, _ = roc_curve(one.minority, one.anomaly_score)
         label = f"{one.label} ({auc(one.minority, one.anomaly_score):.3f})"
         axes.plot(false_alarms, sensitivity, label=label, **line_style(i))
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, label="chance (0.500)")
-    _unit_square(axes, "1 − specificity (majority flagged)", "sensitivity (minority found)")
     figure.legend(title="AUC", loc="outside lower center", ncols=2)
     return figure
 
@@ -66,8 +65,8 @@ def precision_recall_curves(scored: Sequence[Scored], *, minority: bool = True) 
 
     The majority is found by a low score.
     """
-    figure = _square_above_legend(len(scored))
-    axes = figure.add_subplot()
+    found = "minority" if minority else "majority"
+    figure, axes = _unit_square(len(scored), f"recall of the {found}", f"precision of the {found}")
     measure = aupr_min if minority else aupr_maj
     for i, one in enumerate(scored):
         wanted, score = (
@@ -78,19 +77,17 @@ def precision_recall_curves(scored: Sequence[Scored], *, minority: bool = True) 
         axes.plot(recall, precision, drawstyle="steps-post", label=label, **line_style(i))
     share = float((scored[0].minority == minority).mean())
     axes.axhline(share, color=FAINT, linewidth=0.8, label=f"chance ({share:.3f})")
-    found = "minority" if minority else "majority"
-    _unit_square(axes, f"recall of the {found}", f"precision of the {found}")
     title = "AUPR-min" if minority else "AUPR-maj"
     figure.legend(title=title, loc="outside lower center", ncols=2)
     return figure
 
 
-def _square_above_legend(count: int) -> Figure:
-    return blank(height=4.3 + 0.09 * count)
-
-
-def _unit_square(axes: Axes, x: str, y: str) -> None:
+def _unit_square(curves: int, x: str, y: str) -> tuple[Figure, Axes]:
+    """Make an empty unit square, with room below it for a legend of so many curves."""
+    figure = blank(height=4.3 + 0.09 * curves)
+    axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    return figure, axes
 
 
 @styled

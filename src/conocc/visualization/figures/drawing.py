@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,9 +13,6 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from conocc.io.files import atomic_write
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, less the yellow, which print
 # loses. Lines differ in their dashes too.
@@ -47,15 +42,8 @@ STYLE: dict[str, Any] = {
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw under `STYLE`, and leave the caller's settings as they were."""
-
-    @wraps(draw)
-    def under_style(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals
-            return draw(*args, **kwargs)
-
-    return under_style
+# A decorator: draws under `STYLE`, and leaves the caller's settings as they were.
+styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]  # its keys are literals
 
 
 def blank(width: float = 4.2, height: float = 3.6) -> Figure:

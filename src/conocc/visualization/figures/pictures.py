@@ -31,11 +31,11 @@ def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -
         chosen = cohort.rows(minority=minority)
         labels = ", ".join(map(printable, sorted(set(cohort.label[chosen].tolist()))))
         half.suptitle(f"{name}: {labels} ({len(chosen)} images)", fontsize="medium")
-        drawn = generator.permutation(chosen)[: rows * columns]
-        for position, axis in enumerate(half.subplots(rows, columns).flat):
-            axis.set_axis_off()
-            if position < len(drawn):
-                axis.imshow(rgb(np.asarray(cohort.images[drawn[position]])))
+        some = generator.permutation(chosen)[: rows * columns]
+        axes = half.add_subplot()
+        axes.set_axis_off()
+        if len(some):
+            axes.imshow(sheet(np.stack([cohort.images[row] for row in some]), columns))
     return figure
 
 

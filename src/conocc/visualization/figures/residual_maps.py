@@ -31,8 +31,8 @@ def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np
     ground = rgb(given.mean(0, keepdims=True)) / 255
     colour = _colours(averaged(residual[None])[0], scale)
     blended = ground * (1 - colour[..., 3:]) + colour[..., :3] * colour[..., 3:]
-    printable: np.ndarray = np.rint(255 * blended).astype(np.uint8)
-    return printable
+    overlaid: np.ndarray = np.rint(255 * blended).astype(np.uint8)
+    return overlaid
 
 
 def _colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
@@ -69,15 +69,10 @@ def explanation(
     scaled = ScalarMappable(Normalize(-scale.full, scale.full), shades)
     bar = figure.colorbar(scaled, ax=third, extend="both")
     bar.ax.set_facecolor(GROUND)
-    bar.set_ticks([-scale.full, -scale.faint, scale.faint, scale.full], labels=_ticks(scale))
+    full, faint = f"{scale.full:.3g}", f"{scale.faint:.2g}"
+    bar.set_ticks(
+        [-scale.full, -scale.faint, scale.faint, scale.full],
+        labels=[f"−{full} darker", f"−{faint}", faint, f"{full} brighter"],
+    )
     bar.set_label(unit, fontsize=7)
     return figure
-
-
-def _ticks(scale: ResidualScale) -> list[str]:
-    return [
-        f"−{scale.full:.3g} darker",
-        f"−{scale.faint:.2g}",
-        f"{scale.faint:.2g}",
-        f"{scale.full:.3g} brighter",
-    ]

@@ -69,8 +69,8 @@ def parameter_bars(
         axes.set_xticks(range(len(groups)), [_named(group, g) for g in groups])
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.grid(visible=False, axis="x")
-        said = [_named(panel, at), "" if level is None else f"{level_name} {level:.3f}"]
-        axes.set_title(" · ".join(part for part in said if part))
+        title = [_named(panel, at), "" if level is None else f"{level_name} {level:.3f}"]
+        axes.set_title(" · ".join(filter(None, title)))
     rows[0].set_ylabel(f"{metric} (bars stand on chance)")
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
@@ -97,5 +97,5 @@ def _is_number(value: Any) -> bool:
 def _named(name: str | None, value: Any) -> str:
     if name is None:
         return ""
-    printable = f"{value:g}" if _is_number(value) else str(value)
-    return f"{SYMBOLS.get(name, name)} = {printable}"
+    text = f"{value:g}" if _is_number(value) else str(value)
+    return f"{SYMBOLS.get(name, name)} = {text}"
