@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -204,10 +203,9 @@ def test_pixels_larger_than_a_detector_takes(dtype):
 def test_colours_that_are_not_read():
     image = Image.fromarray(COLOUR)
     assert "its colours are CMYK" in refusal(pillow(image.convert("CMYK"), "JPEG"))
-    assert "its colours are CMYK" in refusal(pillow(image.convert("CMYK"), "TIFF"))
-    assert "its colours are CIE L*a*b*" in refusal(pillow(image.convert("LAB"), "TIFF"))
-    assert "its colours are YCbCr" in refusal(pillow(image.convert("YCbCr"), "TIFF"))
-    assert "photometric interpretation 32803" in refusal(tiff(GREY, photometric="cfa"))
+    for colours, name in (("CMYK", "SEPARATED"), ("LAB", "CIELAB"), ("YCbCr", "YCBCR")):
+        assert f"TIFF colours {name}; save it" in refusal(pillow(image.convert(colours), "TIFF"))
+    assert "TIFF colours CFA; save it as grey or RGB" in refusal(tiff(GREY, photometric="cfa"))
 
 
 def test_transparency():
@@ -225,14 +223,13 @@ def test_transparency():
 
 def test_pages_and_frames_are_counted():
     assert "holds 3 pages" in refusal(tiff(np.stack([GREY] * 3), photometric="minisblack"))
-    assert "holds at least 1000 pages" in refusal(
+    assert "holds 1101 pages" in refusal(
         pillow(GREY[:1, :1], "TIFF", save_all=True, append_images=[Image.new("L", (1, 1))] * 1100)
     )
     frames = [Image.fromarray(GREY + step) for step in range(4)]
     animated = pillow(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    assert "animated, with 4 frames" in refusal(animated)
-    # Pillow would warn of this one.
-    assert "animated, with 0 frames" in refusal(png_grey(GREY, chunk(b"acTL", bytes(8))))
+    assert "it is animated" in refusal(animated)
+    assert "it is animated" in refusal(png_grey(GREY, chunk(b"acTL", bytes(8))))
 
 
 @pytest.mark.parametrize(
@@ -252,20 +249,6 @@ def test_absurd_sizes_are_refused_before_anything_is_decoded(width, height):
         jpeg = bytearray(pillow(GREY, "JPEG"))
         struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, height, width)
         assert said in refusal(bytes(jpeg))
-
-
-@pytest.mark.parametrize(
-    ("data", "module"),
-    [
-        (imagecodecs.png_encode(COLOUR.astype(np.uint16)), "imagecodecs"),
-        (tiff(COLOUR.astype(np.uint16)), "tifffile"),
-        (tiff(GREY.astype(np.float64)), "tifffile"),
-        (tiff(GREY.astype(np.uint32)), "tifffile"),
-    ],
-)
-def test_what_needs_the_extra_says_so(data, module, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    assert f"needs {module}: pip install 'conocc[deep]'" in refusal(data)
 
 
 def test_damaged_image_is_not_filled_with_grey_whatever_else_set_pillow_to(monkeypatch):

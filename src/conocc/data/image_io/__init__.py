@@ -1,6 +1,4 @@
-"""The formats of image files that take more than a few lines: one file each.
+"""Image files: from the bytes of a whole file to its pixels, or a sentence that says why not.
 
-A reader takes the bytes of a whole file and gives its pixels, or says in a ValueError why not;
-`conocc.data.image_io.read` knows them all, and makes a sentence of the reason. `pixels` and `tags` are what
-several formats share.
+`conocc.data.image_io.read` knows all formats, and the others read one or a few each.
 """

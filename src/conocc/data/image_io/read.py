@@ -1,19 +1,11 @@
 """One file to one array, at the file's own depth.
 
-Headers are read by `conocc.data.image_io` and pixels are decoded by Pillow, which is handed a file of
-nothing but its pixels (a BMP as it is): sizes are checked before anything is allocated, text and
-colour profiles are never unpacked, and none of Pillow's warnings on metadata can escape (they
-cannot be silenced safely in a thread). What Pillow would squeeze or garble is read by NumPy or,
-with the extra ``deep``, by tifffile and imagecodecs.
-
-What is done to values: palettes become RGB, JPEG's YCbCr becomes RGB, grey levels of 1, 2 and 4
-bits in PNG, TIFF and BMP are spread over 0 to 255, booleans become 0 and 1, and TIFF's
-white-is-zero is inverted. EXIF orientation is applied; gamma, colour profiles and the maximum
-that a PNM header states are not. CMYK and other colours are refused. What is done to DICOM is told
-in `conocc.data.image_io.dicom`, to NIfTI in `conocc.data.image_io.nifti`: its files are volumes, which
+Each format has a reader in a file of its own, and a line in `READERS`: a new one needs no more.
+Libraries decode; sizes are checked before memory is taken. What is done to values is said where
+it is done, in `conocc.data.image_io.raster`, `npy` and `dicom`. NIfTI files are volumes, which
 `conocc.data.volumes` has cut into slices before anything here sees them.
 
-Letters: h and w pixels, c channels.
+Letters: h and w pixels.
 """
 
 from __future__ import annotations
@@ -27,21 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.BmpImagePlugin import BmpImageFile
 
 from conocc.data.image_io import dicom, nifti
-from conocc.data.image_io.jpeg import read_jpeg
 from conocc.data.image_io.npy import read_npy
-from conocc.data.image_io.pixels import (
-    LARGEST_VALUE,
-    Pixels,
-    check_shape,
-    decode_with,
-    without_alpha,
-)
-from conocc.data.image_io.png import read_png
-from conocc.data.image_io.pnm import read_pnm
-from conocc.data.image_io.tiff import read_tiff
+from conocc.data.image_io.pixels import LARGEST_VALUE, Pixels, check_shape
+from conocc.data.image_io.raster import read_bmp, read_jpeg, read_png, read_pnm, read_tiff
 
 # A file to an array
 
@@ -82,15 +64,14 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     -------
     array, shape (h, w) or (h, w, 3)
         At the file's own depth and range, in native byte order: bool becomes uint8, float16
-        becomes float32, and 16-bit integers with a sign may come as int32. May be read-only.
+        becomes float32. May be read-only.
 
     Raises
     ------
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
-        images, transparent pixels or pixels that are not finite or beyond `LARGEST_VALUE`, or
-        needs the extra ``deep`` or ``dicom``; or if it is a DICOM object that is no image, or a
-        NIfTI volume.
+        images, transparent pixels or pixels that are not finite or beyond `LARGEST_VALUE`; or if
+        it is a DICOM object that is no image, or a NIfTI volume.
 
     Examples
     --------
@@ -98,7 +79,7 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     array([[   1, 2748, 4095]], dtype=uint16)
     >>> decode(b"P5 1024 1024 255\n", "mdb005.pgm")
     Traceback (most recent call last):
-    ValueError: Cannot read 'mdb005.pgm': header says 1024x1024 8-bit, file has 17 bytes.
+    ValueError: Cannot read 'mdb005.pgm': header says 1024x1024, 1048576 numbers; file has 0.
     """
     try:
         known = _format(data)
@@ -151,11 +132,6 @@ def is_colour(image: Pixels) -> bool:
 
 
 # The formats
-
-
-def read_bmp(data: bytes) -> Pixels:
-    """Read a BMP file."""
-    return without_alpha(decode_with(BmpImageFile, data))
 
 
 class Format(NamedTuple):
