@@ -101,8 +101,8 @@ def truths(area: float, prevalence: float) -> dict[str, float]:
     }
 
 
-def folder_lock(
-    design: Independent | Clustered, area: float, seed: int, repeats: int
+def holds_the_truth(
+    design: Independent | Clustered, area: float, seed: int, n_resamples: int
 ) -> dict[str, bool | None]:
     """Draw one cohort and say of each interval whether it holds the truth; None: there is none."""
     minority, score, patient = cohort(design, area, np.random.default_rng(seed))
@@ -110,7 +110,7 @@ def folder_lock(
     found: dict[str, bool | None] = {}
     for name in METRICS:
         try:
-            one = metric_interval(name, minority, score, patient=patient, repeats=repeats)
+            one = metric_interval(name, minority, score, patient=patient, n_resamples=n_resamples)
         except ValueError:  # every resample agreed
             found[name] = None
             continue
@@ -120,7 +120,7 @@ def folder_lock(
     return found
 
 
-def lines(cohorts: int, repeats: int, jobs: int) -> Iterator[str]:
+def lines(cohorts: int, n_resamples: int, jobs: int) -> Iterator[str]:
     """Give the table's lines, one as soon as it is known."""
     names = ["AUC", WITHOUT_PATIENTS, *[name for name in METRICS if name != "AUC"]]
     yield f"| test set | true AUC | {' | '.join(names)} |"
@@ -129,7 +129,7 @@ def lines(cohorts: int, repeats: int, jobs: int) -> Iterator[str]:
         for design in DESIGNS:
             for area in AREAS:
                 each = parallel(
-                    delayed(folder_lock)(design, area, i, repeats) for i in range(cohorts)
+                    delayed(holds_the_truth)(design, area, i, n_resamples) for i in range(cohorts)
                 )
                 shares = (
                     np.mean([one[name] for one in each if one[name] is not None]) for name in names
@@ -141,10 +141,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage")
     parser.add_argument("--cohorts", type=int, default=500, help="drawn for each line")
-    parser.add_argument("--repeats", type=int, default=500, help="resamples of each bootstrap")
+    parser.add_argument("--n-resamples", type=int, default=500, help="resamples of each bootstrap")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     given = parser.parse_args()
-    for line in lines(given.cohorts, given.repeats, given.jobs):
+    for line in lines(given.cohorts, given.n_resamples, given.jobs):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -1,8 +1,9 @@
 """What the paper leaves unsaid, one thing at a time: ``python -m benchmarks.readings COHORT``.
 
 ConOCC with its defaults, and with one of them changed, over some seeds: AUC, how compact the
-majority is in the bottleneck (`conocc.experiments.artifacts.Embedding.compactness`), and how far the features
-spread there in their own units, which L_con shrinks. One line of CSV a fit, as soon as it is known.
+majority is in the bottleneck (`Embedding.compactness` of `conocc.experiments.artifacts`), and how
+far the features spread there in their own units, which L_con shrinks. One line of CSV a fit, as
+soon as it is known.
 What is no parameter of the package, since one reading of it sufficed, is built here.
 """
 

@@ -41,6 +41,6 @@ def test_patients_share_their_variance_and_have_the_classes_asked_for(coverage):
 
 def test_the_table_has_a_line_for_each_setting(coverage, monkeypatch):
     monkeypatch.setattr(coverage, "DESIGNS", coverage.DESIGNS[::3])
-    lines = list(coverage.lines(cohorts=2, repeats=5, jobs=1))
+    lines = list(coverage.lines(cohorts=2, n_resamples=5, jobs=1))
     assert len(lines) == 2 + len(coverage.DESIGNS) * len(coverage.AREAS)
     assert len({line.count("|") for line in lines}) == 1

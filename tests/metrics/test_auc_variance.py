@@ -168,11 +168,6 @@ def test_obuchowskis_own_data_as_her_program_analyses_them():
     assert comparison.p == pytest.approx(0.8271, abs=5e-5)
 
 
-def test_covariance_refuses_one_score_without_its_row():
-    with pytest.raises(ValueError, match=r"shape \(k, n\). Got shape \(2,\)"):
-        auc_covariance([True, False], [0.1, 0.2])
-
-
 # Folds
 
 

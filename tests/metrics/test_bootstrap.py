@@ -1,4 +1,4 @@
-"""Many resamples at once: equal to copying the images and computing the metric again."""
+"""Resamples of patients: counts equal copies of the images, and whole patients are drawn."""
 
 import time
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_ranking import UNHURRIED, cohorts
 
-from conocc.metrics import bootstrap as resampling
 from conocc.metrics.bootstrap import FROM_COUNTS, resampled
+from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
 
 
@@ -19,17 +19,20 @@ from conocc.metrics.ranking import METRICS
 def test_counts_give_what_copies_of_the_images_give(metric, cohort, seed):
     """The metric itself, of each resample's images; behind a lambda it is computed so."""
     minority, (score,), patient = cohort
-    how = {"code": np.unique(patient, return_inverse=True)[1], "repeats": 7, "random_state": seed}
+    how = {
+        "code": np.unique(patient, return_inverse=True)[1],
+        "n_resamples": 7,
+        "random_state": seed,
+    }
     slow = resampled(lambda m, s: metric(m, s), minority, score, **how)
     assert resampled(metric, minority, score, **how) == pytest.approx(slow)
 
 
-def test_blocks_join_to_all_that_was_asked_for(monkeypatch):
-    """Four images in blocks of eight counts: two resamples a block, and one in the last."""
-    minority, score = np.array([True, True, False, False]), np.array([0.4, 0.6, 0.5, 0.1])
-    monkeypatch.setattr(resampling, "BLOCK", 8)
-    values = resampled(METRICS["AUC"], minority, score, np.arange(4), repeats=5, random_state=0)
-    assert values.shape == (5,)
+def test_a_metric_is_added_in_one_place(monkeypatch):
+    """Whatever is in `METRICS` has an interval, without a formula of its own."""
+    monkeypatch.setitem(METRICS, "mean", lambda minority, score: float(score[minority].mean()))
+    interval = metric_interval("mean", [0, 0, 1, 1], [0.1, 0.2, 0.3, 0.5], n_resamples=50)
+    assert interval == pytest.approx((0.4, 0.3, 0.5))
 
 
 def test_whole_patients_are_drawn_within_the_classes_that_they_have():
@@ -38,12 +41,12 @@ def test_whole_patients_are_drawn_within_the_classes_that_they_have():
     minority = np.array([True, False, False, True, False, True, False, False])
     seen = []
 
-    def kept(told, score):
+    def kept(classes, score):
         image = score.astype(int)
         seen.append(np.bincount(image, minlength=8))
         return 0.0
 
-    resampled(kept, minority, np.arange(8.0), code, repeats=40, random_state=0)
+    resampled(kept, minority, np.arange(8.0), code, n_resamples=40, random_state=0)
     drawn = np.array(seen)
     assert (drawn[:, [0, 1]] == drawn[:, [1, 2]]).all()
     assert (drawn[:, 3] == drawn[:, 4]).all()
@@ -57,13 +60,13 @@ def test_the_same_seed_draws_the_same_patients_for_every_score():
     """Without it the mean over fits would be of different patients."""
     minority, seen = np.arange(10) < 4, []
 
-    def kept(told, score):
-        seen.append(told.size)
+    def kept(classes, score):
+        seen.append(classes.size)
         return float(score.min())
 
     ranks = np.arange(10.0)
-    a = resampled(kept, minority, ranks, np.arange(10), repeats=20, random_state=3)
-    b = resampled(kept, minority, ranks + 1, np.arange(10), repeats=20, random_state=3)
+    a = resampled(kept, minority, ranks, np.arange(10), n_resamples=20, random_state=3)
+    b = resampled(kept, minority, ranks + 1, np.arange(10), n_resamples=20, random_state=3)
     assert (b == a + 1).all()
     assert set(seen) == {10}
 
@@ -74,5 +77,5 @@ def test_ten_thousand_images_two_thousand_times_take_seconds():
     score = rng.normal(size=10_000) + minority
     start = time.process_time()
     code = np.arange(10_000) // 3
-    resampled(METRICS["AUPR-maj"], minority, score, code, repeats=2000, random_state=0)
+    resampled(METRICS["AUPR-maj"], minority, score, code, n_resamples=2000, random_state=0)
     assert time.process_time() - start < 10

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conocc.metrics.proportions import share_interval
+from conocc.metrics.confidence_intervals import share_interval
 from conocc.thresholds.conformal import benjamini_hochberg, calibrate, p_values
 from conocc.thresholds.rules import Rule, decisions, observed_rates, summary
 

@@ -25,16 +25,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from conocc.metrics.ranking import Bools, Floats, checked, patient_names
-
-Ints = NDArray[np.intp]
+from conocc.metrics.ranking import Bools, Floats, Ints, checked, patient_names
 
 
 class Fold(NamedTuple):
-    """What was tested together: the images of one test split, scored by the same fits."""
+    """What was tested together: the images of one test split, scored by the same fits.
+
+    ``scores`` has a row a fit, (k, n), or is one row, (n,).
+    """
 
     minority: ArrayLike
     scores: ArrayLike
@@ -100,7 +101,7 @@ def auc_covariance(
     Parameters
     ----------
     minority : array of bool, shape (n,)
-    scores : array of float, shape (k, n)
+    scores : array of float, shape (k, n) or (n,)
         One row a fit.
     patient : array, shape (n,), optional
         Whose image it is; without it, images are taken as independent.
@@ -123,8 +124,8 @@ def auc_covariance(
     >>> areas, covariance
     (array([0.75]), array([[0.125]]))
     """
-    told, all_scores = checked_fits(minority, scores)
-    return _covariance([(told, all_scores, patient_codes(patient, told.size))])
+    patient = np.arange(np.size(minority)) if patient is None else patient
+    return mean_auc_covariance([Fold(minority, scores, patient)])
 
 
 def mean_auc_covariance(folds: Sequence[Fold]) -> tuple[Floats, Floats]:
@@ -166,13 +167,29 @@ def mean_auc_covariance(folds: Sequence[Fold]) -> tuple[Floats, Floats]:
     >>> areas, covariance
     (array([0.75]), array([[0.0625]]))
     """
-    each = [checked_fits(fold.minority, fold.scores) for fold in folds]
-    names = [
-        patient_names(fold.patient, told.size) for fold, (told, _) in zip(folds, each, strict=True)
-    ]
+    each = [(*checked_fits(f.minority, f.scores), np.asarray(f.patient)) for f in folds]
+    names = [patient_names(patient, minority.size) for minority, _, patient in each]
     code = np.unique(np.concatenate(names), return_inverse=True)[1]
     codes = np.split(code, np.cumsum([len(n) for n in names])[:-1])
-    return _covariance([(*fold, c) for fold, c in zip(each, codes, strict=True)])
+    k, p = len(each[0][1]), int(code.max()) + 1
+    areas = np.zeros(k)
+    # Each patient's part in the mean, by minority and by majority images. Both stand here
+    # twice, since the products of the two have a factor of their own.
+    x, y, x_mixed, y_mixed = np.zeros((4, k, p))
+    for (minority, scores, _), code in zip(each, codes, strict=True):
+        over_majority, under_minority = structural_components(minority, scores)
+        area = over_majority.mean(axis=1)
+        areas += area
+        by_minority = _sums(over_majority - area[:, None], code[minority], p) / minority.sum()
+        by_majority = _sums(under_minority - area[:, None], code[~minority], p) / (~minority).sum()
+        with_minority, with_majority = patients_of_each_class(minority, code)
+        x += unbiased(with_minority) ** 0.5 * by_minority
+        y += unbiased(with_majority) ** 0.5 * by_majority
+        factor = unbiased(np.unique(code).size) ** 0.5
+        x_mixed += factor * by_minority
+        y_mixed += factor * by_majority
+    covariance = x @ x.T + y @ y.T + x_mixed @ y_mixed.T + y_mixed @ x_mixed.T
+    return areas / len(folds), covariance / len(folds) ** 2
 
 
 def patient_codes(patient: ArrayLike | None, n: int) -> Ints:
@@ -195,39 +212,16 @@ def patients_of_each_class(minority: Bools, code: Ints) -> tuple[int, int]:
     return with_minority, with_majority
 
 
-def _covariance(folds: Sequence[tuple[Bools, Floats, Ints]]) -> tuple[Floats, Floats]:
-    k, p = len(folds[0][1]), max(int(code.max()) for _, _, code in folds) + 1
-    areas = np.zeros(k)
-    # Each patient's part in the mean, by minority and by majority images. Both stand here
-    # twice, since the products of the two have a factor of their own.
-    x, y, x_mixed, y_mixed = np.zeros((4, k, p))
-    for minority, scores, code in folds:
-        over_majority, under_minority = structural_components(minority, scores)
-        area = over_majority.mean(axis=1)
-        areas += area
-        by_minority = _sums(over_majority - area[:, None], code[minority], p) / minority.sum()
-        by_majority = _sums(under_minority - area[:, None], code[~minority], p) / (~minority).sum()
-        with_minority, with_majority = patients_of_each_class(minority, code)
-        x += unbiased(with_minority) ** 0.5 * by_minority
-        y += unbiased(with_majority) ** 0.5 * by_majority
-        factor = unbiased(np.unique(code).size) ** 0.5
-        x_mixed += factor * by_minority
-        y_mixed += factor * by_majority
-    covariance = x @ x.T + y @ y.T + x_mixed @ y_mixed.T + y_mixed @ x_mixed.T
-    return areas / len(folds), covariance / len(folds) ** 2
-
-
 def checked_fits(minority: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
-    """Return classes (n,) and scores (k, n) as `conocc.metrics.ranking.checked` does, or refuse them."""
-    rows = np.asarray(scores, dtype=np.float64)
+    """Return classes (n,) and the scores of all fits (k, n), or refuse them as `checked` does."""
+    rows = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if rows.ndim != 2 or not len(rows):
         raise ValueError(
-            "The 'scores' parameter must have one row a fit, shape (k, n). "
-            f"Got shape {rows.shape} instead."
+            f"The scores must have one row a fit, shape (k, n). Got shape {rows.shape} instead."
         )
     for row in rows:
-        told, _ = checked(minority, row)
-    return told, rows
+        classes, _ = checked(minority, row)
+    return classes, rows
 
 
 def _sums(values: Floats, code: Ints, patients: int) -> Floats:

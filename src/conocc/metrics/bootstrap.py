@@ -1,33 +1,29 @@
-"""Metrics of many resamples of patients at once.
+"""Metrics of many resamples of patients.
 
-A resample says how often each image is drawn, so that images need not be copied or sorted anew:
-they are sorted once, and each resample is a row of counts above each threshold.
+Any metric can be computed of the images that a resample draws. Those of `FROM_COUNTS` are faster:
+the images are sorted once, and a resample is counts of images above each score.
 
-Letters: ``n`` images, ``b`` resamples, ``t`` distinct scores, from the highest down.
+Letters: ``n`` images, ``t`` distinct scores, from the highest down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conocc.metrics.ranking import (
     SPECIFICITY,
     Bools,
     Floats,
-    auc,
+    Ints,
     aupr_maj,
     aupr_min,
     must_pass,
-    sensitivity_at_5_percent,
+    sensitivity_at,
 )
 
-Ints = NDArray[np.intp]
 Metric = Callable[[Bools, Floats], float]
-# So many counts are held at a time.
-BLOCK = 1_000_000
 
 
 def resampled(
@@ -36,10 +32,10 @@ def resampled(
     score: Floats,
     code: Ints,
     *,
-    repeats: int,
+    n_resamples: int,
     random_state: int,
 ) -> Floats:
-    """Compute a metric of each of `repeats` resamples of patients.
+    """Compute a metric of each of `n_resamples` resamples of patients.
 
     Patients are drawn with replacement, each with all of its images, as many as there are.
     They are drawn within three groups, those with majority images only, with minority images
@@ -51,107 +47,76 @@ def resampled(
     Parameters
     ----------
     metric : callable
-        ``(minority, anomaly_score) -> float``. Those of `FROM_COUNTS` are computed for a
-        block of resamples at once, any other for one at a time.
+        ``(minority, anomaly_score) -> float``.
     minority : array of bool, shape (n,)
     score : array of float, shape (n,)
     code : array of int, shape (n,)
         Number of the patient, from 0.
-    repeats : int
+    n_resamples : int
     random_state : int
         The same seed, classes and patients draw the same patients, whatever the scores.
 
     Returns
     -------
-    array of float, shape (repeats,)
+    array of float, shape (n_resamples,)
 
     Examples
     --------
     >>> minority, score = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.9])
-    >>> values = resampled(auc, minority, score, np.arange(4), repeats=3, random_state=0)
+    >>> values = resampled(aupr_min, minority, score, np.arange(4), n_resamples=3, random_state=0)
     >>> values.shape
     (3,)
     """
-    drawn = _drawn(minority, code, repeats, np.random.default_rng(random_state))
-    from_counts = FROM_COUNTS.get(metric)
-    if from_counts is None:
-        each = (np.repeat(np.arange(score.size), row) for block in drawn for row in block)
-        return np.array([metric(minority[image], score[image]) for image in each])
+    patients = int(code.max()) + 1
+    with_minority, with_majority = (
+        np.bincount(code, of_class, patients) > 0 for of_class in (minority, ~minority)
+    )
+    group = 2 * with_minority + with_majority
+    groups = [np.flatnonzero(group == number) for number in np.unique(group)]
     order = np.argsort(-score)
     last = np.append(np.diff(score[order]) != 0, True)  # of the images with one score
-    told = minority[order]
-    values = []
-    for block in drawn:
-        copies = block[:, order]
-        found = np.cumsum(copies * told, axis=1)[:, last]
-        alarms = np.cumsum(copies * ~told, axis=1)[:, last]
-        values.append(from_counts(found, alarms))
-    return np.concatenate(values)
-
-
-def _drawn(
-    minority: Bools, code: Ints, repeats: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.intp]]:
-    """Say block by block how often each image is drawn; each (b, n)."""
-    patients = int(code.max()) + 1
-    kind = 2 * (np.bincount(code, minority, patients) > 0) + (
-        np.bincount(code, ~minority, patients) > 0
-    )
-    groups = [np.flatnonzero(kind == k) for k in np.unique(kind)]
-    size = max(1, BLOCK // code.size)
-    for start in range(0, repeats, size):
-        b = min(size, repeats - start)
-        copies = np.empty((b, patients), dtype=np.intp)
-        for group in groups:
-            chosen = rng.integers(group.size, size=(b, group.size))
-            cell = chosen + group.size * np.arange(b)[:, None]
-            counted = np.bincount(cell.ravel(), minlength=b * group.size)
-            copies[:, group] = counted.reshape(b, group.size)
-        yield copies[:, code]
+    from_counts = FROM_COUNTS.get(metric)
+    rng = np.random.default_rng(random_state)
+    figures = []
+    for _ in range(n_resamples):
+        drawn = np.concatenate(
+            [members[rng.integers(len(members), size=len(members))] for members in groups]
+        )
+        copies = np.bincount(drawn, minlength=patients)[code]
+        if from_counts is None:
+            image = np.repeat(np.arange(code.size), copies)
+            figures.append(metric(minority[image], score[image]))
+        else:
+            found = np.cumsum((copies * minority)[order])[last]
+            alarms = np.cumsum((copies * ~minority)[order])[last]
+            figures.append(from_counts(found, alarms))
+    return np.array(figures)
 
 
 # --- metrics from counts -----------------------------------------------------------------------
-# `found` and `alarms` (b, t) count the minority and the majority images at or above each score.
+# `found` and `alarms` (t,) count the minority and the majority images at or above each score.
 
 
-def _auc(found: Ints, alarms: Ints) -> Floats:
-    """Sum the trapezoids below the ROC curve."""
-    steps = np.diff(alarms, axis=1, prepend=0)
-    before = np.concatenate([np.zeros_like(found[:, :1]), found[:, :-1]], axis=1)
-    doubled: Ints = (steps * (before + found)).sum(axis=1)
-    return doubled / (2 * found[:, -1] * alarms[:, -1])
-
-
-def _aupr_min(found: Ints, alarms: Ints) -> Floats:
+def _aupr_min(found: Ints, alarms: Ints) -> float:
     """Sum the precision at each score, times the recall gained there."""
     precision = found / np.maximum(found + alarms, 1)  # above the highest that was drawn: 0 of 0
-    gained = np.diff(found, axis=1, prepend=0)
-    total: Floats = (gained * precision).sum(axis=1)
-    return total / found[:, -1]
+    return float(np.diff(found, prepend=0) @ precision / found[-1])
 
 
-def _aupr_maj(found: Ints, alarms: Ints) -> Floats:
-    """Take the classes and the scores the other way round."""
-    return _aupr_min(_at_or_below(alarms), _at_or_below(found))
+def _aupr_maj(found: Ints, alarms: Ints) -> float:
+    """Take the classes and the scores the other way round: count from the lowest score up."""
+    majority, minority = (np.cumsum(np.diff(above, prepend=0)[::-1]) for above in (alarms, found))
+    return _aupr_min(majority, minority)
 
 
-def _at_or_below(above: Ints) -> Ints:
-    higher = np.concatenate([np.zeros_like(above[:, :1]), above[:, :-1]], axis=1)
-    below: Ints = (above[:, -1:] - higher)[:, ::-1]
-    return below
-
-
-def _sensitivity_at_5_percent(found: Ints, alarms: Ints) -> Floats:
+def _sensitivity_at(found: Ints, alarms: Ints) -> float:
     """Take the lowest threshold below which enough of the majority pass."""
-    majority = alarms[:, -1:]
-    enough = alarms <= majority - must_pass(majority, SPECIFICITY)
-    kept: Ints = np.where(enough, found, 0).max(axis=1)
-    return kept / found[:, -1]
+    allowed = alarms <= alarms[-1] - must_pass(alarms[-1], SPECIFICITY)
+    return float(found[allowed].max(initial=0) / found[-1])
 
 
-FROM_COUNTS: dict[Callable[..., float], Callable[[Ints, Ints], Floats]] = {
-    auc: _auc,
+FROM_COUNTS: dict[Callable[..., float], Callable[[Ints, Ints], float]] = {
     aupr_maj: _aupr_maj,
     aupr_min: _aupr_min,
-    sensitivity_at_5_percent: _sensitivity_at_5_percent,
+    sensitivity_at: _sensitivity_at,
 }

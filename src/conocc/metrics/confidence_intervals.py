@@ -1,7 +1,6 @@
-"""How sure a metric is: the interval of each, and the paired test of two methods.
+"""How sure a figure is: intervals of metrics and of shares, and the paired test of two methods.
 
-Images of one patient are alike, so that everything here
-that says how sure a figure is takes the `patient` of each image.
+Images of one patient are alike, so that everything here takes the `patient` of each image.
 
 Letters: ``n`` images, ``k`` fits. ``minority`` is a bool array (n,), ``anomaly_score`` a float
 array (n,), or (k, n) for several fits of one method, in which higher means less like the majority
@@ -14,14 +13,13 @@ changed, not what another seed would have.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
 from conocc.metrics.auc_variance import (
@@ -31,13 +29,14 @@ from conocc.metrics.auc_variance import (
     patients_of_each_class,
     unbiased,
 )
-from conocc.metrics.bootstrap import resampled
-from conocc.metrics.ranking import METRICS, Bools, Floats, in_unit_interval
+from conocc.metrics.bootstrap import Metric, resampled
+from conocc.metrics.ranking import METRICS, Bools, Floats, Ints, in_unit_interval
 
 # What is left below this when structural components cancel, or resamples agree, is rounding.
 NO_VARIANCE = 1e-15
-# Resamples of a bootstrap.
-REPEATS = 2000
+N_RESAMPLES = 2000
+# Whose bootstrap intervals are taken on the logit scale.
+ON_LOGIT_SCALE = {"AUPR-maj", "AUPR-min"}
 
 
 class Interval(NamedTuple):
@@ -67,13 +66,12 @@ def metric_interval(
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    repeats: int = REPEATS,
-    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
 ) -> Interval:
-    """Interval of a metric of `METRICS`, by the way that covers best what it is for.
+    """95 % interval of a metric of `METRICS`, by the way that covers best what it is for.
 
-    AUC has `auc_interval`, both AUPR have `logit_bootstrap_interval`, and any other
-    metric has `bootstrap_interval`. All need two patients of each class.
+    AUC has `auc_interval`, any other metric `bootstrap_interval`: both AUPR on the logit scale.
+    All need two patients of each class.
 
     Raises
     ------
@@ -90,12 +88,16 @@ def metric_interval(
     0.75
     """
     if name == "AUC":
-        return auc_interval(minority, anomaly_score, patient=patient, level=level)
-    bootstrap = BOOTSTRAPS.get(name, bootstrap_interval)
-    told, _ = _fits(minority, anomaly_score)
-    patients_of_each_class(told, patient_codes(patient, told.size))
-    found = bootstrap(
-        METRICS[name], minority, anomaly_score, patient=patient, repeats=repeats, level=level
+        return auc_interval(minority, anomaly_score, patient=patient)
+    classes, _ = checked_fits(minority, anomaly_score)
+    patients_of_each_class(classes, patient_codes(patient, classes.size))
+    found = bootstrap_interval(
+        METRICS[name],
+        minority,
+        anomaly_score,
+        patient=patient,
+        on_logit_scale=name in ON_LOGIT_SCALE,
+        n_resamples=n_resamples,
     )
     if found.high - found.low < NO_VARIANCE:
         raise ValueError(
@@ -110,7 +112,7 @@ def auc_interval(
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> Interval:
     """AUC with its confidence interval: DeLong's, or Obuchowski's where patients are given.
 
@@ -133,7 +135,7 @@ def auc_interval(
         Of one fit, or of several fits whose mean is asked for.
     patient : array, shape (n,), optional
         Whose image it is; without it, images are taken as independent.
-    level : float, default 0.95
+    confidence_level : float, default 0.95
         In (0, 1).
 
     Returns
@@ -154,14 +156,14 @@ def auc_interval(
     >>> print(f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})")
     0.889 (0.261 to 0.995)
     """
-    z = _quantile(level)
-    told, scores = _fits(minority, anomaly_score)
-    areas, covariance = auc_covariance(told, scores, patient=patient)
+    z = _quantile(confidence_level)
+    classes, scores = checked_fits(minority, anomaly_score)
+    areas, covariance = auc_covariance(classes, scores, patient=patient)
     area, variance = float(areas.mean()), float(covariance.mean())
     if variance > NO_VARIANCE:
         half = z * math.sqrt(variance) / (area * (1 - area))
         return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
-    counts = patients_of_each_class(told, patient_codes(patient, told.size))
+    counts = patients_of_each_class(classes, patient_codes(patient, classes.size))
     return Interval(area, _lower_area(area, *counts, z), 1 - _lower_area(1 - area, *counts, z))
 
 
@@ -171,7 +173,7 @@ def compare_auc(
     score_b: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> Comparison:
     """AUC of `score_a` minus AUC of `score_b` on the same images, with interval and paired test.
 
@@ -186,7 +188,7 @@ def compare_auc(
         of which the two need not have the same number, the mean AUC is compared.
     patient : array, shape (n,), optional
         Whose image it is; without it, images are taken as independent.
-    level : float, default 0.95
+    confidence_level : float, default 0.95
         In (0, 1), of the interval.
 
     Returns
@@ -209,23 +211,23 @@ def compare_auc(
     >>> print(f"{comparison.difference:.3f}, p = {comparison.p:.2f}")
     0.222, p = 0.37
     """
-    told, a = _fits(minority, score_a)
-    told, b = _fits(minority, score_b)
-    areas, covariance = auc_covariance(told, np.concatenate([a, b]), patient=patient)
+    (_, a), (_, b) = checked_fits(minority, score_a), checked_fits(minority, score_b)
+    areas, covariance = auc_covariance(minority, np.concatenate([a, b]), patient=patient)
     weights = np.repeat([1 / len(a), -1 / len(b)], [len(a), len(b)])
-    return difference_test(
-        float(weights @ areas), float(weights @ covariance @ weights), level=level
-    )
+    difference, variance = weights @ areas, weights @ covariance @ weights
+    return difference_test(float(difference), float(variance), confidence_level=confidence_level)
 
 
-def difference_test(difference: float, variance: float, *, level: float = 0.95) -> Comparison:
+def difference_test(
+    difference: float, variance: float, *, confidence_level: float = 0.95
+) -> Comparison:
     """Test a difference of AUCs against none, by its variance; as `compare_auc` returns it.
 
     >>> comparison = difference_test(0.1, 0.05**2)
     >>> print(f"{comparison.low:.3f} to {comparison.high:.3f}, p = {comparison.p:.4f}")
     0.002 to 0.198, p = 0.0455
     """
-    quantile = _quantile(level)
+    quantile = _quantile(confidence_level)
     if variance > NO_VARIANCE:
         error = math.sqrt(variance)
         z = difference / error
@@ -237,72 +239,19 @@ def difference_test(difference: float, variance: float, *, level: float = 0.95) 
 
 
 def bootstrap_interval(
-    metric: Callable[[Bools, Floats], float],
+    metric: Metric,
     minority: ArrayLike,
     anomaly_score: ArrayLike,
     *,
     patient: ArrayLike | None = None,
-    repeats: int = REPEATS,
-    level: float = 0.95,
+    on_logit_scale: bool = False,
+    n_resamples: int = N_RESAMPLES,
+    confidence_level: float = 0.95,
     random_state: int = 0,
 ) -> Interval:
-    """Any metric with its percentile interval over resampled patients (`resampled`).
+    r"""Any metric with its interval over resampled patients (`conocc.metrics.bootstrap`).
 
-    Parameters
-    ----------
-    metric : callable
-        ``(minority, anomaly_score) -> float``, such as `sensitivity_at_5_percent`, or
-        ``functools.partial(sensitivity_at, specificity=0.9)``. Those of `METRICS` are
-        computed for many resamples at once; any other takes its own time, `repeats` times.
-    minority : array of bool, shape (n,)
-    anomaly_score : array of float, shape (n,) or (k, n)
-        Of one fit, or of several fits whose mean is asked for.
-    patient : array, shape (n,), optional
-        Whose image it is; without it, images are taken as independent.
-    repeats : int, default 2000
-        Resamples, at least 1.
-    level : float, default 0.95
-        In (0, 1).
-    random_state : int, default 0
-        Seed of the resampling; the same seed gives the same interval.
-
-    Returns
-    -------
-    Interval
-        A metric that every resample leaves as it is (perfect separation) has an interval of
-        no width, which is not certainty; for AUC, `auc_interval` does better.
-
-    Raises
-    ------
-    ValueError
-        As `auc`; or if `repeats` or `level` is outside its range.
-
-    Examples
-    --------
-    >>> from conocc.metrics.ranking import aupr_min
-    >>> minority = [False, False, False, True, True, True]
-    >>> score = [0.1, 0.2, 0.6, 0.5, 0.7, 0.9]
-    >>> interval = bootstrap_interval(aupr_min, minority, score, repeats=100)
-    >>> interval.low <= interval.value <= interval.high
-    True
-    """
-    tail = (1 - in_unit_interval("level", level)) / 2
-    value, values = _resampled(metric, minority, anomaly_score, patient, repeats, random_state)
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
-
-
-def logit_bootstrap_interval(
-    metric: Callable[[Bools, Floats], float],
-    minority: ArrayLike,
-    anomaly_score: ArrayLike,
-    *,
-    patient: ArrayLike | None = None,
-    repeats: int = REPEATS,
-    level: float = 0.95,
-    random_state: int = 0,
-) -> Interval:
-    r"""Metric in [0, 1] with an interval of Student's, on the logit scale, by resampled patients.
+    The ends are the percentiles of the resampled figures; or, `on_logit_scale`, of Student's law,
 
     .. math:: \operatorname{logit}^{-1}\Bigl(\operatorname{logit} v
         \pm t_{g - 1} \sqrt{g / (g - 1)} \, s\Bigr)
@@ -317,42 +266,118 @@ def logit_bootstrap_interval(
     K. Boyd, K. H. Eng and C. D. Page, *Area under the precision-recall curve: point estimates
     and confidence intervals*, ECML PKDD 2013, 451-466, found the logit scale to serve AUPR best.
 
-    Parameters, errors and what is returned are as in `bootstrap_interval`; besides, two patients
-    of each class are needed.
+    Parameters
+    ----------
+    metric : callable
+        ``(minority, anomaly_score) -> float``, such as `aupr_min`, or
+        ``functools.partial(sensitivity_at, specificity=0.9)``.
+    minority : array of bool, shape (n,)
+    anomaly_score : array of float, shape (n,) or (k, n)
+        Of one fit, or of several fits whose mean is asked for.
+    patient : array, shape (n,), optional
+        Whose image it is; without it, images are taken as independent.
+    on_logit_scale : bool, default False
+        For a metric in [0, 1]; needs two patients of each class.
+    n_resamples : int, default 2000
+        At least 1.
+    confidence_level : float, default 0.95
+        In (0, 1).
+    random_state : int, default 0
+        Seed of the resampling; the same seed gives the same interval.
+
+    Returns
+    -------
+    Interval
+        A metric that every resample leaves as it is (perfect separation) has an interval of
+        no width, which is not certainty; for AUC, `auc_interval` does better.
+
+    Raises
+    ------
+    ValueError
+        As `auc`; or if `n_resamples` or `confidence_level` is outside its range.
 
     Examples
     --------
     >>> from conocc.metrics.ranking import aupr_min
     >>> minority = [False, False, False, True, True, True]
     >>> score = [0.1, 0.2, 0.6, 0.5, 0.7, 0.9]
-    >>> interval = logit_bootstrap_interval(aupr_min, minority, score, repeats=100)
-    >>> 0 <= interval.low <= interval.value <= interval.high <= 1
+    >>> interval = bootstrap_interval(aupr_min, minority, score, n_resamples=100)
+    >>> interval.low <= interval.value <= interval.high
     True
     """
-    tail = (1 - in_unit_interval("level", level)) / 2
-    value, values = _resampled(metric, minority, anomaly_score, patient, repeats, random_state)
+    tail = (1 - in_unit_interval("confidence_level", confidence_level)) / 2
+    if n_resamples < 1:
+        raise ValueError(
+            f"The 'n_resamples' parameter must be at least 1. Got {n_resamples!r} instead."
+        )
+    classes, scores = checked_fits(minority, anomaly_score)
+    code = patient_codes(patient, classes.size)
+    how = {"n_resamples": n_resamples, "random_state": random_state}
+    values = np.mean([resampled(metric, classes, s, code, **how) for s in scores], axis=0)
+    value = float(np.mean([metric(classes, score) for score in scores]))
+    if not on_logit_scale:
+        low, high = np.quantile(values, [tail, 1 - tail])
+        return Interval(value, float(low), float(high))
     if np.ptp(values) < NO_VARIANCE:
         return Interval(value, value, value)
-    told = np.asarray(minority, dtype=bool)
-    groups = min(patients_of_each_class(told, patient_codes(patient, told.size)))
+    patients = min(patients_of_each_class(classes, code))
     middle, *logits = _logits(np.append(value, values))
-    half = student.isf(tail, groups - 1) * unbiased(groups) ** 0.5 * np.std(logits, ddof=1)
+    half = student.isf(tail, patients - 1) * unbiased(patients) ** 0.5 * np.std(logits, ddof=1)
     low, high = expit([middle - half, middle + half])
     return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
-def _logits(figures: Floats) -> Floats:
-    """Take logits; 0 and 1 are moved half as far inside as the nearest figure that is neither."""
-    inside = np.minimum(figures, 1 - figures)
-    edge = inside[inside > 0].min(initial=1) / 2
-    logits: Floats = logit(np.clip(figures, edge, 1 - edge))
-    return logits
+def share_interval(
+    hits: ArrayLike, *, patient: ArrayLike | None = None, confidence_level: float = 0.95
+) -> Interval:
+    r"""Share of images of which something is true, with Clopper and Pearson's interval.
 
+    Where patients have several images, these count as fewer: as the effective number of
+    independent images, :math:`p (1 - p) / v`, with v the variance of the share over patients,
+    corrected for how well few patients tell v, and never more than there are images (E. L. Korn
+    and B. I. Graubard, *Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data*, Survey Methodology 24 (1998) 193-201). At a
+    share of 0 or 1, where v says nothing, they count as many as there are patients; a bootstrap
+    would give an interval of no width there.
 
-BOOTSTRAPS: dict[str, Callable[..., Interval]] = {
-    "AUPR-maj": logit_bootstrap_interval,
-    "AUPR-min": logit_bootstrap_interval,
-}
+    Parameters
+    ----------
+    hits : array of bool, shape (n,)
+        At least one.
+    patient : array, shape (n,), optional
+        Whose image it is; without it, images are taken as independent.
+    confidence_level : float, default 0.95
+        In (0, 1).
+
+    Returns
+    -------
+    Interval
+        Within [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there is no image, lengths differ, or `confidence_level` is outside its range.
+
+    Examples
+    --------
+    >>> none_of_30 = share_interval([False] * 30)
+    >>> print(f"{none_of_30.value} ({none_of_30.low:.3f} to {none_of_30.high:.3f})")
+    0.0 (0.000 to 0.116)
+    """
+    tail = (1 - in_unit_interval("confidence_level", confidence_level)) / 2
+    hit = np.asarray(hits, dtype=bool)
+    if hit.ndim != 1 or not hit.size:
+        raise ValueError(
+            "The 'hits' parameter must be one row of truth values, at least one. "
+            f"Got shape {hit.shape} instead."
+        )
+    share = float(hit.mean())
+    n = _independent_images(hit, patient_codes(patient, hit.size), tail)
+    x = share * n
+    low = float(beta.ppf(tail, x, n - x + 1)) if share > 0 else 0.0
+    high = float(beta.ppf(1 - tail, x + 1, n - x)) if share < 1 else 1.0
+    return Interval(share, low, high)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -371,26 +396,15 @@ def holm(p_values: ArrayLike) -> Floats:
     -------
     array of float, shape (t,)
 
-    Raises
-    ------
-    ValueError
-        If a p-value is outside its range.
-
     Examples
     --------
     >>> holm([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
     p = np.asarray(p_values, dtype=np.float64)
-    outside = p[(p < 0) | (p > 1)]
-    if p.ndim != 1 or outside.size:
-        raise ValueError(
-            "The 'p_values' parameter must be one row of numbers in the range [0, 1]. "
-            f"Got {outside[0] if outside.size else f'shape {p.shape}'} instead."
-        )
     order = np.argsort(p)  # NaN last
-    steps = np.arange(p.size, 0, -1) * np.where(np.isnan(p), 1, p)[order]
-    adjusted = np.empty_like(p)
+    steps = np.arange(p.size, 0, -1) * np.nan_to_num(p, nan=1.0)[order]
+    adjusted = np.full_like(p, np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return np.where(np.isnan(p), np.nan, adjusted)
 
@@ -409,30 +423,27 @@ def _lower_area(area: float, minority: int, majority: int, z: float) -> float:
     return float(brentq(excess, 0.0, min(area, 1 - 1e-12)))
 
 
-def _fits(minority: ArrayLike, anomaly_score: ArrayLike) -> tuple[Bools, Floats]:
-    return checked_fits(minority, np.atleast_2d(np.asarray(anomaly_score, dtype=np.float64)))
+def _logits(figures: Floats) -> Floats:
+    """Take logits; 0 and 1 are moved half as far inside as the nearest figure that is neither."""
+    inside = np.minimum(figures, 1 - figures)
+    edge = inside[inside > 0].min(initial=1) / 2
+    logits: Floats = logit(np.clip(figures, edge, 1 - edge))
+    return logits
 
 
-def _resampled(
-    metric: Callable[[Bools, Floats], float],
-    minority: ArrayLike,
-    anomaly_score: ArrayLike,
-    patient: ArrayLike | None,
-    repeats: int,
-    random_state: int,
-) -> tuple[float, Floats]:
-    """Return a metric, and the same of each resample; of several fits, the means."""
-    if repeats < 1:
-        raise ValueError(f"The 'repeats' parameter must be at least 1. Got {repeats!r} instead.")
-    told, scores = _fits(minority, anomaly_score)
-    code = patient_codes(patient, told.size)
-    values = [
-        resampled(metric, told, score, code, repeats=repeats, random_state=random_state)
-        for score in scores
-    ]
-    value = float(np.mean([metric(told, score) for score in scores]))
-    return value, np.mean(values, axis=0)
+def _independent_images(hit: Bools, code: Ints, tail: float) -> float:
+    """How many independent images tell as much of a share."""
+    n, patients = hit.size, int(code.max()) + 1
+    share = hit.mean()
+    if patients in (1, n) or share in (0, 1):
+        return patients
+    deviation = np.bincount(code, weights=hit - share)
+    variance = patients / (patients - 1) * (deviation**2).sum() / n**2
+    if variance < NO_VARIANCE:
+        return n
+    fewer = student.ppf(tail, n - 1) / student.ppf(tail, patients - 1)
+    return float(min(n, share * (1 - share) / variance * fewer**2))
 
 
-def _quantile(level: float) -> float:
-    return float(norm.isf((1 - in_unit_interval("level", level)) / 2))
+def _quantile(confidence_level: float) -> float:
+    return float(norm.isf((1 - in_unit_interval("confidence_level", confidence_level)) / 2))

@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
-# Of the metric that a study reports: one majority image in twenty may alarm.
+# Of the sensitivity that a benchmark reports: one majority image in twenty may be flagged.
 SPECIFICITY = 0.95
 
 
@@ -74,19 +75,23 @@ def aupr_min(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
     return float(average_precision_score(minority, anomaly_score))
 
 
-def sensitivity_at(minority: ArrayLike, anomaly_score: ArrayLike, *, specificity: float) -> float:
-    """Share of minority images found when `specificity` of the majority ones pass.
+def sensitivity_at(
+    minority: ArrayLike, anomaly_score: ArrayLike, *, specificity: float = SPECIFICITY
+) -> float:
+    """Share of minority images found where at least `specificity` of the majority images pass.
 
     The threshold is the smallest majority score that at least `specificity` of the majority
     scores do not exceed; found is what lies strictly above it. A minority image tied with
-    the threshold is therefore missed, and the realised specificity is never below the one
-    asked for. `functools.partial` makes a metric of it for `bootstrap_interval`.
+    the threshold is therefore missed, and the observed specificity is never below the one
+    asked for. It is a point of the ROC curve of these very images: its threshold is set by the
+    majority images that it is then judged on. It compares methods; what a threshold set
+    beforehand does to these images is told by `conocc.thresholds.rules.observed_rates`.
 
     Parameters
     ----------
     minority : array of bool, shape (n,)
     anomaly_score : array of float, shape (n,)
-    specificity : float
+    specificity : float, default 0.95
         In [0, 1].
 
     Returns
@@ -101,9 +106,10 @@ def sensitivity_at(minority: ArrayLike, anomaly_score: ArrayLike, *, specificity
 
     Examples
     --------
-    >>> sensitivity_at([False, False, True], [0.1, 0.2, 0.9], specificity=1.0)
-    1.0
     >>> sensitivity_at([False, False, True, True], [0.1, 0.2, 0.2, 0.9], specificity=1.0)
+    0.5
+    >>> minority, score = [False] * 20 + [True] * 2, [*range(20), 18.5, 17.5]
+    >>> sensitivity_at(minority, score)
     0.5
     """
     minority, anomaly_score = checked(minority, anomaly_score)
@@ -117,86 +123,48 @@ def sensitivity_at(minority: ArrayLike, anomaly_score: ArrayLike, *, specificity
     return float((anomaly_score[minority] > threshold).mean())
 
 
-def sensitivity_at_5_percent(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
-    """Share of minority images found where at most 5 % of the majority images alarm.
-
-    A point of the ROC curve of these very images: its threshold is set by the majority images
-    that it is then judged on. It compares methods; what a threshold that was set beforehand
-    does to these images say `sensitivity` and `false_alarms`. Parameters and errors as in `auc`.
-
-    Examples
-    --------
-    >>> minority, score = [False] * 20 + [True] * 2, [*range(20), 18.5, 17.5]
-    >>> sensitivity_at_5_percent(minority, score)
-    0.5
-    """
-    return sensitivity_at(minority, anomaly_score, specificity=SPECIFICITY)
-
-
-def must_pass(majority: ArrayLike, specificity: float) -> NDArray[np.int64]:
+def must_pass(majority: ArrayLike, specificity: float) -> Ints:
     """Give how many of `majority` images must pass for the specificity asked for.
 
     >>> int(must_pass(100, 0.07))  # though 0.07 * 100 is 7.000000000000001 in floating point
     7
     """
-    return np.ceil(specificity * np.asarray(majority) - 1e-9).astype(np.int64)
-
-
-def sensitivity(minority: ArrayLike, anomaly_score: ArrayLike, *, threshold: float) -> float:
-    """Share of minority images with a score strictly above `threshold`, found beforehand.
-
-    Parameters and errors as in `auc`; `functools.partial` makes a metric of it.
-
-    Examples
-    --------
-    >>> sensitivity([False, True, True], [0.1, 0.4, 0.9], threshold=0.4)
-    0.5
-    """
-    minority, anomaly_score = checked(minority, anomaly_score)
-    return float((anomaly_score[minority] > threshold).mean())
-
-
-def false_alarms(minority: ArrayLike, anomaly_score: ArrayLike, *, threshold: float) -> float:
-    """Share of majority images with a score strictly above `threshold`, found beforehand.
-
-    Parameters and errors as in `auc`; `functools.partial` makes a metric of it.
-
-    Examples
-    --------
-    >>> false_alarms([False, False, True], [0.1, 0.5, 0.9], threshold=0.4)
-    0.5
-    """
-    minority, anomaly_score = checked(minority, anomaly_score)
-    return float((anomaly_score[~minority] > threshold).mean())
+    return np.ceil(specificity * np.asarray(majority) - 1e-9).astype(np.intp)
 
 
 def checked(minority: ArrayLike, anomaly_score: ArrayLike) -> tuple[Bools, Floats]:
     """Return both as arrays of one length with both classes in them, or refuse them."""
-    told = np.asarray(minority)
-    score = np.asarray(anomaly_score, dtype=np.float64)
-    if told.ndim != 1 or score.shape != told.shape:
+    classes, score = np.asarray(minority), finite_row("anomaly_score", anomaly_score)
+    if classes.shape != score.shape:
         raise ValueError(
             "The 'minority' and 'anomaly_score' parameters must be of one length, with one "
-            f"value an image. Got shapes {told.shape} and {score.shape} instead."
+            f"value an image. Got shapes {classes.shape} and {score.shape} instead."
         )
-    if not np.isin(told, (0, 1)).all():
+    if not np.isin(classes, (0, 1)).all():
         raise ValueError(
             "The 'minority' parameter must be True for minority and False for majority images. "
-            f"Got {next(v for v in told.tolist() if v not in (0, 1))!r} instead."
+            f"Got {next(v for v in classes.tolist() if v not in (0, 1))!r} instead."
         )
-    if not np.isfinite(score).all():
-        bad = int(np.flatnonzero(~np.isfinite(score))[0])
-        raise ValueError(
-            "The 'anomaly_score' parameter must be finite. "
-            f"Got {score[bad]} for image {bad} instead."
-        )
-    told = told.astype(bool)
-    if told.all() or not told.any():
+    classes = classes.astype(bool)
+    if classes.all() or not classes.any():
         raise ValueError(
             "The 'minority' parameter must hold both classes. "
-            f"Got {told.sum()} minority and {(~told).sum()} majority images instead."
+            f"Got {classes.sum()} minority and {(~classes).sum()} majority images instead."
         )
-    return told, score
+    return classes, score
+
+
+def finite_row(name: str, values: ArrayLike) -> Floats:
+    """Return one row of finite numbers, or refuse it by its parameter's name; -> (n,)."""
+    row = np.asarray(values, dtype=np.float64)
+    if row.ndim != 1:
+        raise ValueError(f"The {name!r} parameter must be one row. Got shape {row.shape} instead.")
+    if not np.isfinite(row).all():
+        bad = int(np.flatnonzero(~np.isfinite(row))[0])
+        raise ValueError(
+            f"The {name!r} parameter must be finite. Got {row[bad]} at position {bad} instead."
+        )
+    return row
 
 
 def in_unit_interval(name: str, value: float) -> float:
@@ -225,9 +193,10 @@ def patient_names(patient: ArrayLike, n: int | None = None) -> NDArray[np.generi
     return names
 
 
+# What a benchmark reports. `bootstrap_interval` gives each an interval, whatever is added here.
 METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
     "AUC": auc,
     "AUPR-maj": aupr_maj,
     "AUPR-min": aupr_min,
-    "sens@5%": sensitivity_at_5_percent,
+    "sens@5%": sensitivity_at,
 }

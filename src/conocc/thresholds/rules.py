@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conocc.metrics.proportions import share_interval
+from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import in_unit_interval
 from conocc.thresholds.conformal import (
     Calibration,

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binomtest, norm
 from test_ranking import UNHURRIED
 
-from conocc.metrics.proportions import share_interval
+from conocc.metrics.confidence_intervals import share_interval
 
 
 @UNHURRIED
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.sampled_from([0.9, 0.95]))
 def test_a_share_of_independent_images_has_the_exact_binomial_interval(hits, level):
     exact = binomtest(sum(hits), len(hits)).proportion_ci(level, method="exact")
-    interval = share_interval(hits, level=level)
+    interval = share_interval(hits, confidence_level=level)
     assert interval == pytest.approx((sum(hits) / len(hits), exact.low, exact.high))
 
 
@@ -76,7 +76,7 @@ def test_a_share_covers_patients_with_several_images():
         (lambda: share_interval([]), r"'hits'.*at least one. Got shape \(0,\)"),
         (lambda: share_interval([[True]]), r"'hits'.*Got shape \(1, 1\)"),
         (lambda: share_interval([True], patient=["a", "b"]), r"'patient'.*shape \(2,\) for 1"),
-        (lambda: share_interval([True], level=95), "'level'.*Got 95"),
+        (lambda: share_interval([True], confidence_level=95), "'confidence_level'.*Got 95"),
     ],
 )
 def test_a_share_that_cannot_be_is_refused(call, sentence):
