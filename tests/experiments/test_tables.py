@@ -58,8 +58,8 @@ def failed(method="cae", **changes):
 
 def cells(table, line=0) -> dict[str, str]:
     """Printed cells of a line by column."""
-    texts = ("–" if cell is None else str(cell) for cell in table.lines[line].cells)
-    return dict(zip(table.columns, texts, strict=True))
+    texts = as_markdown(table).splitlines()[2 + line].replace("*", "").split("|")[1:-1]
+    return dict(zip(table.columns, map(str.strip, texts[len(table.head) :]), strict=True))
 
 
 def ranks(*values: float) -> list[int | None]:

@@ -38,9 +38,6 @@ class Cell:
     def value(self) -> float | None:
         return self.parts[""]
 
-    def __str__(self) -> str:
-        return f"{self.figure} {self.spread}".strip()
-
 
 def mean(value: float, deviation: float | None = None, n: int = 1) -> Cell:
     """Print the mean over `n` fits and, over folds, their deviation."""
