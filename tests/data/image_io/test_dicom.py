@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import struct
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -142,7 +143,7 @@ COMPRESSED = [
 ]
 
 
-def rle(image: np.ndarray) -> bytes:
+def rle(image: np.ndarray, spare: bytes = b"") -> bytes:
     """Each byte of each channel by itself, the highest first; of even lengths."""
     channels = np.moveaxis(image, -1, 0) if image.ndim == 3 else image[None]
     segments = []
@@ -150,7 +151,7 @@ def rle(image: np.ndarray) -> bytes:
         split = channel.astype(image.dtype.newbyteorder(">")).view(np.uint8)
         split = split.reshape(*channel.shape, image.itemsize)
         for byte in range(image.itemsize):
-            packed = imagecodecs.packbits_encode(split[..., byte].tobytes())
+            packed = imagecodecs.packbits_encode(split[..., byte].tobytes() + spare)
             segments.append(packed + b"\0" * (len(packed) % 2))
     starts = [64 + sum(map(len, segments[:i])) for i in range(len(segments))]
     head = struct.pack("<16I", *[len(segments), *starts, *[0] * 15][:16])
@@ -453,6 +454,54 @@ def test_deflated_elements_that_unpack_without_end_are_refused(monkeypatch):
     packing = zlib.compressobj(wbits=-15)
     bomb = meta(DEFLATED) + packing.compress(bytes(10**6)) + packing.flush()
     assert "unpack to more than 1000 bytes" in refusal(bomb)
+
+
+@pytest.mark.parametrize("syntax", ["5", "4.50"])
+def test_compressed_pixels_without_their_end_are_read(syntax):
+    """As some write them; what is cut within its pixels is refused."""
+    stream = rle(GREY) if syntax == "5" else pillow(GREY, "JPEG")
+    data = compressed(syntax, GREY, stream)
+    assert_read(data[:-8], decode(data, "a.dcm"))
+    assert "pixels are damaged, cut short" in refusal(data[:-12])
+
+
+def test_a_table_of_offsets_is_not_needed():
+    """Where it is wrong, the only frame is still all that there is."""
+    data = compressed(JPEG, GREY, pillow(GREY, "JPEG"))
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+    wrong = data.replace(item, item[:4] + struct.pack("<II", 4, 65536), 1)
+    assert_read(wrong, decode(data, "a.dcm"))
+
+
+def test_runs_that_go_beyond_their_channel_leave_the_next_as_it_is():
+    assert_read(compressed("5", COLOUR, rle(COLOUR, spare=bytes(4))), COLOUR)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1_000_000,
+        struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1) + element(0x00100010, "PN", "") * 1_000_000,
+    ],
+)
+def test_a_header_of_endless_elements_is_given_up_at_once(endless):
+    data = dicom(
+        DEEP, element(0x00100020, "LO", "007"), sequence(0x00321064, undefined=True)[:12] + endless
+    )
+    start = time.process_time()
+    assert "without an image, or damaged or cut short" in refusal(data)
+    person = person_of(data)
+    assert person is not None
+    assert person.patient == "007"
+    assert time.process_time() - start < 15
+
+
+def test_who_is_on_it_is_told_of_kinds_that_do_not_exist():
+    """An empty element of such a kind has no value that could be converted."""
+    data = dicom(DEEP, element(0x00080050, "SI", ""), element(0x00100020, "LO", "007"))
+    person = person_of(data)
+    assert person is not None
+    assert person.patient == "007"
 
 
 def test_a_header_that_is_nested_without_end_is_an_image_or_a_sentence():

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from conocc.data.image_io.dicom_header import damaged, number, numbers, read_header, text
+from conocc.data.image_io.dicom_header import damaged, items, number, numbers, read_header, text
 from conocc.data.image_io.dicom_pixels import stored_pixels
 from conocc.data.image_io.pixels import Pixels
 
@@ -85,9 +85,7 @@ def _check_is_image(ds: Dataset) -> None:
     if _NO_IMAGES.fullmatch(modality := text(ds, "Modality")):
         raise ValueError(f"it is of DICOM's modality {modality}, not an image")
     if "PixelData" not in ds:
-        raise ValueError(
-            "it is a DICOM object without an image, or is cut short in or before its pixels"
-        )
+        raise ValueError("it is a DICOM object without an image, or damaged or cut short before it")
 
 
 # --- what stored numbers mean ----------------------------------------------------------------
@@ -110,7 +108,7 @@ def _grey_values(ds: Dataset, stored: Pixels, voi: str) -> Pixels:
 def _rescaled(ds: Dataset, stored: Pixels) -> tuple[Pixels, tuple[float, float]]:
     """Give the values that the scanner meant, and the limits that they can reach."""
     signed = stored.dtype.kind == "i"
-    if tables := _items(ds, "ModalityLUTSequence"):
+    if tables := items(ds, "ModalityLUTSequence"):
         values, highest = _looked_up(stored, tables[0], signed=signed)
         return values, (0, highest)
     group = _group(ds, "RescaleSlope", "PixelValueTransformationSequence")
@@ -131,7 +129,7 @@ def _windowed(ds: Dataset, values: Pixels, voi: str) -> Pixels:
     function = "LINEAR"
     if voi != "file":
         center, width = map(float, voi.split(","))
-    elif tables := _items(ds, "VOILUTSequence"):
+    elif tables := items(ds, "VOILUTSequence"):
         # The first number is of the rescaled values, which may be below zero.
         signed = values.dtype.kind == "i" or float(values.min()) < 0
         found, highest = _looked_up(values, tables[0], signed=signed)
@@ -161,15 +159,10 @@ def _group(ds: Dataset, keyword: str, sequence: str) -> Dataset:
     """Find where an element stands: in the header, or, of enhanced objects, in `sequence`."""
     if keyword not in ds:
         for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-            for group in _items(ds, groups)[:1]:
-                for item in _items(group, sequence)[:1]:
+            for group in items(ds, groups)[:1]:
+                for item in items(group, sequence)[:1]:
                     return item
     return ds
-
-
-def _items(ds: Dataset, keyword: str) -> list[Dataset]:
-    with damaged("its DICOM sequences"):
-        return [item for item in ds.get(keyword) or [] if isinstance(item, Dataset)]
 
 
 def _palette_colours(ds: Dataset, stored: Pixels) -> Pixels:

@@ -27,6 +27,21 @@ warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 _PIXELS, _CHARACTER_SET = Tag("PixelData"), Tag("SpecificCharacterSet")
 _MOST_BYTES = 2**30
+_MOST_READS = 200_000  # a header of one image has a few thousand elements, each of two or three
+_ENDLESS = range(2**21, 2**32 - 1)  # bytes of a sequence, which may be all items
+_LAST_ITEM = b"\xfe\xff\xdd\xe0" + bytes(4)
+
+
+class _File(BytesIO):
+    """A file that is given up after so many reads: endless elements would take all memory."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise ValueError
+        return super().read(size)
 
 
 def read_header(data: bytes, tags: Collection[int] = ()) -> Dataset:
@@ -43,12 +58,12 @@ def read_header(data: bytes, tags: Collection[int] = ()) -> Dataset:
     ValueError
         If it is deflated and damaged, or unpacks to more than 2**30 bytes.
     """
-    file = BytesIO(data)
+    file = _File(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = _elements(file, False, True, lambda tag: tag >> 16 != 2)
     syntax = text(meta, "TransferSyntaxUID")
     if syntax == uid.DeflatedExplicitVRLittleEndian:
-        file = BytesIO(_inflated(file.read()))
+        file = _File(_inflated(file.read()))
     start = file.tell()
     first = file.read(6)
     file.seek(start)
@@ -56,6 +71,9 @@ def read_header(data: bytes, tags: Collection[int] = ()) -> Dataset:
     implicit = not first[4:].isalpha()
     little = syntax != uid.ExplicitVRBigEndian if syntax else first[:1] != b"\0"
     ds = _elements(file, implicit, little, lambda tag: not tags and tag == _PIXELS, tags)
+    if tags and _PIXELS not in ds and not data.endswith(_LAST_ITEM):
+        # Some leave out the end of compressed pixels.
+        return read_header(data + _LAST_ITEM, tags)
     ds.set_original_encoding(implicit, little)
     ds.file_meta = FileMetaDataset()
     usual = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
@@ -107,6 +125,14 @@ def damaged(what: str) -> Iterator[None]:
     except Exception as error:
         kind = type(error).__name__
         raise ValueError(f"{what} are damaged, cut short or not supported ({kind})") from None
+
+
+def items(ds: Dataset, keyword: str) -> list[Dataset]:
+    """Give the items of a sequence; none where there is none."""
+    with damaged("its DICOM sequences"):
+        if keyword in ds and getattr(ds.get_item(keyword), "length", 0) in _ENDLESS:
+            raise ValueError
+        return [item for item in ds.get(keyword) or [] if isinstance(item, Dataset)]
 
 
 def text(ds: Dataset, keyword: str) -> str:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from conocc.data.image_io.dicom import SIGNATURE
-from conocc.data.image_io.dicom_header import read_header
+from conocc.data.image_io.dicom_header import items, read_header
 
 # What a message may not tell of, nor a path repeat: beside all of the patient's own group, numbers
 # of the study and its images, and who made it.
@@ -82,8 +82,8 @@ def person_of(data: bytes) -> Person | None:
         ds = read_header(data)
     own = set(ds.group_dataset(_PATIENT_GROUP).keys()) - set(_SHARED)
     texts = [_raw(ds, tag) for tag in (*own, *_TELLING)]
-    with suppress(Exception):  # likewise
-        texts += [_raw(item, "PatientID") for item in ds.get("OtherPatientIDsSequence", [])]
+    with suppress(ValueError):  # likewise
+        texts += [_raw(item, "PatientID") for item in items(ds, "OtherPatientIDsSequence")]
     ids, names = (_decoded(_raw(ds, keyword)) for keyword in ("PatientID", "PatientName"))
     patient = " ".join(ids[:1])
     values = {plain_letters(patient)}
@@ -95,8 +95,10 @@ def person_of(data: bytes) -> Person | None:
 
 def _raw(ds: Dataset, tag: int | str) -> bytes:
     """Give the bytes of an element; none where it is missing or a sequence."""
-    value = ds.get_item(tag).value if tag in ds else b""
-    return value if isinstance(value, bytes) else b""
+    with suppress(Exception):  # of a kind that does not exist
+        value = ds.get_item(tag).value
+        return value if isinstance(value, bytes) else b""
+    return b""
 
 
 def _decoded(value: bytes) -> list[str]:

@@ -12,9 +12,10 @@ import struct
 from typing import Any
 
 import imagecodecs
+import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames, parse_fragments
+from pydicom.encaps import encapsulate, generate_frames, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
 
 from conocc.data.image_io.dicom_header import damaged, number, text
@@ -121,13 +122,14 @@ def _decompress(ds: Dataset, bits: int, high: int) -> tuple[int, int]:
     kind = f"<u{ds.BitsAllocated // 8}"
     if syntax == uid.RLELossless:
         with damaged(what):
-            ds.PixelData = imagecodecs.dicomrle_decode(frame, kind)
+            ds.PixelData = _runs(frame, ds)
         ds.PlanarConfiguration = 1
     else:
         # Boxes around JPEG 2000, which do not belong into DICOM, can hold pydicom up for ever.
         frame = frame[max(0, frame.find(_BEGIN_2000)) if syntax in _JPEG_2000 else 0 :]
         precision = _checked_stream(frame, ds, what)
         if syntax in uid.JPEGTransferSyntaxes and precision == 8 and "Lossless" not in syntax.name:
+            ds.PixelData = encapsulate([frame])
             return bits, high
         if syntax in uid.JPEGTransferSyntaxes and photometric.startswith("YBR"):
             raise ValueError(f"its colours are {photometric}, which is not read in {what}")
@@ -142,6 +144,19 @@ def _decompress(ds: Dataset, bits: int, high: int) -> tuple[int, int]:
         ds.PhotometricInterpretation = "YBR_FULL"
     ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     return bits, high
+
+
+def _runs(frame: bytes, ds: Dataset) -> bytes:
+    """Decode the runs of each byte of each channel, the highest byte first (PS3.5, annex G)."""
+    count, *starts = struct.unpack_from("<16I", frame)
+    ends = [*starts[1:count], len(frame)]
+    planes = [
+        imagecodecs.packbits_decode(frame[start:end])[: ds.Rows * ds.Columns]
+        for start, end in zip(starts[:count], ends, strict=True)
+    ]
+    values = np.frombuffer(b"".join(planes), np.uint8)
+    values = values.reshape(ds.SamplesPerPixel, ds.BitsAllocated // 8, ds.Rows * ds.Columns)
+    return values[:, ::-1].transpose(0, 2, 1).tobytes()
 
 
 def _checked_stream(frame: bytes, ds: Dataset, what: str) -> int:
