@@ -27,7 +27,7 @@ QUICK = {
     "anogan": {"epochs": 3, "search_steps": 5},
     "dsvdd": {"epochs": 3, "pretrain_epochs": 2},
     "lrt": {},
-    "profile": {},
+    "gabor_mahalanobis": {},
 }
 
 

@@ -89,7 +89,7 @@ def said(place) -> dict[str, str]:
         "embed": ("embed", RUN, "--out", "map.png"),
         "benchmark": (
             *("benchmark", COHORT, *majority, "--out", f"./{STUDY}", "--runs", 1),
-            *("--methods", "ocsvm,profile"),
+            *("--methods", "ocsvm,gabor_mahalanobis"),
         ),
         "report": ("report", RUN),
         "report of a study": ("report", f"./{STUDY}"),

@@ -165,7 +165,8 @@ def make_rows(study: Path, count: int) -> None:
     rows = study / "rows"
     rows.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    methods = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc")
+    methods = ("gabor_mahalanobis", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae")
+    methods += ("conocc",)
     for i in range(count):
         method = methods[i % len(methods)]
         metrics = {name: {"value": rng.random(), "low": 0, "high": 1} for name in METRICS}

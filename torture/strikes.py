@@ -77,7 +77,7 @@ def _command(
     from conocc import training
     from conocc.cli import app
 
-    training.SAVE_EVERY_S = 0.05  # or so short a fit would never save its state
+    training.SAVE_EVERY_S = 0.0  # or so short a fit would never save its state
     # What the outputs tell of the command is the same when it is run again.
     sys.argv = ["conocc", *COMMANDS[name]]
     where = ["--engine", "dask", "--address", address] if address else []

@@ -74,13 +74,13 @@ def test_cells_are_those_of_torchs_adaptive_pooling(side):
 def test_a_profile_has_eighty_features_a_level_and_channel(shape, d):
     """4 · 4 cells times (4 directions + 1 intensity), on 3 levels from 16 pixels, 4 from 32."""
     images = RNG.normal(size=(3, *shape))
-    fitted = quick("profile").fit(images)
+    fitted = quick("gabor_mahalanobis").fit(images)
     assert fitted.gaussian_.mean.shape == (d,)
     assert np.isfinite(fitted.anomaly_score(images)).all()
 
 
 def test_score_is_the_squared_mahalanobis_distance_of_scikit_learn():
-    fitted = quick("profile").fit(VECTORS[:40])
+    fitted = quick("gabor_mahalanobis").fit(VECTORS[:40])
     oracle = LedoitWolf().fit(fitted.normalized(VECTORS[:40]).astype(np.float64))
     expected = oracle.mahalanobis(fitted.normalized(VECTORS).astype(np.float64))
     assert np.allclose(fitted.anomaly_score(VECTORS), expected, rtol=1e-9)
@@ -95,7 +95,7 @@ def test_colours_are_described_each_by_itself():
 
 def test_images_that_are_all_the_same_can_be_learned(images):
     """No variance at all: the distance becomes the Euclidean one."""
-    fitted = quick("profile").fit(np.repeat(images[:1], 5, axis=0))
+    fitted = quick("gabor_mahalanobis").fit(np.repeat(images[:1], 5, axis=0))
     assert fitted.anomaly_score(images[:1]) == pytest.approx(0, abs=1e-6)
     assert np.isfinite(fitted.anomaly_score(images)).all()
 
@@ -103,6 +103,6 @@ def test_images_that_are_all_the_same_can_be_learned(images):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_images_without_the_structure_of_the_majority_score_higher(seed):
     rng = np.random.default_rng(seed)
-    fitted = quick("profile").fit(shadings(200, 12, rng))
+    fitted = quick("gabor_mahalanobis").fit(shadings(200, 12, rng))
     X = np.concatenate([shadings(150, 12, rng), shadings(150, 0, rng)])
     assert roc_auc_score(np.repeat([False, True], 150), fitted.anomaly_score(X)) > 0.65

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conocc.detectors import METHODS
@@ -147,6 +148,20 @@ def test_a_setting_reaches_the_methods_that_have_it_and_one_methods_own_goes_bef
         {"epochs": 5, "lr": 1e-2},
         {"epochs": 2, "lr": 1e-2},
     ]
+
+
+def test_an_alias_of_a_method_is_kept_under_its_id(cohort):
+    settings = {"profile.contamination": [0.2]}
+    (job,) = benchmark_jobs([cohort], ["profile"], runs=1, settings=settings)
+    assert (job.method, job.params) == ("gabor_mahalanobis", {"contamination": 0.2})
+
+
+def test_parameters_may_be_numpys(cohort):
+    plain, numpys = (
+        benchmark_jobs([cohort], ["cae"], runs=1, settings={"epochs": [one(5)], "lr": [one(0.5)]})
+        for one in (lambda x: x, lambda x: np.asarray(x)[()])
+    )
+    assert job_key(numpys[0]) == job_key(plain[0])
 
 
 @pytest.mark.parametrize(

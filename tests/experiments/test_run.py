@@ -127,6 +127,12 @@ def test_a_fit_that_cannot_be_does_not_stand_in_the_way_of_the_corrected_one(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_alias_of_a_method_is_kept_under_its_id(cohort, tmp_path):
+    assert fit_run(cohort, "profile", {}, tmp_path / "run", command="")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["method"] == "gabor_mahalanobis"
+    assert not fit_run(cohort, "gabor_mahalanobis", {}, tmp_path / "run", command="")
+
+
 def test_parameters_may_be_numpys(run, cohort, tmp_path):
     numpys = {**PARAMS, "epochs": np.int64(2), "bottleneck": np.int32(256), "gamma": np.float32(10)}
     assert fit_run(cohort, "conocc", numpys, tmp_path / "numpys", command="conocc fit small")

@@ -25,21 +25,28 @@ METHODS = {
     "dsvdd": Method("deep_svdd", "DeepSVDD", "Ruff et al. 2018"),
     "anogan": Method("anogan", "AnoGAN", "Schlegl et al. 2017"),
     "lrt": Method("lrt.lrt", "LRT", "this package, docs/successor.md"),
-    "profile": Method("gabor_mahalanobis", "GaborMahalanobis", "Ledoit and Wolf 2004"),
+    "gabor_mahalanobis": Method("gabor_mahalanobis", "GaborMahalanobis", "Ledoit and Wolf 2004"),
 }
+ALIASES = {"profile": "gabor_mahalanobis"}  # until 0.2
 
 
-def method_class(name: str) -> Any:
-    """Give the class of a method's id.
+def method_id(name: str) -> str:
+    """Give the id of a method, under which results are kept, for an id or an alias.
 
     Raises
     ------
     ValueError
         If there is no such method; the message lists those there are.
     """
+    name = ALIASES.get(name, name)
     if name not in METHODS:
         raise ValueError(f"There is no method {name!r}; there are {', '.join(METHODS)}.")
-    method = METHODS[name]
+    return name
+
+
+def method_class(name: str) -> Any:
+    """Give the class of a method's id, or alias; an unknown one is refused as by `method_id`."""
+    method = METHODS[method_id(name)]
     module = importlib.import_module(f"conocc.detectors.{method.module}")
     return getattr(module, method.class_name)
 

@@ -29,7 +29,7 @@ import torch
 from conocc.data.cohort import Cohort
 from conocc.data.load import load_cohort
 from conocc.data.phantoms import PHANTOMS
-from conocc.detectors import METHODS, method_class
+from conocc.detectors import METHODS, method_class, method_id
 from conocc.experiments.cross_validation import folds
 from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
 from conocc.experiments.run import (
@@ -174,14 +174,19 @@ def sweep_jobs(
     return jobs
 
 
+def _by_id(key: str) -> str:
+    method, dot, name = key.rpartition(".")
+    return f"{method_id(method)}.{name}" if dot else name
+
+
 def _configurations(
     methods: str | Sequence[str], settings: Settings
 ) -> list[tuple[str, dict[str, Any]]]:
     """Pair each method with each combination of the values that are set for it."""
     everything = methods == "all"
-    names = (
-        list(METHODS) if methods == "all" else [methods] if isinstance(methods, str) else methods
-    )
+    given = METHODS if everything else [methods] if isinstance(methods, str) else methods
+    names = [method_id(name) for name in given]
+    settings = {_by_id(key): values for key, values in settings.items()}
     known = {name: make_detector(name, {}).get_params() for name in names}
     for key in settings:
         method, dot, name = key.rpartition(".")

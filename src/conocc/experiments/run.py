@@ -34,7 +34,7 @@ import torch
 
 from conocc._version import __version__
 from conocc.data.cohort import Cohort
-from conocc.detectors import load, method_class
+from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
 from conocc.io.files import folder_lock, read_csv, write_csv, write_json, write_text
 from conocc.metrics.confidence_intervals import metric_interval
@@ -98,7 +98,7 @@ def fit_run(
     out = Path(out)
     detector = make_detector(method, params)
     detector.check_params()  # before anything is written
-    identity = _identity(cohort, method, detector)
+    identity = _identity(cohort, method_id(method), detector)
     with folder_lock(out):
         if _is_finished(out, identity):
             return False

@@ -26,7 +26,10 @@ RESULT_FORMAT = 1
 # Which cohorts are the paper's own, by their name here and in its tables.
 PAPER_COHORTS = {"chest_xray": "ChestX"}
 # The order of the columns: the baseline, the paper's, the successor.
-ORDER = ("profile", "ocsvm", "cocsvm", "dagmm", "dsvdd", "anogan", "sae", "cae", "conocc", "lrt")
+ORDER = (
+    *("gabor_mahalanobis", "profile", "ocsvm", "cocsvm", "dagmm"),  # "profile" of older rows
+    *("dsvdd", "anogan", "sae", "cae", "conocc", "lrt"),
+)
 
 SENSITIVITY = (
     "sens@5% is the sensitivity where at most 5 % of these majority images are flagged: a point of "
