@@ -19,6 +19,7 @@ import torch
 from conocc import LRT
 from conocc.data.cohort import Cohort
 from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.gabor_mahalanobis import GRID, Gaussian
 from conocc.detectors.lrt import lrt
 from conocc.detectors.lrt.synthetic_lesions import LESIONS
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--majority", action="append")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    cohort = load_cohort(given.cohort, size=given.size, majority=given.majority)
+    cohort = load_cohort(given.cohort, Preprocessing(size=given.size), majority=given.majority)
     test = cohort.where(split="test")
     patient = test.patient if test.patients_known else None
     writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -25,6 +25,7 @@ from torch import nn
 
 from conocc.data.cohort import Cohort
 from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.conocc import ConOCC
 from conocc.experiments.artifacts import Embedding
 from conocc.metrics.confidence_intervals import auc_interval
@@ -188,10 +189,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=VARIATIONS, help="these variations")
     given = parser.parse_args()
     names = given.only or list(VARIATIONS)
-    cohort = load_cohort(given.cohort, size=given.size, majority=given.majority)
+    cohort = load_cohort(given.cohort, Preprocessing(size=given.size), majority=given.majority)
     twice = cohort
     if any(VARIATIONS[name].halve for name in names):
-        twice = load_cohort(given.cohort, size=2 * given.size, majority=given.majority)
+        twice = load_cohort(
+            given.cohort, Preprocessing(size=2 * given.size), majority=given.majority
+        )
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(HEADS)
     fits = Parallel(given.jobs, return_as="generator")(

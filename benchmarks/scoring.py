@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.contest import Contestant, compete, table
+from conocc.data.preprocessing import Preprocessing
 
 REPEATS = 7
 
@@ -76,7 +77,7 @@ def make(files: Files, folder: Path) -> None:
         Image.fromarray((image >> 4).astype("uint8")).save(first, quality=90)
         for copy in range(1, files.copies):
             os.link(first, first.with_name(f"{i}-{copy}.jpg"))
-    cohort = load_cohort("phantom-chestx", size=files.size)
+    cohort = load_cohort("phantom-chestx", Preprocessing(size=files.size))
     params = {"epochs": 1, "schedule": "joint", "random_state": 0}
     fit_run(cohort, "conocc", params, folder / "run", command="")
 

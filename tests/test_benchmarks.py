@@ -9,6 +9,7 @@ from benchmarks.contest import Contestant, compete, table
 from torch.nn import BatchNorm2d
 
 from conocc import LRT, load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.lrt import lrt
 from conocc.networks import Autoencoder
 from made_cohorts import make_folder
@@ -87,7 +88,7 @@ def test_numbers_stand_to_the_right():
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
     make_folder(folder, *[f"{label}/{i}.png" for label in "ab" for i in range(10)])
-    return load_cohort(folder, size=32, majority="a", cache=False)
+    return load_cohort(folder, Preprocessing(size=32), majority="a", cache=False)
 
 
 @pytest.mark.parametrize("name", readings.VARIATIONS)

@@ -127,7 +127,10 @@ def test_jpegs_are_read_as_the_run_read_them_by_every_command(radiographs, tmp_p
     code, said = call("evaluate", run, radiographs, "--no-cache")
     assert code == 0, said
     cohort = load_cohort(
-        radiographs, size=16, majority="plain", scaled=option == "--scaled", cache=False
+        radiographs,
+        Preprocessing(size=16, scaled=option == "--scaled"),
+        majority="plain",
+        cache=False,
     )
     scores = load(run / "model.safetensors").anomaly_score(cohort.images)
     expected = dict(zip(cohort.path.tolist(), scores.tolist(), strict=True))

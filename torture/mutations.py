@@ -113,7 +113,7 @@ def _volume(path: Path) -> None:
 def _cohort(path: Path) -> None:
     from conocc import load_cohort
 
-    load_cohort(path, majority="a" if "own" in path.name else None, cache=False, jobs=1)
+    load_cohort(path, majority="a" if "own" in path.name else None, cache=False, n_jobs=1)
 
 
 def _manifest(path: Path) -> None:
@@ -126,7 +126,7 @@ def _manifest(path: Path) -> None:
         images.mkdir()
         for i in range(8):
             Image.fromarray(np.full((16, 16), i, np.uint8)).save(images / f"{i}.png")
-    load_cohort(path, majority="a", cache=False, jobs=1)
+    load_cohort(path, majority="a", cache=False, n_jobs=1)
 
 
 def _model(path: Path) -> None:

@@ -39,7 +39,10 @@ def cohort(**change):
 
 
 def load(where, **settings):
-    return load_cohort(where, **{"cache": False, "jobs": 1, **settings})
+    names = {field.name for field in dataclasses.fields(Preprocessing)}
+    preprocessing = Preprocessing(**{k: v for k, v in settings.items() if k in names})
+    rest = {k: v for k, v in settings.items() if k not in names}
+    return load_cohort(where, preprocessing, **{"cache": False, "n_jobs": 1, **rest})
 
 
 def said(loaded, words):
@@ -362,7 +365,7 @@ def test_every_layout_loads(tmp_path):
 
 def test_phantoms_have_the_counts_of_table_1(tmp_path):
     """FFDM: 200 to train, 52 and 52 to test; nothing is written for them."""
-    loaded = load_cohort("phantom-ffdm", size=16, cache=tmp_path / "cache")
+    loaded = load_cohort("phantom-ffdm", Preprocessing(size=16), cache=tmp_path / "cache")
     assert loaded.counts()["images"].tolist() == [200, 52, 52]
     assert loaded.images.shape == (304, 1, 16, 16)
     assert load_cohort("phantom-ffdm").images.shape[2:] == (64, 64)
@@ -377,7 +380,9 @@ def test_large_jpegs_are_scaled_unless_told_otherwise_and_the_cache_knows_which(
         Image.fromarray(rng.integers(0, 255, (128, 128), np.uint8)).save(path)
     for cache in (tmp_path / "cache", False):
         scaled, whole = (
-            load_cohort(tmp_path / "set", size=16, majority="a", cache=cache, **options)
+            load_cohort(
+                tmp_path / "set", Preprocessing(size=16), majority="a", cache=cache, **options
+            )
             for options in ({}, {"scaled": False})
         )
         assert (scaled.preprocessing.scaled, whole.preprocessing.scaled) == (True, False)
@@ -523,7 +528,7 @@ def cache(tmp_path_factory):
 
 def test_chest_xray_has_the_papers_counts_and_no_leak(data, cache):
     """Table 1: 1341 to train, 234 and 390 to test; 9 % of the patients have several images."""
-    loaded = load_cohort(data / "chest_xray", size=32, cache=cache)
+    loaded = load_cohort(data / "chest_xray", Preprocessing(size=32), cache=cache)
     assert loaded.counts()["images"].tolist() == [1341, 234, 390]
     assert loaded.patients_known
     assert not loaded.leaks()
@@ -534,7 +539,10 @@ def test_chest_xray_has_the_papers_counts_and_no_leak(data, cache):
 def test_merging_normal2_would_invent_94_leaks(data, cache):
     """Which is why NORMAL2-IM-n and IM-n are two patients."""
     loaded = load_cohort(
-        data / "chest_xray", size=32, cache=cache, patient_regex=r"(IM-\d+|person\d+)"
+        data / "chest_xray",
+        Preprocessing(size=32),
+        cache=cache,
+        patient_regex=r"(IM-\d+|person\d+)",
     )
     assert len(loaded.leaks().patients) == 94
 
@@ -570,7 +578,7 @@ def test_busi_has_one_byte_identical_pair_and_it_stays_together(data, cache):
     for seed in range(4):
         loaded = load_cohort(
             data / "busi",
-            size=16,
+            Preprocessing(size=16),
             majority=["benign", "malignant"],
             split_seed=seed,
             cache=cache,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conocc.data.decoding import decode_all, digest_of, prefetch, survey_all, threads
+from conocc.data.decoding import decode_all, digest_of, prefetch, survey_all, usable_threads
 from conocc.data.decoding import pixels as said
 from conocc.data.image_io.read import decode
 from conocc.data.index import read_file
@@ -27,10 +27,10 @@ def fetches(folder, names):
 
 def decoded(folder, names, preprocessing=READING, digests=None):
     if digests is None:
-        surveyed = survey_all(fetches(folder, names), len(names), jobs=2, verbose=0)
+        surveyed = survey_all(fetches(folder, names), len(names), n_jobs=2, verbose=0)
         digests = [one.digest for one in surveyed]
     return list(
-        decode_all(names, digests, fetches(folder, names), preprocessing, jobs=2, verbose=0)
+        decode_all(names, digests, fetches(folder, names), preprocessing, n_jobs=2, verbose=0)
     )
 
 
@@ -130,7 +130,7 @@ def test_all_files_are_tried_for_hashing_too(tmp_path):
     make_folder(tmp_path, "a.png")
     names = ["a.png", "x.png", "y.png"]
     with pytest.raises(ValueError, match=r"'x\.png': No such file .* 2 of 3 images cannot"):
-        survey_all(fetches(tmp_path, names), 3, jobs=2, verbose=0)
+        survey_all(fetches(tmp_path, names), 3, n_jobs=2, verbose=0)
 
 
 def test_a_file_that_changes_in_between_is_named(tmp_path):
@@ -156,15 +156,15 @@ def test_arrays_with_unusable_values_are_named(value):
     image[3, 4] = value
     digests = [digest_of(image)]
     with pytest.raises(ValueError, match=r"Cannot read 'images\[7\]': it has NaN or infinite"):
-        list(decode_all(["images[7]"], digests, [lambda: image], READING, jobs=1, verbose=0))
+        list(decode_all(["images[7]"], digests, [lambda: image], READING, n_jobs=1, verbose=0))
 
 
 def test_threads():
     """All cores that this process may use, or as many as asked for."""
-    assert threads(3) == 3
-    assert threads(None) == threads(-1) >= 1
+    assert usable_threads(3) == 3
+    assert usable_threads(None) == usable_threads(-1) >= 1
     with pytest.raises(ValueError, match=r"'jobs' parameter must be at least 1.* Got 0"):
-        threads(0)
+        usable_threads(0)
 
 
 def test_shapes_in_words():

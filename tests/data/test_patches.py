@@ -109,7 +109,7 @@ def test_patches_are_cut_with_their_patients_and_can_be_fitted(films, tmp_path):
         )
         if row["label"] == "outside":
             assert (film[y : y + side, x : x + side] > 1000).mean() >= 0.5
-    cohort = load_cohort(out, majority="inside", size=16)
+    cohort = load_cohort(out, Preprocessing(size=16), majority="inside")
     assert cohort.patients_known
     assert set(cohort.patient.tolist()) == {"p07", "p08"}
     run = tmp_path / "run"
@@ -258,5 +258,5 @@ def test_values_beyond_8_bits_survive_a_whole_way(tmp_path):
     (folder / "a.npy").write_bytes(npy(image))
     (tmp_path / "boxes.csv").write_text("path,x,y,width,height\na.npy,8,8,16,16\n")
     cut_patches(folder, tmp_path / "out", boxes=tmp_path / "boxes.csv")
-    cohort = load_cohort(tmp_path / "out", majority="inside", size=16)
+    cohort = load_cohort(tmp_path / "out", Preprocessing(size=16), majority="inside")
     np.testing.assert_array_equal(cohort.images[0, 0], image[8:24, 8:24].astype(np.float32))

@@ -115,7 +115,9 @@ def make_cohort(folder, *more: bytes):
 
 
 def load(folder, **options):
-    return load_cohort(folder, size=16, majority="lung", cache=False, jobs=2, **options)
+    return load_cohort(
+        folder, Preprocessing(size=16), majority="lung", cache=False, n_jobs=2, **options
+    )
 
 
 def test_patients_of_dicom_are_known_by_pseudonyms(tmp_path):
@@ -164,7 +166,7 @@ def test_a_class_called_by_a_patient_is_refused_without_the_name(tmp_path):
     for i in range(6):
         write(tmp_path / "set" / "John Smith" / f"{i}.dcm", about("Q-17", "John^Smith"))
     with pytest.raises(ValueError, match="The name of a class repeats") as caught:
-        load_cohort(tmp_path / "set", size=16, majority="John Smith", cache=False)
+        load_cohort(tmp_path / "set", Preprocessing(size=16), majority="John Smith", cache=False)
     assert "Smith" not in str(caught.value)
 
 
@@ -244,7 +246,9 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for voi in ("none", "40,400"):
-            cohort = load_cohort(source, size=16, majority="lung", voi=voi, cache=cache)
+            cohort = load_cohort(
+                source, Preprocessing(size=16, voi=voi), majority="lung", cache=cache
+            )
         said = [cohort.table().to_csv(), repr(cohort), *cohort.notes, *cohort.leaks().sentences()]
         bad = [
             {"sop": STORAGE + "66.4"},
@@ -269,7 +273,7 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
             said += [*block.path, json.dumps(block.errors)]
         assert len(block.errors) >= 10 + len(bad)
         with pytest.raises(ValueError, match="Cannot read") as caught:
-            load_cohort(source, size=16, majority="lung", cache=cache, voi="file")
+            load_cohort(source, Preprocessing(size=16, voi="file"), majority="lung", cache=cache)
     told_of = caught.value
     while told_of is not None:
         said.append(str(told_of))

@@ -131,7 +131,7 @@ def test_a_volume_that_cannot_be_read_is_named_when_it_is_fetched(folder):
         with pytest.raises(ValueError, match=f"Cannot read '{name}': {said}"):
             fetched(listing, [names.index(name)])
     with pytest.raises(ValueError, match=r"'plain/a.nii': .* 2 of 18 images cannot be read"):
-        load_cohort(folder, size=16, majority="plain")
+        load_cohort(folder, Preprocessing(size=16), majority="plain")
 
 
 def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
@@ -161,7 +161,7 @@ def test_what_will_not_be_used_is_not_opened(tmp_path):
     for seed, name in enumerate(names):
         write_volume(tmp_path / name, seed=seed)
     (tmp_path / "train/bad/b.nii").write_bytes(b"nothing")
-    cohort = load_cohort(tmp_path, size=16, majority="good")
+    cohort = load_cohort(tmp_path, Preprocessing(size=16), majority="good")
     assert len(cohort) == 12
     assert "1 minority image of the training split left unused." in cohort.notes
 
@@ -171,7 +171,7 @@ def test_what_will_not_be_used_is_not_opened(tmp_path):
 
 def test_a_cohort_of_volumes_is_split_by_volume(folder):
     """A row a slice, with its own digest; the volume is the patient, also in two classes."""
-    cohort = load_cohort(folder, size=16, majority="plain", test_size=0.3)
+    cohort = load_cohort(folder, Preprocessing(size=16), majority="plain", test_size=0.3)
     table = cohort.table().set_index("path")
     assert len(cohort) == 20
     assert table["digest"].nunique() == 20
@@ -193,11 +193,13 @@ def test_a_cohort_of_volumes_is_split_by_volume(folder):
 def test_a_cohort_of_volumes_is_kept_in_the_cache(folder, tmp_path_factory):
     """Of one axis only."""
     cache = tmp_path_factory.mktemp("kept")
-    first = load_cohort(folder, size=16, majority="plain", cache=cache)
-    again = load_cohort(folder, size=16, majority="plain", cache=cache)
+    first = load_cohort(folder, Preprocessing(size=16), majority="plain", cache=cache)
+    again = load_cohort(folder, Preprocessing(size=16), majority="plain", cache=cache)
     np.testing.assert_array_equal(first.images, again.images)
     assert len([*cache.rglob("*.npy")]) == 1
-    other = load_cohort(folder, size=16, majority="plain", axis="coronal", cache=cache)
+    other = load_cohort(
+        folder, Preprocessing(size=16, axis="coronal"), majority="plain", cache=cache
+    )
     assert other.preprocessing.axis == "coronal"
     assert len([*cache.rglob("*.npy")]) == 2
 
@@ -205,7 +207,7 @@ def test_a_cohort_of_volumes_is_kept_in_the_cache(folder, tmp_path_factory):
 def test_slices_of_a_volume_stay_together_among_other_images(folder):
     """Where patients are not known, too."""
     write_image(folder / "odd/x.png")
-    cohort = load_cohort(folder, size=16, majority="plain")
+    cohort = load_cohort(folder, Preprocessing(size=16), majority="plain")
     assert not cohort.patients_known
     assert len(set(cohort.patient.tolist())) == 6
     sides = cohort.table().groupby("patient")["split"].nunique()
@@ -213,7 +215,7 @@ def test_slices_of_a_volume_stay_together_among_other_images(folder):
 
 
 def test_pseudonyms_hide_the_name_of_a_volume_and_not_the_number_of_a_slice(folder):
-    cohort = load_cohort(folder, size=16, majority="plain", pseudonyms=True)
+    cohort = load_cohort(folder, Preprocessing(size=16), majority="plain", pseudonyms=True)
     hidden = f"{pseudonym('plain')}/{pseudonym('b.nii.gz')}.nii.gz[3]"
     assert hidden in cohort.path.tolist()
     i = cohort.path.tolist().index(hidden)

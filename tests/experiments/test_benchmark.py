@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conocc.data.load import CohortSpec
+from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import METHODS
 from conocc.experiments import benchmark as studies
 from conocc.experiments import parallel as engines
 from conocc.experiments.benchmark import (
-    CohortSpec,
     Job,
     benchmark_jobs,
     costs,
@@ -210,7 +211,7 @@ def test_a_key_holds_all_that_decides_the_result(cohort):
 
     other_split = CohortSpec(cohort.where, majority=("plain",), split_seed=1)
     other_class = CohortSpec(cohort.where, majority=("odd",))
-    other_size = CohortSpec(cohort.where, majority=("plain",), size=32)
+    other_size = CohortSpec(cohort.where, preprocessing=Preprocessing(size=32), majority=("plain",))
     keys = [
         key(),
         key("sae"),
@@ -323,12 +324,10 @@ def test_a_changed_parameter_is_a_new_job_and_the_old_rows_stay(done, cohort):
 
 
 def test_a_job_gives_the_numbers_of_the_commands_by_hand(done, cohort, tmp_path):
-    from dataclasses import asdict
 
-    from conocc import load_cohort
     from conocc.experiments.run import evaluate_run, fit_run
 
-    loaded = load_cohort(**asdict(cohort))
+    loaded = cohort.load()
     fit_run(loaded, "cae", {**SMALL, "random_state": 1}, tmp_path / "run", command="")
     by_hand = evaluate_run(tmp_path / "run", loaded, command="")
     job = Job("cae", cohort, "benchmark", SMALL, seed=1)

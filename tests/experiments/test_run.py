@@ -309,7 +309,7 @@ def test_a_trained_autoencoder_tells_a_phantoms_classes_apart(name, tmp_path):
     """AUC of 0.75 or more, and better than untrained, in three paired seeds."""
     counts = {"phantom-mri": (32, 12), "phantom-ffdm": (64, 30), "phantom-chestx": (48, 12)}
     size, epochs = counts[name]
-    cohort = load_cohort(name, size=size, cache=False)
+    cohort = load_cohort(name, Preprocessing(size=size), cache=False)
     training_images = cohort.where(split="train").images
     test = cohort.where(split="test")
     for seed in range(3):

@@ -10,6 +10,7 @@ from PIL import Image
 from conftest import quick
 from conocc import load_cohort
 from conocc.cli import SOME_FAILED
+from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.run import fit_run, load_model
 from conocc.visualization.explain import explain_files
 from made_dicom import dicom, element
@@ -28,7 +29,9 @@ def cohort(tmp_path_factory):
         for i in range(n):
             pixels = rng.integers(0, 255, (16, 16), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i}.png")
-    return load_cohort(root, size=16, majority="plain", calibration_size=0.4, cache=False)
+    return load_cohort(
+        root, Preprocessing(size=16), majority="plain", calibration_size=0.4, cache=False
+    )
 
 
 def fitted(cohort, method: str, folder):
@@ -181,7 +184,7 @@ def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, fi
 
 
 def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(files, tmp_path):
-    cohort = load_cohort("phantom-mri", size=16, cache=False)
+    cohort = load_cohort("phantom-mri", Preprocessing(size=16), cache=False)
     cohort = cohort.take(np.flatnonzero(cohort.split == "train")[:12])
     run = fitted(cohort, "cocsvm", tmp_path / "run")
     done = explain_files(run, [files / "c.png"], tmp_path / "out")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conocc import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.artifacts import Embedding
 from conocc.experiments.run import fit_run
 from conocc.visualization.report import write_report
@@ -346,7 +347,7 @@ def test_embed_says_which_run_has_nothing_to_draw(tmp_path):
 
 def test_embed_with_a_cohort_makes_the_features_anew(tmp_path):
     params = {"epochs": 1, "interval": 1, "random_state": 0}
-    cohort = load_cohort("phantom-ffdm", size=16)
+    cohort = load_cohort("phantom-ffdm", Preprocessing(size=16))
     fit_run(cohort, "conocc", params, tmp_path / "run", command="")
     code, said = call("embed", tmp_path / "run", "phantom-ffdm", "--out", tmp_path / "m.png")
     assert code == 0, said

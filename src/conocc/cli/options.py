@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +93,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
 
 
 def read_cohort_as(
-    run: str,
+    run: str | Path,
     where: str,
     cache: Path | None,
     no_cache: bool,
@@ -104,54 +103,26 @@ def read_cohort_as(
     patient_regex: str | None = None,
 ) -> Cohort:
     """Load a cohort as a run's own was read."""
-    from conocc.experiments.run import read_run
-
-    loading = read_run(Path(run))["loading"]
-    asked: dict[str, Any] = {
-        "majority": majority or loading.get("majority"),
-        "patient_regex": patient_regex or loading.get("patient_regex"),
-    }
-    asked |= {"pseudonyms": True} if loading.get("pseudonyms") else {}
-    given: dict[str, Any] = {**preprocessing_of(run), **asked}
-    return read_cohort(where, **given, cache=cache, no_cache=no_cache, jobs=jobs, quiet=quiet)
-
-
-def preprocessing_of(run: str | Path) -> dict[str, Any]:
-    """Say how the images of a run were read, also where its model is older than some setting."""
+    from conocc.data.load import CohortSpec
     from conocc.data.preprocessing import Preprocessing
-    from conocc.experiments.run import load_model
+    from conocc.experiments.run import load_model, read_run
 
-    return asdict(Preprocessing.from_dict(load_model(run).preprocessing_))
-
-
-def read_cohort(
-    where: str,
-    size: int | None = None,
-    colour: str = "grey",
-    majority: list[str] | None = None,
-    patient_regex: str | None = None,
-    split_seed: int = 0,
-    cache: Path | None = None,
-    no_cache: bool = False,
-    jobs: int | None = None,
-    quiet: bool = False,
-    **preprocessing: Any,
-) -> Cohort:
-    """Load a cohort as the options say."""
-    from conocc.data.load import load_cohort
-
-    return load_cohort(
+    noted = read_run(Path(run))["loading"]
+    own = CohortSpec.from_dict(noted) if noted else CohortSpec(where)
+    spec = CohortSpec(
         where,
-        size=size,
-        colour=colour,
-        majority=majority or None,
-        patient_regex=patient_regex,
-        split_seed=split_seed,
-        cache=False if no_cache else cache or True,
-        jobs=jobs,
-        verbose=0 if quiet else 1,
-        **preprocessing,
+        Preprocessing.from_dict(load_model(run).preprocessing_),
+        majority=tuple(majority) if majority else own.majority,
+        patient_regex=patient_regex or own.patient_regex,
+        pseudonyms=own.pseudonyms,
+        cache=kept_in(cache, no_cache),
     )
+    return spec.load(n_jobs=jobs, verbose=0 if quiet else 1)
+
+
+def kept_in(cache: Path | None, no_cache: bool) -> bool | str:
+    """Say where decoded images are kept, as `CohortSpec` takes it."""
+    return False if no_cache else str(cache) if cache else True
 
 
 def setting(text: str) -> tuple[str, Any]:

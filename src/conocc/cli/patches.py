@@ -48,7 +48,7 @@ def patches(
 
     Where a patch cannot be cut, errors.csv in the folder says why; the exit code is then 3.
     """
-    from conocc.data.decoding import threads
+    from conocc.data.decoding import usable_threads
     from conocc.data.patches import Rules, cut_patches
 
     made = cut_patches(
@@ -59,7 +59,7 @@ def patches(
         rules=Rules(size, margin, outside, tissue, min_area, seed),
         axis=axis,
         patient_regex=patient_regex,
-        jobs=threads(jobs),
+        jobs=usable_threads(jobs),
         verbose=0 if quiet else 1,
     )
     for note in made.notes:

@@ -37,10 +37,10 @@ from conocc.cli.options import (
     Workers,
     add_metrics,
     command_line,
+    kept_in,
     metrics_table,
-    preprocessing_of,
     print_tested,
-    read_cohort,
+    read_cohort_as,
     setting,
 )
 from conocc.cli.thresholds import print_calibration
@@ -54,11 +54,12 @@ def demo(
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
 ) -> None:
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
+    from conocc.data.load import load_cohort
     from conocc.experiments.run import evaluate_run, fit_run
     from conocc.visualization.figures.drawing import save_figure
     from conocc.visualization.figures.pictures import montage
 
-    cohort = read_cohort("phantom-mri")
+    cohort = load_cohort("phantom-mri")
     save_figure(montage(cohort), out_folder / "montage.png")
     table = metrics_table("phantom-mri: tumour against tissue, 32x32")
     for method in ("conocc", "cae"):
@@ -102,22 +103,19 @@ def inspect(
 ) -> None:
     """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
     say_start()
-    loaded = read_cohort(
+    from conocc.data.load import CohortSpec
+    from conocc.data.preprocessing import Preprocessing
+
+    spec = CohortSpec(
         cohort,
-        size,
-        colour,
-        majority,
-        patient_regex,
-        split_seed,
-        cache,
-        no_cache,
-        jobs,
-        fit=fitting,
-        voi=voi,
-        axis=axis,
-        scaled=scaled,
+        Preprocessing(size=size, colour=colour, fit=fitting, voi=voi, axis=axis, scaled=scaled),
+        majority=tuple(majority) if majority else None,
+        patient_regex=patient_regex,
         pseudonyms=pseudonyms,
+        split_seed=split_seed,
+        cache=kept_in(cache, no_cache),
     )
+    loaded = spec.load(n_jobs=jobs, verbose=1)
     from conocc.visualization.figures.drawing import save_figure  # not before: it takes a second
     from conocc.visualization.figures.pictures import montage
 
@@ -179,6 +177,8 @@ def fit(
     Killed, and started again with the same command, it goes on where it was.
     """
     say_start(quiet)
+    from conocc.data.load import CohortSpec
+    from conocc.data.preprocessing import Preprocessing
     from conocc.experiments.run import fit_run, make_detector, read_run
 
     command = command_line()
@@ -187,32 +187,21 @@ def fit(
     params |= {"device": device, "verbose": 0 if quiet else 1, "random_state": seed}
     params |= dict(setting(text) for text in settings or [])
     make_detector(method, params).check_params()  # before the images are read
-    loaded = read_cohort(
+    spec = CohortSpec(
         cohort,
-        size,
-        colour,
-        majority,
-        patient_regex,
-        split_seed,
-        cache,
-        no_cache,
-        jobs,
-        quiet,
-        fit=fitting,
-        voi=voi,
-        axis=axis,
-        scaled=scaled,
+        Preprocessing(size=size, colour=colour, fit=fitting, voi=voi, axis=axis, scaled=scaled),
+        majority=tuple(majority) if majority else None,
+        patient_regex=patient_regex,
         pseudonyms=pseudonyms,
+        split_seed=split_seed,
         calibration_size=calibrate,
+        cache=kept_in(cache, no_cache),
     )
+    loaded = spec.load(n_jobs=jobs, verbose=0 if quiet else 1)
     for note in loaded.notes:
         out.print(f"• {escape(note)}")
     where = escape(str(run))
-    loading: dict[str, Any] = {"where": cohort, "majority": majority}
-    loading["patient_regex"] = patient_regex
-    loading |= {"pseudonyms": True} if pseudonyms else {}
-    loading |= {"calibration_size": calibrate} if calibrate else {}
-    if fit_run(loaded, method, params, run, command=command, loading=loading):
+    if fit_run(loaded, method, params, run, command=command, spec=spec):
         out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
         if calibrate:
             print_calibration(read_run(run)["calibration"])
@@ -295,18 +284,7 @@ def evaluate(
 
     rule = Rule(false_alarms, confidence, unit, fdr)
     command = command_line()
-    loading = read_run(run)["loading"]
-    loaded = read_cohort(
-        cohort,
-        **preprocessing_of(run),
-        pseudonyms=loading.get("pseudonyms", False),
-        majority=majority or loading.get("majority"),
-        patient_regex=patient_regex or loading.get("patient_regex"),
-        cache=cache,
-        no_cache=no_cache,
-        jobs=jobs,
-        quiet=as_json,
-    )
+    loaded = read_cohort_as(run, cohort, cache, no_cache, jobs, as_json, majority, patient_regex)
     result = evaluate_run(run, loaded, command=command, rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)

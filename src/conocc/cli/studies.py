@@ -30,11 +30,13 @@ from conocc.cli.options import (
     Voi,
     Workers,
     command_line,
+    kept_in,
     setting,
 )
 
 if TYPE_CHECKING:
-    from conocc.experiments.benchmark import CohortSpec, Job
+    from conocc.data.load import CohortSpec
+    from conocc.experiments.benchmark import Job
 
 CohortsArgument = Annotated[
     list[str], typer.Argument(metavar="COHORT…", help="Folders, archives, manifests or phantoms.")
@@ -93,11 +95,10 @@ def benchmark(
     say_start(quiet)
     from conocc.experiments.benchmark import benchmark_jobs
 
-    loading = _loadings(
+    loading = _specs(
         cohorts,
         majority,
         cache,
-        quiet,
         size=size,
         colour=colour,
         fit=fitting,
@@ -155,11 +156,10 @@ def crossval(
     say_start(quiet)
     from conocc.experiments.benchmark import crossval_jobs
 
-    loading = _loadings(
+    loading = _specs(
         cohorts,
         majority,
         cache,
-        quiet,
         size=size,
         colour=colour,
         fit=fitting,
@@ -217,11 +217,10 @@ def sweep(
     say_start(quiet)
     from conocc.experiments.benchmark import sweep_jobs
 
-    (loading,) = _loadings(
+    (loading,) = _specs(
         [cohort],
         majority,
         cache,
-        quiet,
         size=size,
         colour=colour,
         fit=fitting,
@@ -238,15 +237,31 @@ def sweep(
     _study(jobs, study, workers, engine, address, dry_run, retry_failed, quiet)
 
 
-def _loadings(
-    cohorts: list[str], majority: list[str] | None, cache: Path | None, quiet: bool, **how: Any
+def _specs(
+    cohorts: list[str],
+    majority: list[str] | None,
+    cache: Path | None,
+    *,
+    patient_regex: str | None,
+    pseudonyms: bool,
+    split_seed: int,
+    **preprocessing: Any,
 ) -> list[CohortSpec]:
-    from conocc.experiments.benchmark import CohortSpec
+    from conocc.data.load import CohortSpec
+    from conocc.data.preprocessing import Preprocessing
 
-    named = tuple(majority) if majority else None
-    kept = str(cache.resolve()) if cache else True
-    how |= {"majority": named, "cache": kept, "verbose": 0 if quiet else 1}
-    return [CohortSpec(cohort, **how) for cohort in cohorts]
+    return [
+        CohortSpec(
+            where,
+            Preprocessing(**preprocessing),
+            majority=tuple(majority) if majority else None,
+            patient_regex=patient_regex,
+            pseudonyms=pseudonyms,
+            split_seed=split_seed,
+            cache=kept_in(cache, False),
+        )
+        for where in cohorts
+    ]
 
 
 def _names(methods: str) -> str | list[str]:

@@ -1,8 +1,10 @@
 """Decoded images on disk, so that a cohort is decoded once and read without filling the memory.
 
 A cache entry is an ``.npy`` file, mapped and never loaded whole, and a JSON file beside it that
-is written last and says what the other must be.
-The folder is private (mode 0700), since it holds patients' pixels; nothing in it tells a name.
+is written last and says what the other must be. It holds each image once, in the order of their
+hashes: every order and split of the same images shares it.
+The user's own folder is private (mode 0700), since it holds patients' pixels; nothing in it tells
+a name. A folder that was given may be shared, and keeps the rights that its owner gave it.
 """
 
 from __future__ import annotations
@@ -12,67 +14,59 @@ import hashlib
 import json
 import logging
 import os
-import platform
-import secrets
-import sys
+import stat
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from platformdirs import user_cache_path
+
+from conocc.io.files import atomic_write, write_json
 
 logger = logging.getLogger("conocc")
 
 Images = npt.NDArray[np.float32]
+Facts = dict[str, Any]
 
-# Raise it when the same bytes and the same reading would give other pixels than before.
+# Raise it when the same bytes and the same preprocessing would give other pixels than before.
 CACHE_FORMAT = 1
 
+# Images beyond this size, wanted in an order of their own, go to a temporary file.
+ARRANGED_IN_MEMORY_BYTES = 2**26
 _ABANDONED_S = 24 * 3600
-_CHUNK = 2**22
+_CHUNK_BYTES = 2**22
 
 
-def cache_folder(cache: bool | str | os.PathLike[str]) -> Path | None:
-    """Return the folder that `cache` asks for, made private; None for no cache.
+def cache_folder(cache: bool | str | os.PathLike[str]) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the folder that `cache` asks for, and a note where there should be one and is none.
 
     ``True`` is ``$CONOCC_CACHE``, or else what the platform has for such things.
-    Images lie in a folder of their own below it, so that a folder which other people may enter
-    can be given too.
     """
     if cache is False:
-        return None
-    folder = (_default_folder() if cache is True else Path(cache)) / "images"
+        return None, ()
+    given = os.environ.get("CONOCC_CACHE") if cache is True else cache
+    base = Path(given) if given else user_cache_path("conocc", appauthor=False)
+    folder = base / "images"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.name == "posix":
-            folder.chmod(0o700)
+        base.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir()
+            folder.chmod(stat.S_IMODE(base.stat().st_mode) if given else 0o700)
+        os.listdir(folder)
     except OSError as error:
-        raise OSError(
-            f"Cannot make the cache folder '{folder}': {error.strerror}. Another one is taken "
-            "with cache=PATH (--cache DIR), none with cache=False (--no-cache)."
-        ) from None
-    return folder
-
-
-def _default_folder() -> Path:
-    if os.environ.get("CONOCC_CACHE"):
-        return Path(os.environ["CONOCC_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "conocc"
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "conocc" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "conocc"
-    return Path.home() / ".cache" / "conocc"
+        reason = error.strerror or str(error)
+        return None, (f"Decoded images are not kept: '{folder}' cannot be used ({reason}).",)
+    return folder, ()
 
 
 def cache_key(digests: Sequence[str], preprocessing: dict[str, Any]) -> str:
-    """Name the entry for files of these digests, in this order, read in this way."""
+    """Name the entry for images of these digests, read in this way."""
     settings = {"format": CACHE_FORMAT, "preprocessing": preprocessing}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for digest in digests:
@@ -80,7 +74,7 @@ def cache_key(digests: Sequence[str], preprocessing: dict[str, Any]) -> str:
     return key.hexdigest()
 
 
-def lookup(folder: Path, key: str, n: int) -> tuple[Images, dict[str, Any]] | None:
+def lookup(folder: Path, key: str, n: int) -> tuple[Images, Facts] | None:
     """Map the entry `key`, read-only, with its facts; None if there is none or it is damaged."""
     array, facts = folder / f"{key}.npy", folder / f"{key}.json"
     if not (array.is_file() and facts.is_file()):
@@ -103,30 +97,39 @@ def store(
     key: str,
     n: int,
     placed: Iterable[tuple[int, Images]],
-    facts: Callable[[], dict[str, Any]],
-) -> Images:
-    """Write `n` images, each at its place, as they come; return them mapped, read-only.
+    facts: Callable[[], Facts],
+) -> tuple[Images, Facts]:
+    """Write `n` images, each at its place, as they come; return them mapped, with the facts.
 
     `facts` is asked once all images have come.
     The files appear whole or not at all, whatever fails in between.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or fails.
     """
+    array = folder / f"{key}.npy"
     _sweep(folder)
-    # The name says whose it is, so that the part of a killed run can be told from a live one.
-    part = folder / f"{key}.{_node()}.{os.getpid()}.{secrets.token_hex(4)}.part"
     try:
-        _write(part, n, placed)
-        written = {"bytes": part.stat().st_size, "crc32": _checksum(part), "facts": facts()}
         # An old entry's facts must never stand beside a new array.
         (folder / f"{key}.json").unlink(missing_ok=True)
-        os.replace(part, folder / f"{key}.npy")
-        part.write_text(json.dumps(written), encoding="utf-8")
-        os.replace(part, folder / f"{key}.json")
+        with atomic_write(array) as part:
+            _write(part, n, placed)
+            written: Facts = {
+                "bytes": part.stat().st_size,
+                "crc32": _checksum(part),
+                "facts": facts(),
+            }
+        write_json(folder / f"{key}.json", written)
     except OSError as error:
-        raise _cannot_write(folder, error) from None
-    finally:
-        part.unlink(missing_ok=True)
-    images: Images = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-    return images
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise OSError(
+            f"Cannot write to the cache folder '{folder}': "
+            f"{'the disk is full' if full else error.strerror}. Another one is taken with "
+            "cache=PATH (--cache DIR), none with cache=False (--no-cache)."
+        ) from None
+    return np.load(array, mmap_mode="r", allow_pickle=False), written["facts"]
 
 
 def in_memory(n: int, placed: Iterable[tuple[int, Images]]) -> Images:
@@ -140,32 +143,60 @@ def in_memory(n: int, placed: Iterable[tuple[int, Images]]) -> Images:
     return images
 
 
+def arranged(images: Images, rows: npt.NDArray[np.intp]) -> Images:
+    """Give the images of `rows`, in that order; many of them in a file that nobody else sees."""
+    if np.array_equal(rows, np.arange(len(images))):
+        return images
+    shape = (len(rows), *images.shape[1:])
+    if len(rows) * images[:1].nbytes <= ARRANGED_IN_MEMORY_BYTES:
+        return images[rows]
+    with tempfile.TemporaryFile() as file:
+        for row in rows:
+            file.write(images[row].tobytes())
+        file.flush()
+        return np.memmap(file, np.float32, "r", shape=shape)
+
+
+class CacheEntry(NamedTuple):
+    """One set of images that the cache holds."""
+
+    key: str
+    images: int
+    shape: tuple[int, ...]
+    megabytes: float
+
+
+def entries(folder: Path) -> list[CacheEntry]:
+    """List what the cache holds; files that are none of its own are passed over."""
+    found = []
+    for path in sorted(folder.glob("*.npy")):
+        with suppress(OSError, ValueError):
+            n, *shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            found.append(CacheEntry(path.stem, n, tuple(shape), path.stat().st_size / 1e6))
+    return found
+
+
+def clear(folder: Path) -> int:
+    """Remove all entries and nothing else; return how many there were."""
+    found = entries(folder)
+    for entry in found:
+        for suffix in ("json", "npy"):
+            (folder / f"{entry.key}.{suffix}").unlink(missing_ok=True)
+    return len(found)
+
+
 def _write(part: Path, n: int, placed: Iterable[tuple[int, Images]]) -> None:
     # Written as a file, not through a map: a full disk then is an error, not a SIGBUS.
     start = 0
     with part.open("wb") as file:
         for i, image in placed:
-            start = start or _write_head(file, (n, *image.shape))
+            if not start:
+                shape = (n, *image.shape)
+                head = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, head)
+                start = file.tell()
             file.seek(start + i * image.nbytes)
             file.write(np.ascontiguousarray(image, dtype="<f4").tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_head(file: Any, shape: tuple[int, ...]) -> int:
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "<f4", "fortran_order": False, "shape": shape}
-    )
-    return int(file.tell())
-
-
-def _cannot_write(folder: Path, error: OSError) -> OSError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    reason = "the disk is full" if full else error.strerror
-    return OSError(
-        f"Cannot write to the cache folder '{folder}': {reason}. Another one is taken with "
-        "cache=PATH (--cache DIR), none with cache=False (--no-cache)."
-    )
 
 
 def _checksum(path: Path) -> int:
@@ -173,32 +204,14 @@ def _checksum(path: Path) -> int:
     # that a disk error is an exception and no page stays in memory.
     checksum = 0
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             checksum = zlib.crc32(chunk, checksum)
     return checksum
 
 
-def _node() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs left: parts of dead processes of this machine, and old ones."""
-    for part in folder.glob("*.part"):
-        with suppress(OSError, ValueError):
-            node, pid = part.name.split(".")[-4:-2]
-            dead = node == _node() and not _is_alive(int(pid))
-            if dead or time.time() - part.stat().st_mtime > _ABANDONED_S:
+    """Remove what killed runs left a day ago or earlier."""
+    for part in folder.glob(".*.npy.*.tmp"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
                 part.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere the question itself would end the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives, and is another user's
-        pass
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 
@@ -123,14 +123,13 @@ def _usable(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return image
 
 
-def threads(jobs: int | None) -> int:
-    """Return `jobs`, or as many as there are cores that this process may use."""
-    if jobs is None or jobs == -1:
-        may_use = getattr(os, "sched_getaffinity", None)
-        return len(may_use(0)) if may_use else os.cpu_count() or 1
-    if jobs < 1:
-        raise ValueError(f"The 'jobs' parameter must be at least 1, or -1 for all. Got {jobs}.")
-    return jobs
+def usable_threads(n_jobs: int | None) -> int:
+    """Return `n_jobs`, or as many as there are cores that this process may use."""
+    if n_jobs is None or n_jobs == -1:
+        return int(joblib.cpu_count())
+    if n_jobs < 1:
+        raise ValueError(f"The 'n_jobs' parameter must be at least 1, or -1 for all. Got {n_jobs}.")
+    return n_jobs
 
 
 def prefetch(
@@ -164,7 +163,7 @@ def _all(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
     return [function(item) for item in items]
 
 
-def survey_all(fetches: Iterable[Fetch], n: int, *, jobs: int, verbose: int) -> list[Surveyed]:
+def survey_all(fetches: Iterable[Fetch], n: int, *, n_jobs: int, verbose: int) -> list[Surveyed]:
     """Hash all `n` images, and see who is on them.
 
     Raises
@@ -175,7 +174,7 @@ def survey_all(fetches: Iterable[Fetch], n: int, *, jobs: int, verbose: int) -> 
     surveyed: list[Surveyed] = []
     bad: list[Unreadable] = []
     with bar("Hashing images", n, verbose=verbose) as advance:
-        for one in prefetch(fingerprint, fetches, jobs=jobs):
+        for one in prefetch(fingerprint, fetches, jobs=n_jobs):
             if isinstance(one, Unreadable):
                 bad.append(one)
             else:
@@ -191,7 +190,7 @@ def decode_all(
     fetches: Iterable[Fetch],
     preprocessing: Preprocessing,
     *,
-    jobs: int,
+    n_jobs: int,
     verbose: int,
 ) -> Iterator[Decoded]:
     """Decode images that were hashed before, in order; all are tried before one is refused.
@@ -210,7 +209,9 @@ def decode_all(
     n = len(paths)
     bad: list[Unreadable] = []
     shapes: dict[tuple[int, ...], str] = {}
-    work = prefetch(partial(decode_one, preprocessing), zip(paths, fetches, strict=True), jobs=jobs)
+    work = prefetch(
+        partial(decode_one, preprocessing), zip(paths, fetches, strict=True), jobs=n_jobs
+    )
     with bar("Reading images", n, verbose=verbose) as advance:
         for path, digest, result in zip(paths, digests, work, strict=True):
             if isinstance(result, Unreadable):

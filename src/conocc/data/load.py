@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from conocc.data.cache import cache_folder, cache_key, in_memory, lookup, store
-from conocc.data.cohort import SPLITS, Cohort, Images, Rows, on_several
-from conocc.data.decoding import Surveyed, decode_all, deidentified_path, survey_all, threads
+from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
+from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, on_several
+from conocc.data.decoding import (
+    Surveyed,
+    decode_all,
+    deidentified_path,
+    survey_all,
+    usable_threads,
+)
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
 from conocc.data.layouts import list_cohort
-from conocc.data.patients import find_patients
+from conocc.data.patients import Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
@@ -26,28 +33,91 @@ from conocc.data.splits import kept_for_calibration, split_by_patient
 from conocc.data.volumes import with_slices
 
 
+@dataclass(frozen=True)
+class CohortSpec:
+    """What `load_cohort` is to load, as plain values: it goes into files and to other processes.
+
+    Parameters
+    ----------
+    where : str
+        A folder, an archive or a manifest (`conocc.data.layouts`), or the name of a phantom
+        (`conocc.data.phantoms`).
+    preprocessing : Preprocessing
+        How files become arrays. Without a size, a phantom has its natural one, and files must
+        all have one shape.
+    majority : tuple of str, optional
+        The class or classes to learn, where the layout does not know it by name.
+        It is never guessed from counts.
+    patient_regex : str, optional
+        Searched in each path; its group named 'patient', or its first, is the patient.
+    pseudonyms : bool, default=False
+        Whether pseudonyms stand for all patients and for all names of files and folders, and not
+        only for those that DICOM tells (`conocc.data.pseudonyms`). Classes keep their names.
+    split_seed, test_size
+        Of the split by patient that is made where the layout gives none
+        (`conocc.data.splits.split_by_patient` has the rule).
+    calibration_size : float in (0, 1), optional
+        Share of the training patients that are kept out of training, for a threshold; drawn
+        with `split_seed` (`conocc.data.splits.kept_for_calibration` has the rule).
+    cache : bool or str, default=True
+        Where decoded images are kept: the user's cache folder, another one, or nowhere.
+    """
+
+    where: str
+    preprocessing: Preprocessing = Preprocessing()
+    majority: tuple[str, ...] | None = None
+    patient_regex: str | None = None
+    pseudonyms: bool = False
+    split_seed: int = 0
+    test_size: float = 0.4
+    calibration_size: float | None = None
+    cache: bool | str = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CohortSpec:
+        """Read what `to_dict` gave, after JSON too."""
+        majority = values["majority"]
+        return cls(
+            **{
+                **values,
+                "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
+                "majority": None if majority is None else tuple(majority),
+            }
+        )
+
+    def absolute(self) -> CohortSpec:
+        """Name folders from the root: another process may have another working directory."""
+        where = self.where if self.where in PHANTOMS else os.path.abspath(self.where)
+        cache = os.path.abspath(self.cache) if isinstance(self.cache, str) else self.cache
+        return replace(self, where=where, cache=cache)
+
+    def load(self, *, n_jobs: int | None = None, verbose: int = 0) -> Cohort:
+        """Load the cohort; see `load_cohort`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return load_cohort(**values, n_jobs=n_jobs, verbose=verbose)
+
+
 def load_cohort(
     where: str | os.PathLike[str],
+    preprocessing: Preprocessing | None = None,
     *,
-    size: int | None = None,
-    colour: str = "grey",
-    fit: str = "stretch",
-    voi: str = "none",
-    axis: str = "axial",
-    scaled: bool = True,
     majority: str | int | Sequence[str | int] | None = None,
     patient_regex: str | None = None,
+    pseudonyms: bool = False,
     split_seed: int = 0,
     test_size: float = 0.4,
     calibration_size: float | None = None,
-    pseudonyms: bool = False,
     cache: bool | str | os.PathLike[str] = True,
-    jobs: int | None = None,
+    n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Cohort:
     """Load a cohort from a folder, an archive or a manifest, or draw a phantom.
 
-    What was decided and found is told in `Cohort.notes`.
+    `Cohort.notes` say what was decided and found.
     Validation images, and minority images of a given training split, are counted there and
     never opened.
     Files are hashed first and decoded after, unless the cache holds exactly these; a file that
@@ -55,36 +125,10 @@ def load_cohort(
 
     Parameters
     ----------
-    where : path or str
-        The layouts are those of `conocc.data.layouts`; the phantoms those of `conocc.data.phantoms`.
-    size : int, optional
-        Side in pixels that images are resized to. A phantom's default is its natural size;
-        files then must all have one shape.
-    colour : {"grey", "rgb"}
-    fit : {"stretch", "pad", "crop"}
-    voi : {"none", "file", "CENTER,WIDTH"}
-    axis : {"axial", "coronal", "sagittal"}
-        How images become square, the window of DICOM, and how volumes are cut into images; see
-        `conocc.data.preprocessing.Preprocessing`.
-    scaled : bool, default=True
-        Whether JPEG files several times as large as `size` are decoded at a fraction of theirs.
-    majority : str or sequence of str, optional
-        The class or classes to learn, where the layout does not know it by name.
-        It is never guessed from counts.
-    patient_regex : str, optional
-        Searched in each path; its group named 'patient', or its first, is the patient.
-    split_seed, test_size
-        Of the split by patient that is made where the layout gives none
-        (`conocc.data.splits.split_by_patient` has the rule).
-    calibration_size : float in (0, 1), optional
-        Share of the training patients that are kept out of training, for a threshold; drawn
-        with `split_seed` (`conocc.data.splits.kept_for_calibration` has the rule).
-    pseudonyms : bool, default=False
-        Whether pseudonyms stand for all patients and for all names of files and folders, and not
-        only for those that DICOM tells (`conocc.data.pseudonyms`). Classes keep their names.
-    cache : bool or path, default=True
-        Where decoded images are kept: the user's cache folder, another one, or nowhere.
-    jobs : int, optional
+    where, preprocessing, majority, patient_regex, pseudonyms, split_seed, test_size, \
+    calibration_size, cache
+        See `CohortSpec`.
+    n_jobs : int, optional
         Threads that decode; all cores by default.
     verbose : int, default=0
         With 1, show progress.
@@ -97,97 +141,57 @@ def load_cohort(
         If the majority or a patient is not known, an image cannot be read, shapes differ, or
         anything else is wrong with the data: what, where and which value.
     OSError
-        If the cache cannot be written.
+        If the disk of the cache is full.
     """
-    preprocessing = Preprocessing(
-        size=size, colour=colour, fit=fit, voi=voi, axis=axis, scaled=scaled
-    )
-    listing = list_cohort(os.fspath(where), size)
-    wanted = majority_classes(listing, majority)
-    workers = threads(jobs)
-    listing = with_slices(
-        listing,
-        axis,
-        jobs=workers,
+    preprocessing = preprocessing or Preprocessing()
+    threads = usable_threads(n_jobs)
+    index = list_cohort(os.fspath(where), preprocessing.size)
+    wanted = majority_classes(index, majority)
+    index = with_slices(
+        index,
+        preprocessing.axis,
+        jobs=threads,
         verbose=verbose,
         leave=lambda entry: _is_left_out(entry, wanted),
     )
-    rows = [i for i, entry in enumerate(listing.entries) if not _is_left_out(entry, wanted)]
+    rows = [i for i, entry in enumerate(index.entries) if not _is_left_out(entry, wanted)]
     if not rows:
         raise ValueError(f"'{printable(where)}' holds no image to train on or to test.")
-    entries = [listing.entries[row] for row in rows]
-    surveyed = survey_all(listing.fetch(rows), len(rows), jobs=workers, verbose=verbose)
-    digest = [one.digest for one in surveyed]
-    paths = _told_paths(entries, surveyed, all_hidden=pseudonyms)
-    patients = find_patients(
-        [entry.path for entry in entries],
-        given=[entry.patient for entry in entries],
-        folder=listing.folder,
-        regex=patient_regex,
-        persons=[one.person for one in surveyed],
-        called=paths,
-    )
-    if pseudonyms and patients.known:
-        patients = replace(patients, names=tuple(map(pseudonym, patients.names)))
+    entries = [index.entries[row] for row in rows]
+    found = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
+    digest = np.array([one.digest for one in found], dtype=np.str_)
+    path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
+    patients = _patients(index, entries, found, path, patient_regex, pseudonyms)
     minority = np.array([entry.label not in wanted for entry in entries], dtype=bool)
-    if entries[0].split is None:
-        split = split_by_patient(
-            patients.names, minority, digest, seed=split_seed, test_size=test_size
-        )
-        split_note = (
-            f"The split was made here: {1 - test_size:.0%} to {test_size:.0%} of the majority "
-            f"images, by patient, with split_seed={split_seed}."
-        )
-    else:
-        split = np.array([entry.split for entry in entries], dtype=np.str_)
-        split_note = "The split is the cohort's own."
-    if calibration_size is not None:
-        split = kept_for_calibration(
-            split, patients.names, digest, seed=split_seed, share=calibration_size
-        )
-        split_note += (
-            f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
-            f"split_seed={split_seed}."
-        )
-
-    # Sides and classes lie one after the other, so that each is a view of the memory map.
-    rank = np.array([SPLITS.index(side) for side in split.tolist()])
-    order = np.lexsort((minority, rank))  # stable: within a class the listing's order stays
-    # A phantom is drawn anew each time, so that nothing is gained by keeping it.
-    folder = None if str(where) in PHANTOMS else cache_folder(cache)
-    images, coloured = _pixels(
-        listing, rows, paths, digest, order, preprocessing, folder, jobs=workers, verbose=verbose
+    split, split_note = _split(
+        entries, patients, minority, digest, split_seed, test_size, calibration_size
     )
+    # Sides and classes lie one after the other, so that each is a view of the images.
+    rank = np.array([SPLITS.index(side) for side in split.tolist()])
+    order = np.lexsort((minority, rank))  # stable: within a class the index's order stays
+    # A phantom is drawn anew each time, so that nothing is gained by keeping it.
+    folder, no_cache = cache_folder(str(where) not in PHANTOMS and cache)
+    source = _Source(index, rows, path, digest, preprocessing)
+    images, coloured, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
     cohort = Cohort(
-        name=printable(listing.name),
+        name=printable(index.name),
         images=images,
         minority=minority[order],
         patient=np.array(patients.names, dtype=np.str_)[order],
         split=split[order],
-        path=np.array(paths, dtype=np.str_)[order],
-        digest=np.array(digest, dtype=np.str_)[order],
+        path=path[order],
+        digest=digest[order],
         label=np.array([entry.label for entry in entries], dtype=np.str_)[order],
-        preprocessing=_settled(preprocessing, images),
+        preprocessing=_with_found_size(preprocessing, images),
         patients_known=patients.known,
         notes=(),
     )
-    notes = (
-        f"'{printable(listing.name)}' is laid out as {listing.layout}.",
-        _classes(cohort),
-        patients.note,
-        split_note,
-        *_sides(cohort),
-        *_left_out(listing, wanted),
-        *listing.notes,
-        *_colour(coloured),
-        *_duplicates(cohort),
-        *cohort.leaks().sentences(),
-    )
-    return replace(cohort, notes=notes)
+    notes = _notes(cohort, index, wanted, patients.note, split_note, coloured)
+    return replace(cohort, notes=(*notes, *no_cache, *unkept))
 
 
 def majority_classes(
-    listing: ImageIndex, majority: str | int | Sequence[str | int] | None
+    index: ImageIndex, majority: str | int | Sequence[str | int] | None
 ) -> frozenset[str]:
     """Return the labels that are the majority: those asked for, or those that the layout knows.
 
@@ -196,16 +200,16 @@ def majority_classes(
     ValueError
         If neither names one, or a name is none of the classes: all classes are listed.
     """
-    found = Counter(entry.label for entry in listing.entries)
+    found = Counter(entry.label for entry in index.entries)
     classes = ", ".join(
         f"{printable(name)} ({count(found[name], 'image')})" for name in sorted(found)
     )
     if majority is None:
-        if listing.majority and listing.majority <= set(found):
-            return listing.majority
+        if index.majority and index.majority <= set(found):
+            return index.majority
         example = printable(min(found))
         raise ValueError(
-            f"Which class of '{printable(listing.name)}' is the majority, the one to train on, is "
+            f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
             f"not known. Its classes are {classes}. Name one, or several that make it up "
             f"together: for instance majority={example!r} (--majority {example})."
         )
@@ -214,23 +218,23 @@ def majority_classes(
     unknown = sorted(names - set(found))
     if unknown or not names:
         raise ValueError(
-            f"The 'majority' parameter must name classes of '{printable(listing.name)}', which are "
+            f"The 'majority' parameter must name classes of '{printable(index.name)}', which are "
             f"{classes}. Got {unknown[0] if unknown else majority!r} instead."
         )
     return names
 
 
-def _told_paths(
-    entries: Sequence[ImageEntry], surveyed: Sequence[Surveyed], *, all_hidden: bool
+def _deidentified_paths(
+    entries: Sequence[ImageEntry], found: Sequence[Surveyed], *, all_hidden: bool
 ) -> list[str]:
-    """Give each path as it may be told.
+    """Give each path as it may be shown.
 
     Raises
     ------
     ValueError
         If a class is called by a patient, for which no pseudonym may stand: users name classes.
     """
-    for entry, one in zip(entries, surveyed, strict=True):
+    for entry, one in zip(entries, found, strict=True):
         if one.person and one.person.is_named_by(entry.label):
             raise ValueError(
                 "The name of a class repeats what its DICOM files say of a patient. Rename its "
@@ -239,8 +243,7 @@ def _told_paths(
     if all_hidden:
         return [hide(entry.path) for entry in entries]
     return [
-        deidentified_path(entry.path, one.person)
-        for entry, one in zip(entries, surveyed, strict=True)
+        deidentified_path(entry.path, one.person) for entry, one in zip(entries, found, strict=True)
     ]
 
 
@@ -249,45 +252,109 @@ def _is_left_out(entry: ImageEntry, majority: frozenset[str]) -> bool:
     return entry.split == "unused" or (entry.split == "train" and entry.label not in majority)
 
 
-def _pixels(
-    listing: ImageIndex,
-    rows: list[int],
-    paths: list[str],
-    digest: list[str],
-    order: Rows,
-    preprocessing: Preprocessing,
-    folder: Path | None,
-    *,
-    jobs: int,
-    verbose: int,
-) -> tuple[Images, int]:
-    """Images of `rows` in `order`, mapped from the cache or decoded, and how many had colour."""
-    n = len(rows)
-    key = cache_key([digest[i] for i in order], preprocessing.to_dict())
-    if folder is not None and (kept := lookup(folder, key, n)) is not None:
-        images, facts = kept
-        return images, int(facts["coloured"])
+def _patients(
+    index: ImageIndex,
+    entries: Sequence[ImageEntry],
+    found: Sequence[Surveyed],
+    path: Strings,
+    patient_regex: str | None,
+    pseudonyms: bool,
+) -> Patients:
+    patients = find_patients(
+        [entry.path for entry in entries],
+        given=[entry.patient for entry in entries],
+        folder=index.folder,
+        regex=patient_regex,
+        persons=[one.person for one in found],
+        called=path.tolist(),
+    )
+    if pseudonyms and patients.known:
+        patients = replace(patients, names=tuple(map(pseudonym, patients.names)))
+    return patients
 
-    place = np.argsort(order).tolist()
-    coloured = 0
+
+def _split(
+    entries: Sequence[ImageEntry],
+    patients: Patients,
+    minority: Bools,
+    digest: Strings,
+    split_seed: int,
+    test_size: float,
+    calibration_size: float | None,
+) -> tuple[Strings, str]:
+    """Give the side of each image, and a sentence on where that is from."""
+    if entries[0].split is None:
+        split = split_by_patient(
+            patients.names, minority, digest, seed=split_seed, test_size=test_size
+        )
+        note = (
+            f"The split was made here: {1 - test_size:.0%} to {test_size:.0%} of the majority "
+            f"images, by patient, with split_seed={split_seed}."
+        )
+    else:
+        split = np.array([entry.split for entry in entries], dtype=np.str_)
+        note = "The split is the cohort's own."
+    if calibration_size is not None:
+        split = kept_for_calibration(
+            split, patients.names, digest, seed=split_seed, share=calibration_size
+        )
+        note += (
+            f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
+            f"split_seed={split_seed}."
+        )
+    return split, note
+
+
+class _Source(NamedTuple):
+    """The images of a cohort before they are decoded: n rows of an index."""
+
+    images: ImageIndex
+    rows: list[int]
+    path: Strings
+    digest: Strings
+    preprocessing: Preprocessing
+
+
+def _pixels(
+    source: _Source, order: Rows, folder: Path | None, *, n_jobs: int, verbose: int
+) -> tuple[Images, int, tuple[str, ...]]:
+    """Images in `order`, from the cache or decoded; how many had colour; and notes.
+
+    The cache holds each image once, in the order of their digests.
+    """
+    unique, first, place = np.unique(source.digest, return_index=True, return_inverse=True)
+    n = len(unique)
+    key = cache_key(unique.tolist(), source.preprocessing.to_dict())
+    coloured: list[int] = []
 
     def placed() -> Iterator[tuple[int, Images]]:
-        nonlocal coloured
+        ascending = np.argsort(first)
+        rows = first[ascending]
         decoded = decode_all(
-            paths, digest, listing.fetch(rows), preprocessing, jobs=jobs, verbose=verbose
+            source.path[rows].tolist(),
+            source.digest[rows].tolist(),
+            source.images.fetch([source.rows[i] for i in rows]),
+            source.preprocessing,
+            n_jobs=n_jobs,
+            verbose=verbose,
         )
-        for i, one in enumerate(decoded):
-            coloured += one.coloured
-            yield place[i], one.image
+        for i, one in zip(ascending.tolist(), decoded, strict=False):
+            if one.coloured:
+                coloured.append(i)
+            yield i, one.image
 
-    if folder is None:
-        images = in_memory(n, placed())
-    else:
-        images = store(folder, key, n, placed(), lambda: {"coloured": coloured})
-    return images, coloured
+    notes: tuple[str, ...] = ()
+    kept = lookup(folder, key, n) if folder else None
+    if kept is None and folder and not os.access(folder, os.W_OK):
+        notes = (f"Decoded images are not kept: '{folder}' may not be written.",)
+        folder = None
+    if kept is None and folder:
+        kept = store(folder, key, n, placed(), lambda: {"coloured": coloured})
+    images, facts = kept or (in_memory(n, placed()), {"coloured": coloured})
+    return arranged(images, place[order]), int(np.isin(place, facts["coloured"]).sum()), notes
 
 
-def _settled(preprocessing: Preprocessing, images: Images) -> Preprocessing:
+def _with_found_size(preprocessing: Preprocessing, images: Images) -> Preprocessing:
     """Write into the reading what size the images turned out to have.
 
     New images are then brought to it, instead of being refused for a size of their own.
@@ -304,6 +371,28 @@ def _settled(preprocessing: Preprocessing, images: Images) -> Preprocessing:
 
 
 # --- notes ---------------------------------------------------------------------------------------
+
+
+def _notes(
+    cohort: Cohort,
+    index: ImageIndex,
+    majority: frozenset[str],
+    patients: str,
+    split: str,
+    coloured: int,
+) -> tuple[str, ...]:
+    return (
+        f"'{printable(index.name)}' is laid out as {index.layout}.",
+        _classes(cohort),
+        patients,
+        split,
+        *_sides(cohort),
+        *_left_out(index, majority),
+        *index.notes,
+        *_colour(coloured),
+        *_duplicates(cohort),
+        *cohort.leaks().sentences(),
+    )
 
 
 def _classes(cohort: Cohort) -> str:
@@ -342,8 +431,8 @@ def _sides(cohort: Cohort) -> list[str]:
     return said
 
 
-def _left_out(listing: ImageIndex, majority: frozenset[str]) -> list[str]:
-    left_out = [entry for entry in listing.entries if _is_left_out(entry, majority)]
+def _left_out(index: ImageIndex, majority: frozenset[str]) -> list[str]:
+    left_out = [entry for entry in index.entries if _is_left_out(entry, majority)]
     train = sum(entry.split == "train" for entry in left_out)
     said = []
     if train:

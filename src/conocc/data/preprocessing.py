@@ -31,7 +31,7 @@ class Preprocessing:
 
     Parameters
     ----------
-    size : int or None
+    size : int, optional
         Side in pixels, at least 16. None leaves images as they are.
     colour : {"grey", "rgb"}
         One channel (ITU-R 601 luma) or three (a grey image is repeated).
@@ -57,15 +57,15 @@ class Preprocessing:
     Examples
     --------
     >>> Preprocessing.from_dict(Preprocessing(size=64).to_dict())
-    Preprocessing(size=64, colour='grey', fit='stretch', voi='none', axis='axial', scaled=False)
+    Preprocessing(size=64, colour='grey', fit='stretch', voi='none', axis='axial', scaled=True)
     """
 
-    size: int | None
+    size: int | None = None
     colour: str = "grey"
     fit: str = "stretch"
     voi: str = "none"
     axis: str = "axial"
-    scaled: bool = False
+    scaled: bool = True
 
     def __post_init__(self) -> None:
         whole = type(self.size) is int and self.size >= SMALLEST_SIZE

@@ -26,7 +26,7 @@ from conocc.data.decoding import (
     fingerprint,
     pixels,
     prefetch,
-    threads,
+    usable_threads,
 )
 from conocc.data.image_io.nifti import is_volume_name, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
@@ -175,7 +175,7 @@ def _cut(part: Part) -> Part:
     if not any(map(is_volume_name, part.names)):
         return part
     files = of_files("files", Path(part.where), [ImageEntry(name, label="") for name in part.names])
-    listing = with_slices(files, part.axis, jobs=threads(None))
+    listing = with_slices(files, part.axis, jobs=usable_threads(None))
     for note in listing.notes:
         logger.info(note)
     return replace(part, names=tuple(entry.path for entry in listing.entries))
@@ -279,7 +279,7 @@ def load_images(
     handfuls = iter(lambda: list(islice(items, BLOCK)), [])
     read = partial(read_block, preprocessing, shape)
     with bar("Reading images", sum(map(len, parts)), verbose=verbose) as advance:
-        for block in prefetch(read, handfuls, jobs=threads(jobs), handful=1):
+        for block in prefetch(read, handfuls, jobs=usable_threads(jobs), handful=1):
             yield block
             advance(len(block.path) + len(block.errors))
 

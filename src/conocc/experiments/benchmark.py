@@ -15,10 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -27,8 +26,7 @@ from typing import Any, NamedTuple
 import torch
 
 from conocc.data.cohort import Cohort
-from conocc.data.load import load_cohort
-from conocc.data.phantoms import PHANTOMS
+from conocc.data.load import CohortSpec
 from conocc.detectors import METHODS, method_class, method_id
 from conocc.experiments.cross_validation import folds
 from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
@@ -57,33 +55,6 @@ Settings = Mapping[str, Sequence[Any]]
 
 
 # --- jobs --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CohortSpec:
-    """The arguments of `load_cohort`, as plain values.
-
-    `verbose` is of the driver alone, and makes no difference between cohorts.
-    """
-
-    where: str
-    size: int | None = None
-    colour: str = "grey"
-    fit: str = "stretch"
-    voi: str = "none"
-    axis: str = "axial"
-    scaled: bool = True
-    pseudonyms: bool = False
-    majority: tuple[str, ...] | None = None
-    patient_regex: str | None = None
-    split_seed: int = 0
-    cache: bool | str = True
-    verbose: int = field(default=0, compare=False)
-
-    def __post_init__(self) -> None:
-        # A worker may have another working directory.
-        if self.where not in PHANTOMS:
-            object.__setattr__(self, "where", os.path.abspath(self.where))
 
 
 @dataclass(frozen=True)
@@ -215,7 +186,7 @@ def _configurations(
 @lru_cache(maxsize=4)
 def _loaded(loading: CohortSpec) -> Cohort:
     # Kept by each process: hashing all files again for every job would cost more than some fits.
-    return load_cohort(**asdict(loading))
+    return loading.load()
 
 
 @lru_cache(maxsize=4)
@@ -342,8 +313,7 @@ def _result(order: WorkerJob, study: _Study) -> dict[str, Any]:
     run = study.run(order.key)
     params = {**job.params, "random_state": job.seed}
     command = order.row["command"]
-    loading = {name: value for name, value in asdict(job.cohort).items() if name != "verbose"}
-    fit_run(cohort, job.method, params, run, command=command, loading=loading)
+    fit_run(cohort, job.method, params, run, command=command, spec=job.cohort)
     result = evaluate_run(run, cohort, command=command)
     about = read_run(run)
     return {
@@ -430,7 +400,7 @@ def run_study(
     labels = column_labels([(job.method, job.detector_params()) for job in jobs])
     tasks = {}
     for job, label in zip(jobs, labels, strict=True):
-        quiet = replace(job, cohort=replace(job.cohort, verbose=0))
+        quiet = replace(job, cohort=job.cohort.absolute())
         order = WorkerJob(quiet, str(study.folder), _blank_row(job, label, command))
         tasks[order.key] = _task(order, study)
 

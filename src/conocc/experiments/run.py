@@ -34,6 +34,7 @@ import torch
 
 from conocc._version import __version__
 from conocc.data.cohort import Cohort
+from conocc.data.load import CohortSpec
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
 from conocc.io.files import folder_lock, read_csv, write_csv, write_json, write_text
@@ -79,13 +80,13 @@ def fit_run(
     out: str | Path,
     *,
     command: str,
-    loading: Mapping[str, Any] | None = None,
+    spec: CohortSpec | None = None,
 ) -> bool:
     """Fit a method to the majority training images of a cohort; return whether there was work.
 
     Called again with the same arguments, an unfinished fit goes on where it was, with the numbers
     of an unbroken one, and a finished one is left alone.
-    `command` and `loading` (arguments that loaded the cohort) are noted in ``run.json``.
+    `command` and `spec` (what loaded the cohort) are noted in ``run.json``.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def fit_run(
         about = {
             **identity,
             "command": command,
-            "loading": dict(loading or {}),
+            "loading": spec.to_dict() if spec else None,
             "notes": list(cohort.notes),
             "versions": versions(),
         }
