@@ -6,6 +6,7 @@ import gzip
 import itertools
 import logging
 import re
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -15,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conocc.data.image_io import nifti as module
 from conocc.data.image_io.nifti import (
     AXES,
     cut,
@@ -62,7 +62,7 @@ def test_slope_and_intercept_are_applied():
         read = read_nifti(nifti(PLACES, slope=nothing, intercept=7)).voxels
         np.testing.assert_array_equal(read, PLACES)
         assert read.dtype == np.int16
-    assert "scl_inter" in reason(nifti(PLACES, slope=1, intercept=np.inf))
+    assert "header is damaged" in reason(nifti(PLACES, slope=1, intercept=np.inf))
 
 
 def test_of_a_series_the_first_volume_is_read():
@@ -124,8 +124,7 @@ def test_voxels_are_where_nibabel_says_they_are():
 
 def test_an_affine_that_leads_nowhere_is_refused():
     for bad in (np.zeros((3, 4)), np.full((3, 4), np.nan)):
-        said = reason(nifti(PLACES, affine=bad))
-        assert said == "its header does not say which way its axes lead"
+        assert "the directions of its axes are damaged" in reason(nifti(PLACES, affine=bad))
 
 
 def test_slices_lie_as_radiologists_see_them():
@@ -183,18 +182,18 @@ def test_the_name_of_a_slice_can_be_taken_apart(stem, k):
 @pytest.mark.parametrize(
     ("intent", "said"),
     [
-        (3, "a map of a statistic"),
-        (1002, "a map of labels"),
-        (1007, "a field of matrices or vectors"),
-        (1008, "a surface"),
-        (2005, "a surface or a colour of each of its nodes"),
-        (2006, "a field of displacements"),
-        (3001, "a CIFTI file of connectivity"),
-        (4444, "of an intent, 4444, that images do not have,"),
+        (3, "t test"),
+        (1002, "label"),
+        (1007, "vector"),
+        (1008, "pointset"),
+        (2005, "shape"),
+        (2006, "fnirt disp field"),
+        (3001, "ConnDense"),
+        (4444, "unknown code 4444"),
     ],
 )
 def test_what_is_no_image_is_refused_by_name(intent, said):
-    assert reason(nifti(PLACES, intent=intent)) == f"it is {said} (NIfTI), not an image"
+    assert said in reason(nifti(PLACES, intent=intent))
 
 
 @pytest.mark.parametrize("intent", [0, 1001, 1011, 2001])
@@ -214,15 +213,15 @@ def test_intents_that_images_have_are_read(intent):
         ({"dim": (5, 4, 3, 2, 1, 6)}, "6 values a voxel"),
         ({"dim": (3, 30000, 30000, 2)}, "900000000 pixels; at most"),
         ({"dim": (3, 4000, 4000, 4000)}, "64000000000 voxels of 16 bits, where at most"),
-        ({"dim": (3, 4, 3, 3)}, "4x3x3 16-bit, 72 bytes of voxels, file has 48"),
+        ({"dim": (3, 4, 3, 3)}, "its voxels are damaged, cut short"),
         ({"code": 128}, "colours"),
         ({"code": 32}, "complex64, not integers"),
         ({"code": 1536}, "not integers"),
-        ({"code": 7777}, "of an unknown kind, 7777"),
-        ({"code": 0}, "not integers|of an unknown kind, 0"),
+        ({"code": 7777}, "header is damaged"),
+        ({"code": 0}, "not integers|header is damaged"),
         ({"start": 100.0}, "begin at byte 100"),
-        ({"start": np.nan}, "begin at byte nan"),
-        ({"start": 1e12}, "begin at byte 1e[+]12"),
+        ({"start": np.nan}, "header is damaged"),
+        ({"start": 1e12}, "begin at byte 999999995904"),
     ],
 )
 def test_headers_that_are_refused(changed, said):
@@ -255,7 +254,7 @@ def test_a_file_cut_or_with_wrong_bytes_is_a_volume_or_a_sentence(caplog):
 def test_a_compressed_file_with_a_wrong_checksum_is_refused():
     data = bytearray(nifti(PLACES, compressed=True))
     data[-8] ^= 1
-    assert "damaged or cut short" in reason(bytes(data))
+    assert "damaged, cut short" in reason(bytes(data))
 
 
 def test_no_more_is_unpacked_than_the_header_says(monkeypatch):
@@ -274,11 +273,13 @@ def test_no_more_is_unpacked_than_the_header_says(monkeypatch):
     assert sum(asked) < 2000
 
 
-def test_memory_is_taken_as_bytes_come(monkeypatch):
-    """A header of 1 GiB over a stream of nothing asks for pieces."""
-    data = gzip.compress(nifti(PLACES, dim=(3, 1024, 1024, 512)))
-    monkeypatch.setattr(module, "_CHUNK", 10)
-    assert "1073741824 bytes of voxels, unpacked file has 48" in reason(data)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_memory_is_taken_as_bytes_come(compressed):
+    """A header of 1 GiB over next to nothing takes 2 MiB, of one slice."""
+    data = nifti(PLACES, dim=(3, 1024, 1024, 512), compressed=compressed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "its voxels are damaged, cut short" in reason(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def test_a_volume_is_not_one_image():
@@ -290,18 +291,6 @@ def test_a_volume_is_not_one_image():
     ):
         with pytest.raises(ValueError, match=said):
             decode(data, "a")
-
-
-def test_a_missing_extra_is_named(monkeypatch):
-    import_module = module.importlib.import_module
-
-    def without(name):
-        if name == "nibabel":
-            raise ModuleNotFoundError(name)
-        return import_module(name)
-
-    monkeypatch.setattr(module.importlib, "import_module", without)
-    assert reason(nifti(PLACES)) == "a NIfTI volume needs pip install 'conocc[nifti]'"
 
 
 def test_threads_get_what_one_thread_gets():
@@ -333,5 +322,8 @@ def test_every_real_volume_has_the_voxels_that_nibabel_finds(data):
         for axis, along in AXES.items():
             assert len(slices_with_content(read.voxels, axis)) <= read.voxels.shape[along]
     assert refused == [
-        ("row_major.dconn.nii", "it is a CIFTI file of connectivity (NIfTI), not an image")
+        (
+            "row_major.dconn.nii",
+            "it is meant as 'ConnDense' (NIfTI's intent), not as an image",
+        )
     ]

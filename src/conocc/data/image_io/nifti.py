@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2: a grey volume, turned upright and cut into slices; nibabel reads headers.
+"""NIfTI-1 and NIfTI-2: a grey volume, turned upright and cut into slices; nibabel reads them.
 
 What is read: the first volume of a file, whose voxels are integers or floats of up to 64 bits,
 plain or compressed by gzip. Of a series (time points, weightings) the others are left aside.
@@ -20,17 +20,23 @@ pixels; k the number of a slice.
 from __future__ import annotations
 
 import gzip
-import importlib
 import math
 import re
-import zlib
 from io import BufferedIOBase, BytesIO
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-from conocc.data.image_io.pixels import LARGEST_VALUE, Pixels, check_size
+from conocc.data.image_io.pixels import (
+    LARGEST_VALUE,
+    Pixels,
+    UnreadableError,
+    check_size,
+    decoding,
+)
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -42,26 +48,13 @@ SIGNATURE = re.compile(
     rb"|(?:\x1c\x02\0\0|\0\0\x02\x1c)n[+i]2\0",
     re.DOTALL,
 )
-# How nibabel calls a header of so many bytes.
-_HEADERS = {348: "Nifti1Header", 540: "Nifti2Header"}
 
 # Room for 512x512x2048 voxels of 32 bits.
 MOST_BYTES = 2**31
 # Extensions, such as protocols, may stand between the header and the voxels.
-_LATEST_START = 2**26
-_CHUNK = 2**24
-
-# The intents (NIFTI_INTENT_…) that images have: none, an estimate, a number without a unit, time.
-_IMAGES = {0, 1001, 1011, 2001}
-_NO_IMAGES = {
-    range(2, 25): "a map of a statistic",
-    range(1002, 1004): "a map of labels",
-    range(1004, 1008): "a field of matrices or vectors",
-    range(1008, 1011): "a surface",
-    range(2002, 2006): "a surface or a colour of each of its nodes",
-    range(2006, 2020): "a field of displacements",
-    range(3000, 3100): "a CIFTI file of connectivity",
-}
+LATEST_START = 2**26
+# What an image may be meant as, in nibabel's words; not statistics, labels, vectors, surfaces.
+IMAGE_INTENTS = ("none", "estimate", "dimensionless", "time series")
 
 # A slice with less than this share of voxels above the background is empty.
 LEAST_FOREGROUND = 0.05
@@ -107,162 +100,80 @@ def read_nifti(data: bytes) -> Volume:
     ------
     ValueError
         If it is damaged, cut short or too large; is no image (statistics, labels, surfaces,
-        CIFTI); has colours, complex or infinite voxels, or several values a voxel; or if nibabel
-        is missing.
+        CIFTI); or has colours, complex or infinite voxels, or several values a voxel.
     """
+    from nibabel.arrayproxy import ArrayProxy  # takes a third of a second, for volumes alone
+    from nibabel.orientations import apply_orientation, io_orientation
+
     compressed = data.startswith(_GZIP)
     stream: BufferedIOBase = gzip.GzipFile(fileobj=BytesIO(data)) if compressed else BytesIO(data)
-    header = _read_header(stream)
-    size = math.prod(header.shape) * header.dtype.itemsize
-    packed = _read(stream, size)
-    if len(packed) < size:
-        have = "file" if not compressed else "unpacked file"
-        sides = "x".join(map(str, header.shape))
-        raise ValueError(
-            f"header says {sides} {8 * header.dtype.itemsize}-bit, {size} bytes of voxels, "
-            f"{have} has {len(packed)}"
-        )
-    if compressed:
-        _read(stream, 1)  # at the end of a stream, its checksum is looked at
-    stored = np.frombuffer(packed, header.dtype).reshape(header.shape, order="F")
-    voxels, nan = _without_nan(_rescaled(stored, header.slope, header.intercept))
-    return Volume(_turned(voxels, header.affine), header.series, nan)
+    with decoding("its NIfTI header is"):
+        header = _header(stream)
+        shape, series = _shape([int(side) for side in header["dim"]])
+        dtype, start = header.get_data_dtype(), header.get_data_offset()
+        slope, intercept = header.get_slope_inter()
+    _check_voxels(shape, dtype)
+    after_header = header.sizeof_hdr + 4  # four bytes say whether extensions follow
+    if start and not after_header <= start <= LATEST_START:
+        raise UnreadableError(f"header says that voxels begin at byte {start}")
+    rescaled = slope is not None and (slope, intercept) != (1, 0)
+    scaling = (slope, intercept) if rescaled else ()
+    with decoding("its voxels are"), np.errstate(all="ignore"):  # what overflows is infinite
+        stored = ArrayProxy(stream, (shape, dtype, start or after_header, *scaling))
+        # Memory is only claimed; it is taken slice by slice, as bytes come.
+        voxels = np.empty(shape, np.float32 if rescaled else dtype.newbyteorder("="), order="F")
+        for k in range(shape[2]):
+            voxels[..., k] = stored[..., k]
+        if compressed:
+            stream.read(1)  # at the end of a stream, its checksum is looked at
+    voxels, nan = _without_nan(voxels)
+    with decoding("the directions of its axes are"), np.errstate(all="ignore"):
+        voxels = apply_orientation(voxels, io_orientation(header.get_best_affine()))
+    return Volume(voxels, series, nan)
 
 
-# The header
+def _header(stream: BufferedIOBase) -> Nifti1Header:
+    """Read a header, unchecked: nibabel's own checks log, and mend what they find."""
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
 
-_NO_DIRECTIONS = "its header does not say which way its axes lead"
-
-
-class _Header(NamedTuple):
-    shape: tuple[int, int, int]
-    series: int
-    dtype: np.dtype[Any]
-    slope: float
-    intercept: float
-    affine: NDArray[np.float64]
-
-
-def _read_header(stream: BufferedIOBase) -> _Header:
-    """Read and check all that is needed before memory is taken; leave `stream` at the voxels."""
-    begin = _read(stream, 4)
-    sizes = {int.from_bytes(begin, order): order for order in ("little", "big")}
-    length = next((size for size in sizes if size in _HEADERS), None)
-    if length is None or len(begin) < 4:
-        raise ValueError("it is not a NIfTI file: its header is of neither 348 nor 540 bytes")
-    block = bytes(begin + _read(stream, length - 4))
-    if len(block) < length:
-        raise ValueError(f"its header is cut short, at {len(block)} of {length} bytes")
-    header = _parsed(block, length, sizes[length])
+    begin = stream.read(4)
+    is_second = 540 in (int.from_bytes(begin, "little"), int.from_bytes(begin, "big"))
+    kind: Any = Nifti2Header if is_second else Nifti1Header
+    block = begin + stream.read(kind.sizeof_hdr - 4)
+    header: Nifti1Header = kind(block, check=False)
     magic = bytes(header["magic"])[:3]
     if magic in (b"ni1", b"ni2"):
-        raise ValueError("its voxels are in another file (.img); save both as one .nii file")
+        raise UnreadableError("its voxels are in another file (.img); save both as one .nii file")
     if magic not in (b"n+1", b"n+2"):
-        raise ValueError("it is not a NIfTI file: its header has no magic word n+1 or n+2")
-    _check_is_image(int(header["intent_code"]))
-    shape, series = _shape([int(side) for side in header["dim"]])
-    dtype = _dtype(header)
-    if (voxels := math.prod(shape)) * max(dtype.itemsize, 4) > MOST_BYTES:
-        raise ValueError(
-            f"header says {voxels} voxels of {8 * dtype.itemsize} bits, where at most "
-            f"{MOST_BYTES} bytes are read"
-        )
-    _skip(stream, float(header["vox_offset"]), length)
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or not math.isfinite(slope):
-        slope, intercept = 1.0, 0.0  # which is how NIfTI says that nothing is rescaled
-    if not math.isfinite(intercept):
-        raise ValueError("its scl_inter is not a finite number")
-    return _Header(shape, series, dtype, slope, intercept, _affine(header))
-
-
-def _parsed(block: bytes, length: int, order: str) -> Any:
-    # Unchecked: nibabel's own checks log, and mend what they find.
-    return getattr(_nibabel(), _HEADERS[length])(block, endianness=order, check=False)
-
-
-def _nibabel() -> Any:
-    try:
-        return importlib.import_module("nibabel")
-    except ModuleNotFoundError:
-        raise ValueError("a NIfTI volume needs pip install 'conocc[nifti]'") from None
-
-
-def _check_is_image(intent: int) -> None:
-    if intent in _IMAGES:
-        return
-    kind = next((name for codes, name in _NO_IMAGES.items() if intent in codes), None)
-    said = kind or f"of an intent, {intent}, that images do not have,"
-    raise ValueError(f"it is {said} (NIfTI), not an image")
+        raise UnreadableError("it is not a NIfTI file: its header has no magic word n+1 or n+2")
+    if (intent := header.get_intent()[0]) not in IMAGE_INTENTS:
+        raise UnreadableError(f"it is meant as {intent!r} (NIfTI's intent), not as an image")
+    return header
 
 
 def _shape(dim: list[int]) -> tuple[tuple[int, int, int], int]:
     """Give the sides of one volume, and how many there are."""
     count = dim[0]
     if not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
-        raise ValueError(f"header says {dim}, which are no sides of a volume")
+        raise UnreadableError(f"header says {dim}, which are no sides of a volume")
     x, y, z, series, *values = (*dim[1 : count + 1], *[1] * (7 - count))
     if (several := math.prod(values)) != 1:
-        raise ValueError(f"it holds {several} values a voxel, where an image has one")
+        raise UnreadableError(f"it holds {several} values a voxel, where an image has one")
     for width, height in ((x, y), (x, z), (y, z)):
         check_size(width, height)
     return (x, y, z), series
 
 
-def _dtype(header: Any) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = header.get_data_dtype()
-    except Exception:
-        raise ValueError(f"its voxels are of an unknown kind, {int(header['datatype'])}") from None
-    if dtype.names:
-        raise ValueError("its voxels are colours; save it in grey")
+def _check_voxels(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise ValueError(f"its voxels are {dtype.name}, not integers or floats of up to 64 bits")
-    return dtype
-
-
-def _affine(header: Any) -> NDArray[np.float64]:
-    try:
-        with np.errstate(all="ignore"):
-            affine = np.asarray(header.get_best_affine(), np.float64)
-    except Exception:  # of a quaternion that is none
-        affine = np.full((4, 4), np.nan)
-    if not np.isfinite(affine).all():
-        raise ValueError(_NO_DIRECTIONS)
-    return affine
-
-
-def _skip(stream: BufferedIOBase, start: float, length: int) -> None:
-    """Go from the end of the header to the voxels."""
-    first = length + 4  # after four bytes that say whether extensions follow
-    start = start or first
-    if not first <= start <= _LATEST_START or start % 1:
-        raise ValueError(f"header says that voxels begin at byte {start:g}")
-    _read(stream, int(start) - length)
-
-
-def _read(stream: BufferedIOBase, size: int) -> bytearray:
-    """Read up to `size` bytes, taking memory only as they come."""
-    found = bytearray()
-    try:
-        while piece := stream.read(min(_CHUNK, size - len(found))):
-            found += piece
-    except (OSError, EOFError, zlib.error):
-        raise ValueError("its compressed bytes are damaged or cut short") from None
-    return found
-
-
-# Voxels
-
-
-def _rescaled(stored: Pixels, slope: float, intercept: float) -> Pixels:
-    if (slope, intercept) == (1, 0):
-        return stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    voxels = np.empty(stored.shape, np.float32, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite, and refused as that
-        for k in range(stored.shape[2]):
-            voxels[..., k] = stored[..., k].astype(np.float64) * slope + intercept
-    return voxels
+        kind = "colours" if dtype.names else dtype.name
+        raise UnreadableError(f"its voxels are {kind}, not integers or floats of up to 64 bits")
+    if (voxels := math.prod(shape)) * max(dtype.itemsize, 4) > MOST_BYTES:
+        raise UnreadableError(
+            f"header says {voxels} voxels of {8 * dtype.itemsize} bits, where at most "
+            f"{MOST_BYTES} bytes are read"
+        )
 
 
 def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
@@ -270,27 +181,16 @@ def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
     if voxels.dtype.kind != "f":
         return voxels, 0
     if infinite := int(np.isinf(voxels).sum()):
-        raise ValueError(f"{infinite} of {voxels.size} voxels are infinite")
+        raise UnreadableError(f"{infinite} of {voxels.size} voxels are infinite")
     missing = np.isnan(voxels)
     nan = int(missing.sum())
     if nan == voxels.size:
-        raise ValueError(f"all of its {nan} voxels are NaN")
+        raise UnreadableError(f"all of its {nan} voxels are NaN")
     if nan:
         voxels = np.where(missing, np.nanmin(voxels), voxels)
-    if (highest := max(-float(voxels.min()), float(voxels.max()))) > LARGEST_VALUE:
-        raise ValueError(f"its values reach {highest:g}, beyond ±{LARGEST_VALUE:g}")
+    if (highest := float(np.abs(voxels).max())) > LARGEST_VALUE:
+        raise UnreadableError(f"its values reach {highest:g}, beyond ±{LARGEST_VALUE:g}")
     return voxels, nan
-
-
-def _turned(voxels: Pixels, affine: NDArray[np.float64]) -> Pixels:
-    """Turn a volume to right, anterior, superior: a view."""
-    turning = _nibabel().orientations
-    try:
-        with np.errstate(all="ignore"):
-            turned: Pixels = turning.apply_orientation(voxels, turning.io_orientation(affine))
-    except Exception:  # of an affine that leads nowhere
-        raise ValueError(_NO_DIRECTIONS) from None
-    return turned
 
 
 # Slices
