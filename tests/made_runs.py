@@ -140,9 +140,9 @@ def _measured(command: str, cohort: str) -> dict[str, Any]:
             "false_alarms": 0.05,
             "unit": "patient",
             "threshold": 1.0,
-            "words": "Of new patients, at most 0.05.",
+            "words": "At most 5 % of new patients.",
         },
-        "realised": {
+        "observed_rates": {
             "false_alarms": {"value": 0.125, "low": 0.003, "high": 0.527, "of": 8},
             "sensitivity": {"value": 1.0, "low": 0.541, "high": 1.0, "of": 6},
             "false_discoveries": None,

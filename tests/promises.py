@@ -16,7 +16,7 @@ from conocc.thresholds.conformal import (
     one_image_a_patient,
     p_values,
     patient_maxima,
-    threshold,
+    promised_threshold,
 )
 
 REPEATS = 2000
@@ -34,7 +34,9 @@ def patients_scores(rng, patients, shift=0.0):
 def rates_by_independent_images(n, false_alarms, repeats=REPEATS):
     """False-alarm rates of thresholds on n independent images; exact."""
     rng = np.random.default_rng(n)
-    thresholds = [threshold(rng.normal(size=n), false_alarms=false_alarms) for _ in range(repeats)]
+    thresholds = [
+        promised_threshold(rng.normal(size=n), false_alarms=false_alarms) for _ in range(repeats)
+    ]
     return norm.sf(thresholds)
 
 
@@ -66,12 +68,12 @@ def rates_by_all_images(patients, false_alarms, repeats=REPEATS):
     """False-alarm rates of thresholds that take each patient's images for independent."""
     rng = np.random.default_rng(4)
     scores = [patients_scores(rng, patients)[0] for _ in range(repeats)]
-    return norm.sf([threshold(one, false_alarms=false_alarms) for one in scores])
+    return norm.sf([promised_threshold(one, false_alarms=false_alarms) for one in scores])
 
 
 def beta_law(n, false_alarms):
     """Law of the false-alarm rate of a threshold at 95 % on n calibration scores."""
-    k = int(threshold(np.arange(1.0, n + 1), false_alarms=false_alarms))
+    k = int(promised_threshold(np.arange(1.0, n + 1), false_alarms=false_alarms))
     return beta(n + 1 - k, k)
 
 
@@ -97,7 +99,7 @@ def uniformity(p, patients=9):
 
 
 def false_discoveries(unit, repeats=400, patients=300, rate=0.2):
-    """Share of false among those called, of batches of 40 majority and 10 minority patients."""
+    """Share of false among those flagged, of batches of 40 majority and 10 minority patients."""
     rng = np.random.default_rng(7)
     share = np.empty(repeats)
     minority = np.repeat([False, True], [40, 10])
@@ -108,8 +110,8 @@ def false_discoveries(unit, repeats=400, patients=300, rate=0.2):
         batch = scores[one_image_a_patient(patient, repeat)]
         if unit == "patient":
             batch = patient_maxima(patient, scores)[1]
-        called = benjamini_hochberg(p_values(kept, batch), rate=rate)
-        share[repeat] = (called & ~minority).sum() / max(called.sum(), 1)
+        flagged = benjamini_hochberg(p_values(kept, batch), rate=rate)
+        share[repeat] = (flagged & ~minority).sum() / max(flagged.sum(), 1)
     return share
 
 

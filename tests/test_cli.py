@@ -325,7 +325,7 @@ def test_every_command_says_which_rule_decides(run, folder, tmp_path):
     ):
         code, said = call(*command)
         assert code == 0, said
-        assert "0.1 of its training images lie above it (contamination)" in said
+        assert "10 % of its training images exceed (contamination)" in said
         assert "promises nothing" in said
     assert {row["p_value"] for row in table(tmp_path / "s.csv")} == {""}
 
@@ -335,8 +335,8 @@ def test_a_promise_sets_the_threshold_of_score(calibrated, folder, tmp_path):
     common = ["score", calibrated, folder / "odd", "--out", tmp_path / "s.csv", "--quiet"]
     code, said = call(*common, "--false-alarms", "0.3", "--confidence", "0.6")
     assert code == 0, said
-    assert "Of new majority images, at most 0.3 are called minority" in said
-    assert "certainty of 0.6. Unit: image, calibrated on 3 images" in said
+    assert "At most 30 % of new majority images are flagged (60 % certainty)" in said
+    assert "calibrated on 3 images" in said
     largest = max(float(row["anomaly_score"]) for row in table(calibrated / "calibration.csv"))
     for row in table(tmp_path / "s.csv"):
         above = float(row["anomaly_score"]) > largest
@@ -344,19 +344,19 @@ def test_a_promise_sets_the_threshold_of_score(calibrated, folder, tmp_path):
         assert (row["p_value"] == "0.25") == above  # 1 / (3 + 1)
     code, said = call(*common, "--fdr", "0.3")
     assert code == 0, said
-    assert "of a batch that are called minority, at most 0.3 are expected" in said
+    assert "At most 30 % of the images flagged in a batch are expected" in said
 
 
 def test_a_promise_sets_the_threshold_of_evaluate(calibrated, folder):
     asked = ["--false-alarms", "0.3", "--confidence", "0.6"]
     code, said = call("evaluate", calibrated, folder, "--no-cache", *asked)
     assert code == 0, said
-    assert "Of new majority images, at most 0.3" in said
+    assert "At most 30 % of new majority images" in said
     assert "False alarms on the test split: " in said
-    assert "of 8 majority images." in said
+    assert "of 8 majority images flagged (" in said
     assert "3 images left out: calibrated on." in said
     assert call("report", calibrated)[0] == 0
-    assert "at most 0.3" in (calibrated / "report.html").read_text(encoding="utf-8")
+    assert "At most 30 %" in (calibrated / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_is_calibrated_afterwards(folder, tmp_path):
@@ -382,7 +382,7 @@ def test_a_run_is_calibrated_afterwards(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--false-alarms", "0.05"], "at least 59 calibration scores, one a patient. Got 3"),
+        (["--false-alarms", "0.05"], "at least 59 patients. Got 3"),
         (["--false-alarms", "5"], "Got 5.0"),
         (["--false-alarms", "0.3", "--fdr", "0.1"], "one promise"),
         (["--unit", "patient"], "whose patients are known"),

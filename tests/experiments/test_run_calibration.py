@@ -107,11 +107,11 @@ def test_a_threshold_keeps_to_its_calibration_whatever_is_tested(calibrated):
     table = pd.read_csv(calibrated / "scores.csv")
     above = table["anomaly_score"] > first["decision"]["threshold"]
     assert ((table["predicted"] == "minority") == above).all()
-    assert second["realised"]["sensitivity"]["value"] == above[table["minority"]].mean()
-    assert second["realised"]["false_alarms"]["value"] == above[~table["minority"]].mean()
+    assert second["observed_rates"]["sensitivity"]["value"] == above[table["minority"]].mean()
+    assert second["observed_rates"]["false_alarms"]["value"] == above[~table["minority"]].mean()
     p_values = scores.p_values(table["anomaly_score"])
     assert table["p_value"].tolist() == p_values.tolist()
-    assert "Unit: image" in second["decision"]["words"]
+    assert second["decision"]["unit"] == "image"
 
 
 @pytest.mark.usefixtures("no_intervals")

@@ -1,4 +1,4 @@
-"""Rules that call images minority: their thresholds, their words, and how they turned out."""
+"""Rules that flag images: their thresholds, their words, and how they turned out."""
 
 import json
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def test_without_a_promise_the_detectors_own_threshold_decides_and_says_so():
         decided = decisions(detector(scores=scores), Rule())
         assert decided.threshold == 7.0
         assert decided.flagged(np.array([6.0, 7.0, 7.5])).tolist() == [False, False, True]
-        assert "0.1 of its training images" in decided.words()
+        assert "10 % of its training images" in decided.words()
         assert "promises nothing" in decided.words()
 
 
@@ -59,7 +59,7 @@ def test_p_values_stand_beside_the_scores_wherever_there_is_a_calibration():
     assert flagged == ["majority", "minority"]
 
 
-def test_a_batch_is_called_by_benjamini_and_hochberg():
+def test_a_batch_is_flagged_by_benjamini_and_hochberg():
     """Of four at 20 %: two p of 1/61 are below 2/4 * 0.2, the third, 40/61, is above 3/4 * 0.2."""
     decided = decisions(detector(patient=None, scores=np.arange(1.0, 61)), Rule(fdr=0.2))
     scores = np.array([70.0, 21.5, 0.0, 61.0])
@@ -77,7 +77,7 @@ def test_a_batch_is_called_by_benjamini_and_hochberg():
     st.lists(st.integers(-1, 21), max_size=12),
     st.sampled_from([0.05, 0.2, 0.5, 0.95]),
 )
-def test_a_batch_has_a_threshold_that_calls_what_its_p_values_call(kept, batch, rate):
+def test_a_batch_has_a_threshold_that_flags_what_its_p_values_flag(kept, batch, rate):
     """Ties, small calibrations and all."""
     decided = decisions(detector(patient=None, scores=kept), Rule(fdr=rate))
     flagged = benjamini_hochberg(p_values(kept, batch), rate=rate)
@@ -87,7 +87,7 @@ def test_a_batch_has_a_threshold_that_calls_what_its_p_values_call(kept, batch, 
 def test_a_batch_by_patient_counts_patients():
     """At 4 %: of two patients, one p of 1/61 <= 0.04 / 2 is enough; of three images it is not.
 
-    Another image of that patient, which is as usual as any, is not called.
+    Another image of that patient, which is as usual as any, is not flagged.
     """
     scores, patient = np.array([70.0, 3.0, 2.0]), np.array(["a", "a", "b"])
     by_patient = decisions(detector(), Rule(fdr=0.04, unit="patient"))
@@ -113,19 +113,21 @@ def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
 
 def test_the_words_name_promise_certainty_unit_and_patients():
     by_image = words(Rule(false_alarms=0.05))
-    assert "new majority images, at most 0.05 are called minority" in by_image
-    assert "certainty of 0.95" in by_image
-    assert "Unit: image, calibrated on one image, drawn by a seed, of each of 60 pat" in by_image
+    assert by_image.startswith(
+        "At most 5 % of new majority images are flagged (95 % certainty). The threshold was "
+        "calibrated on one image, drawn at random, of each of 60 patients"
+    )
     by_patient = words(Rule(false_alarms=0.1, confidence=0.9, unit="patient"))
-    assert "new majority patients, at most 0.1 are called minority" in by_patient
-    assert "certainty of 0.9." in by_patient
-    assert "Unit: patient, calibrated on the largest score of each of 60 patients" in by_patient
+    assert by_patient.startswith(
+        "At most 10 % of new majority patients are flagged (90 % certainty). The threshold was "
+        "calibrated on the highest score of each of 60 patients"
+    )
+    assert "A patient is flagged if any image is" in by_patient
     unknown = words(Rule(false_alarms=0.1), patient=None)
     assert "calibrated on 120 images" in unknown
-    assert "is not known" in unknown
+    assert "patients are not known" in unknown
     batch = words(Rule(fdr=0.1))
-    assert "of a batch that are called minority, at most 0.1 are expected" in batch
-    assert "Unit: image" in batch
+    assert "At most 10 % of the images flagged in a batch are expected" in batch
 
 
 def test_what_is_noted_is_plain_values():
@@ -135,27 +137,29 @@ def test_what_is_noted_is_plain_values():
     assert decisions(detector(scores=None), Rule()).as_json()["calibration_patients"] is None
 
 
-def test_an_evaluation_is_told_in_sentences():
+def test_an_evaluation_is_summed_up_in_sentences():
+    """One of four has the exact interval 0.63 to 80.6 %."""
     minority = np.array([False, False, False, False, True, True])
     flagged = np.array([True, False, False, False, True, True])
     measured = {
         "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
-        "realised": observed_rates(minority, flagged, patient=None, unit="image"),
+        "observed_rates": observed_rates(minority, flagged, patient=None, unit="image"),
     }
-    said = summary(measured)
-    assert said[0] == measured["decision"]["words"]
-    assert said[1].startswith("Threshold of the anomaly score: ")
-    assert said[2].startswith("False alarms on the test split: 0.250 (0.006–0.806) of 4 majority")
-    assert "Sensitivity on the test split: 1.000 " in said[3]
-    assert said[4].endswith("of 3 images called minority.")
-    assert summary({"threshold": 1.0}) == []  # of an earlier version
-    none_called = observed_rates(minority, flagged & False, patient=None, unit="image")
+    sentences = summary(measured)
+    assert sentences[0] == measured["decision"]["words"]
+    assert sentences[1].startswith("Images are flagged above an anomaly score of ")
+    assert sentences[2] == (
+        "False alarms on the test split: 1 of 4 majority images flagged (25.0 %, "
+        "95 % interval 0.6–80.6 %)."
+    )
+    assert "Sensitivity on the test split: 2 of 2 minority images flagged (100.0 %" in sentences[3]
+    assert "1 of 3 flagged images of the majority class (33.3 %" in sentences[4]
+    assert summary({}) == []
+    none_flagged = observed_rates(minority, flagged & False, patient=None, unit="image")
     nothing = decisions(detector(), Rule(fdr=0.1)).with_batch_threshold(np.array([1.0]))
-    said = summary({**measured, "decision": nothing.as_json(), "realised": none_called})
-    assert "Nothing is called minority." in said
-    assert not [
-        sentence for sentence in said if "Threshold of" in sentence or "coveries" in sentence
-    ]
+    sentences = summary({"decision": nothing.as_json(), "observed_rates": none_flagged})
+    assert "No image is flagged." in sentences
+    assert not [one for one in sentences if "above an anomaly" in one or "coveries" in one]
 
 
 @pytest.mark.parametrize(("of", "broken"), [(40, False), (400, True)])
@@ -164,11 +168,10 @@ def test_a_broken_promise_is_said(of, broken):
     minority, flagged = np.arange(of + 1) == of, np.arange(of + 1) % 10 == 0
     measured = {
         "decision": decisions(detector(), Rule(false_alarms=0.05)).as_json(),
-        "realised": observed_rates(minority, flagged, patient=None, unit="image"),
+        "observed_rates": observed_rates(minority, flagged, patient=None, unit="image"),
     }
     assert (
-        any("more false alarms than the 0.05" in sentence for sentence in summary(measured))
-        == broken
+        any("flagged than the 5 % promised" in sentence for sentence in summary(measured)) == broken
     )
     measured["decision"] = decisions(detector(), Rule()).as_json()
     assert not any("promised" in sentence for sentence in summary(measured))
@@ -177,28 +180,28 @@ def test_a_broken_promise_is_said(of, broken):
 # --- how it turned out -------------------------------------------------------------------------
 
 MINORITY = np.array([False, False, False, False, True, True, True])
-CALLED = np.array([True, True, False, False, True, False, False])
+FLAGGED = np.array([True, True, False, False, True, False, False])
 WHOSE = np.array(["a", "a", "b", "c", "c", "d", "d"])
 
 
 def test_by_image_each_image_counts_and_intervals_go_by_patient():
-    """Two of four majority images are called, one of three minority, two of three called."""
-    found = observed_rates(MINORITY, CALLED, patient=WHOSE, unit="image")
+    """Two of four majority images are flagged, one of three minority, two of three flagged."""
+    found = observed_rates(MINORITY, FLAGGED, patient=WHOSE, unit="image")
     values = {name: (share["value"], share["of"]) for name, share in found.items()}
     assert values == {
         "false_alarms": (2 / 4, 4),
         "sensitivity": (1 / 3, 3),
         "false_discoveries": (2 / 3, 3),
     }
-    low = share_interval(CALLED[:4], patient=WHOSE[:4]).low
-    assert found["false_alarms"]["low"] == low != share_interval(CALLED[:4]).low
-    unknown = observed_rates(MINORITY, CALLED, patient=None, unit="image")
-    assert unknown["false_alarms"]["low"] == share_interval(CALLED[:4]).low
+    low = share_interval(FLAGGED[:4], patient=WHOSE[:4]).low
+    assert found["false_alarms"]["low"] == low != share_interval(FLAGGED[:4]).low
+    unknown = observed_rates(MINORITY, FLAGGED, patient=None, unit="image")
+    assert unknown["false_alarms"]["low"] == share_interval(FLAGGED[:4]).low
 
 
-def test_by_patient_any_image_calls_its_patient():
-    """Majority: a of a, b, c. Minority: c of c, d. Called: a, who has no minority image, and c."""
-    found = observed_rates(MINORITY, CALLED, patient=WHOSE, unit="patient")
+def test_by_patient_any_image_flags_its_patient():
+    """Majority: a of a, b, c. Minority: c of c, d. Flagged: a, who has no minority image, and c."""
+    found = observed_rates(MINORITY, FLAGGED, patient=WHOSE, unit="patient")
     values = {name: (share["value"], share["of"]) for name, share in found.items()}
     assert values == {
         "false_alarms": (1 / 3, 3),
@@ -208,8 +211,8 @@ def test_by_patient_any_image_calls_its_patient():
     assert found["sensitivity"]["low"] == share_interval([True, False]).low
 
 
-def test_where_nothing_is_called_there_is_no_share_of_it():
-    found = observed_rates(MINORITY, CALLED & False, patient=WHOSE, unit="image")
+def test_where_nothing_is_flagged_there_is_no_share_of_it():
+    found = observed_rates(MINORITY, FLAGGED & False, patient=WHOSE, unit="image")
     assert found["false_discoveries"] is None
     assert found["false_alarms"]["value"] == 0
 
@@ -230,7 +233,7 @@ def test_where_nothing_is_called_there_is_no_share_of_it():
         (lambda: words(Rule(false_alarms=0.01)), "at least 299 .* Got 60"),
         (lambda: words(Rule(false_alarms=0.1, unit="patient"), patient=None), "'patient' needs"),
         (
-            lambda: observed_rates(MINORITY, CALLED, patient=None, unit="patient"),
+            lambda: observed_rates(MINORITY, FLAGGED, patient=None, unit="patient"),
             "patients are known",
         ),
     ],

@@ -153,10 +153,12 @@ def test_nothing_from_names_or_errors_becomes_markup(page, request):
 
 def test_the_threshold_stands_with_its_promise_and_how_it_turned_out(run):
     for said in (
-        "Of new patients, at most 0.05.",
-        "Threshold of the anomaly score: 1.",
-        "False alarms on the test split: 0.125 (0.003–0.527) of 8 majority patients.",
-        "Sensitivity on the test split: 1.000 (0.541–1.000) of 6 minority patients.",
+        "At most 5 % of new patients.",
+        "Images are flagged above an anomaly score of 1.",
+        "False alarms on the test split: 1 of 8 majority patients flagged (12.5 %, "
+        "95 % interval 0.3–52.7 %).",
+        "Sensitivity on the test split: 6 of 6 minority patients flagged (100.0 %, "
+        "95 % interval 54.1–100.0 %).",
         "No threshold was set on the score of a test image.",
     ):
         assert said in run.text

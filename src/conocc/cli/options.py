@@ -70,7 +70,7 @@ FalseAlarms = Annotated[
     typer.Option(
         "--false-alarms",
         metavar="RATE",
-        help="Rate of new majority images to be called minority at most; needs calibration.",
+        help="Flag at most this share of new majority images; needs calibration.",
         show_default=False,
     ),
 ]
@@ -85,7 +85,7 @@ Fdr = Annotated[
     typer.Option(
         "--fdr",
         metavar="RATE",
-        help="Instead: rate of majority images among those of this batch called minority.",
+        help="Instead: at most this share of the images flagged in a batch is majority.",
         show_default=False,
     ),
 ]

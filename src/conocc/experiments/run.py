@@ -321,8 +321,9 @@ def evaluate_run(
     -------
     dict
         ``metrics`` (name to value, low, high), ``decision`` (the rule, its ``threshold`` of the
-        anomaly score, and what it promises in ``words``), ``realised`` (how that turned out, see
-        `conocc.thresholds.rules.observed_rates`), ``counts``, ``prevalence``, ``left_out``, and what made it.
+        anomaly score, and what it promises in ``words``), ``observed_rates`` (how that turned out,
+        see `conocc.thresholds.rules.observed_rates`), ``counts``, ``prevalence``, ``left_out``, and
+        what made it.
 
     Raises
     ------
@@ -360,7 +361,7 @@ def evaluate_run(
         "cohort": cohort.name,
         "metrics": measured(test.minority, scores, patient),
         "decision": decided.as_json(),
-        "realised": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
+        "observed_rates": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
         "counts": counts,
         "prevalence": counts["minority"] / len(test),
         "left_out": left_out,

@@ -1,8 +1,8 @@
 r"""What an anomaly score promises, from scores of the majority class alone.
 
 `n` calibration scores of majority images that were never trained on give each new score a
-p-value, and give thresholds that keep a promised false-alarm rate at a promised certainty.
-A false alarm is a majority image, or a majority patient, called minority.
+p-value, and give thresholds that keep a promised false-alarm rate at a promised certainty
+(`promised_threshold`). A false alarm is a majority image, or a majority patient, that is flagged.
 
 The promises need calibration scores and new majority scores that are independent draws from
 one law. Images of one patient are not independent, so that there is one calibration score a
@@ -13,7 +13,7 @@ patient, and the promise has a *unit*:
     from a new patient.
 ``"patient"``
     the largest score of each patient; the promise is about the largest score of a new
-    patient, so about calling a patient minority if any of the images is. It needs patients
+    patient, so about flagging a patient if any of the images is. It needs patients
     with as many images as those of the calibration had.
 
 References
@@ -29,20 +29,24 @@ V. Vovk, *Conditional validity of inductive conformal predictors*, Machine Learn
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, false_discovery_control
 
-from conocc.metrics.ranking import in_unit_interval, patient_names
+from conocc.metrics.ranking import (
+    Bools,
+    Floats,
+    Ints,
+    finite_row,
+    in_unit_interval,
+    patient_names,
+)
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-
+UNITS = ("image", "patient")
 # A certainty or a p-value that equals its bound by hand may miss it in the last bit.
 ROUNDING = 1e-12
 
@@ -78,16 +82,16 @@ def p_values(calibration_scores: ArrayLike, scores: ArrayLike) -> Floats:
     array([1. , 0.6, 0.2])
     """
     calibration_scores = _calibration_scores(calibration_scores)
-    scores = _scores("scores", scores)
+    scores = finite_row("scores", scores)
     below = np.searchsorted(np.sort(calibration_scores), scores, side="left")
     n = calibration_scores.size
     return (1 + n - below) / (n + 1)
 
 
-def threshold(
+def promised_threshold(
     calibration_scores: ArrayLike, *, false_alarms: float, confidence: float = 0.95
 ) -> float:
-    r"""Score above which, strictly, an image is called minority, and seldom wrongly.
+    r"""Score above which, strictly, an image is flagged, and seldom wrongly.
 
     The false-alarm rate on new majority images is at most `false_alarms` with a certainty of
     `confidence`, over the draw of the calibration scores.
@@ -121,23 +125,25 @@ def threshold(
 
     Examples
     --------
-    >>> threshold(range(1, 60), false_alarms=0.05, confidence=0.95)
+    >>> promised_threshold(range(1, 60), false_alarms=0.05, confidence=0.95)
     59.0
-    >>> threshold(range(1, 101), false_alarms=0.10, confidence=0.95)
+    >>> promised_threshold(range(1, 101), false_alarms=0.10, confidence=0.95)
     96.0
     """
     scores = np.sort(_calibration_scores(calibration_scores))
     least = needed(false_alarms, confidence)
     if scores.size < least:
         raise ValueError(
-            f"At most {false_alarms:.4g} false alarms with a certainty of {confidence:.4g} need "
-            f"at least {least} calibration scores, one a patient. Got {scores.size} instead."
+            f"To promise at most {percent(false_alarms)} false alarms with {percent(confidence)} "
+            f"certainty, calibrate on at least {least} patients. Got {scores.size}."
         )
-    return float(scores[_order(scores.size, false_alarms, confidence) - 1])
+    k = np.arange(1, scores.size + 1)
+    certainty = beta.cdf(false_alarms, scores.size + 1 - k, k)
+    return float(scores[certainty >= confidence - ROUNDING][0])
 
 
 def needed(false_alarms: float, confidence: float = 0.95) -> int:
-    """Smallest number of calibration scores from which `threshold` can keep its promise.
+    """Smallest number of calibration scores from which `promised_threshold` can be had.
 
     The largest of n scores has the most certain threshold: its false-alarm rate follows
     Beta(1, n), which is at most a with probability 1 - (1 - a)^n.
@@ -167,12 +173,11 @@ def needed(false_alarms: float, confidence: float = 0.95) -> int:
 
 
 def benjamini_hochberg(p: ArrayLike, *, rate: float) -> Bools:
-    """Which of a batch to call minority, so that few of those called so are majority images.
+    """Which of a batch to flag, so that few of those flagged are majority images.
 
-    The expected share of majority images among those called minority, the false-discovery
-    rate, is at most `rate` (times the share of majority images in the batch), for conformal
-    p-values from one calibration too (Bates et al. 2023): they are dependent, but
-    positively so.
+    The expected share of majority images among those flagged, the false-discovery rate, is at
+    most `rate` (times the share of majority images in the batch), for conformal p-values from
+    one calibration too (Bates et al. 2023): they are dependent, but positively so.
 
     Parameters
     ----------
@@ -195,13 +200,9 @@ def benjamini_hochberg(p: ArrayLike, *, rate: float) -> Bools:
     >>> benjamini_hochberg([0.01, 0.20, 0.02, 0.90], rate=0.05)
     array([ True, False,  True, False])
     """
-    in_unit_interval("rate", rate)
-    p = _scores("p", p)
-    if ((p < 0) | (p > 1)).any():
-        outside = p[(p < 0) | (p > 1)][0]
-        raise ValueError(f"The 'p' parameter must be in the range [0, 1]. Got {outside} instead.")
     # A multiple of 1 / (n + 1) often meets its bound exactly.
-    return np.asarray(false_discovery_control(p) <= rate * (1 + ROUNDING))
+    bound = in_unit_interval("rate", rate) * (1 + ROUNDING)
+    return np.asarray(false_discovery_control(finite_row("p", p)) <= bound)
 
 
 def one_image_a_patient(patient: ArrayLike, random_state: int = 0) -> Ints:
@@ -256,7 +257,7 @@ def patient_maxima(patient: ArrayLike, scores: ArrayLike) -> tuple[NDArray[Any],
     >>> patients.tolist(), maxima.tolist()
     (['a', 'b'], [2.0, 3.0])
     """
-    scores = _scores("scores", scores)
+    scores = finite_row("scores", scores)
     patient = patient_names(patient, scores.size)
     patients, code = np.unique(patient, return_inverse=True)
     maxima = np.full(patients.size, -np.inf)
@@ -321,16 +322,17 @@ class Calibration:
         ValueError
             If the unit is unknown, or is "patient" and patients are not known.
         """
-        kept = known_unit(unit)
         scores = np.asarray(self.scores)
-        if self.patient is None:
-            if unit == "patient":
+        if known_unit(unit) == "patient":
+            if self.patient is None:
                 raise ValueError(
                     "The unit 'patient' needs calibration images whose patients are known. "
                     "Theirs are not: use the unit 'image', or calibrate with patients."
                 )
-            return np.sort(scores)
-        return np.sort(kept(np.asarray(self.patient), scores, self.seed))
+            return np.sort(patient_maxima(self.patient, scores)[1])
+        if self.patient is not None:
+            scores = scores[one_image_a_patient(self.patient, self.seed)]
+        return np.sort(scores)
 
     def p_values(self, scores: ArrayLike, *, unit: str = "image") -> Floats:
         """See `p_values`; by patient, a patient's is the smallest of the images'."""
@@ -339,13 +341,12 @@ class Calibration:
     def threshold(
         self, *, false_alarms: float, confidence: float = 0.95, unit: str = "image"
     ) -> float:
-        """See `threshold`."""
-        return threshold(self.of(unit), false_alarms=false_alarms, confidence=confidence)
+        """See `promised_threshold`."""
+        return promised_threshold(self.of(unit), false_alarms=false_alarms, confidence=confidence)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON keeps to the last bit."""
-        patient = None if self.patient is None else list(self.patient)
-        return {"scores": list(self.scores), "patient": patient, "seed": self.seed}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
@@ -390,50 +391,27 @@ def calibrate(
     return Calibration(tuple(scores.tolist()), codes, random_state)
 
 
-def _order(n: int, false_alarms: float, confidence: float) -> int:
-    k = np.arange(1, n + 1)
-    certainty = np.asarray(beta.cdf(false_alarms, n + 1 - k, k))
-    return int(k[certainty >= confidence - ROUNDING][0])
-
-
-def _scores_of_one_image(patient: NDArray[Any], scores: Floats, random_state: int) -> Floats:
-    return scores[one_image_a_patient(patient, random_state)]
-
-
-def _scores_of_patients(patient: NDArray[Any], scores: Floats, random_state: int) -> Floats:
-    return patient_maxima(patient, scores)[1]
-
-
-def known_unit(unit: str) -> Callable[[NDArray[Any], Floats, int], Floats]:
-    """Return what keeps one score a patient, or refuse an unknown unit."""
+def known_unit(unit: str) -> str:
+    """Return the unit, or refuse it."""
     if unit not in UNITS:
         raise ValueError(
             f"The 'unit' parameter must be one of {', '.join(map(repr, UNITS))}. "
             f"Got {unit!r} instead."
         )
-    return UNITS[unit]
+    return unit
+
+
+def percent(share: float) -> str:
+    """Write a share as people read it.
+
+    >>> percent(0.05), percent(1 / 30)
+    ('5 %', '3.333 %')
+    """
+    return f"{100 * share:.4g} %"
 
 
 def _calibration_scores(scores: ArrayLike) -> Floats:
-    scores = _scores("calibration_scores", scores)
-    if not scores.size:
+    row = finite_row("calibration_scores", scores)
+    if not row.size:
         raise ValueError("Calibration needs at least one score of a majority image. Got none.")
-    return scores
-
-
-def _scores(name: str, scores: ArrayLike) -> Floats:
-    row = np.asarray(scores, dtype=np.float64)
-    if row.ndim != 1:
-        raise ValueError(f"The {name!r} parameter must be one row. Got shape {row.shape} instead.")
-    if not np.isfinite(row).all():
-        bad = int(np.flatnonzero(~np.isfinite(row))[0])
-        raise ValueError(
-            f"The {name!r} parameter must be finite. Got {row[bad]} at position {bad} instead."
-        )
     return row
-
-
-UNITS: dict[str, Callable[[NDArray[Any], Floats, int], Floats]] = {
-    "image": _scores_of_one_image,
-    "patient": _scores_of_patients,
-}

@@ -1,9 +1,9 @@
-"""From scores to decisions: which rule calls an image minority, and what that rule promises.
+"""From scores to decisions: which rule flags an image, and what that rule promises.
 
 There are three rules. Without calibration there is one, the detector's own `offset_`, which
 `contamination` of its training images set, and which promises nothing. Calibration scores
-(`conocc.thresholds.conformal`) give a threshold at a rate of false alarms, or a choice from a whole batch
-at a rate of false discoveries.
+(`conocc.thresholds.conformal`) give a threshold at a rate of false alarms, or a choice from a
+whole batch at a rate of false discoveries.
 
 No rule ever sees the score of a test image before it is set.
 """
@@ -18,17 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conocc.metrics.confidence_intervals import share_interval
-from conocc.metrics.ranking import in_unit_interval
+from conocc.metrics.ranking import Bools, Floats, in_unit_interval
 from conocc.thresholds.conformal import (
     Calibration,
     benjamini_hochberg,
     known_unit,
     p_values,
     patient_maxima,
+    percent,
 )
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 Strings = NDArray[np.str_]
 
 
@@ -39,13 +38,14 @@ class Rule:
     Parameters
     ----------
     false_alarms : float in (0, 1), optional
-        Rate of new majority images, or patients, that may be called minority.
+        Rate of new majority images, or patients, that may be flagged.
     confidence : float in (0, 1), default=0.95
         With what certainty that rate is kept.
     unit : str, default="image"
-        ``"image"`` or ``"patient"``, as in `conocc.thresholds.conformal`; p-values are of this unit.
+        ``"image"`` or ``"patient"``, as in `conocc.thresholds.conformal`; p-values are of this
+        unit.
     fdr : float in (0, 1), optional
-        Rate of majority images, or patients, among those of a batch that are called minority.
+        Rate of majority images, or patients, among those of a batch that are flagged.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class Decisions:
     ----------
     rule : Rule
     threshold : float or None
-        The anomaly score above which, strictly, an image is called minority. None under a rate
+        The anomaly score above which, strictly, an image is flagged. None under a rate
         of false discoveries, for which each batch has its own: see `with_batch_threshold`.
     contamination : float
         Of the detector.
@@ -104,10 +104,9 @@ class Decisions:
     ) -> Decisions:
         """Set the threshold for these images as one batch, where it hangs on the batch.
 
-        By patient the batch is one of patients, of each the highest score. What Benjamini and
-        Hochberg call is all that has a p-value of at most some m / (n + 1): that is, all that
-        scores above the m-th largest of n calibration scores. The threshold is infinite where
-        nothing is called.
+        By patient the batch is one of patients, of each the highest score. Benjamini and Hochberg
+        flag all that has so small a p-value, that is, all that scores above one of the calibration
+        scores. The threshold is infinite where nothing is flagged.
 
         Raises
         ------
@@ -127,30 +126,27 @@ class Decisions:
                 )
             batch = patient_maxima(patient, anomaly_score)[1]
         kept = self.calibration.of(self.rule.unit)
-        p = p_values(kept, batch)
-        m = round(p[benjamini_hochberg(p, rate=self.rule.fdr)].max(initial=0) * (kept.size + 1))
-        thresholds = [np.inf, *kept[::-1], -np.inf]
-        return replace(self, threshold=float(thresholds[m]))
+        flagged = batch[benjamini_hochberg(p_values(kept, batch), rate=self.rule.fdr)]
+        threshold = np.inf
+        if flagged.size:
+            threshold = kept[kept < flagged.min()].max(initial=-np.inf)
+        return replace(self, threshold=float(threshold))
 
     def flagged(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools:
-        """Tell which images are called minority, as one batch; (n,) -> (n,) bool."""
+        """Tell which images are flagged, as one batch; (n,) -> (n,) bool."""
         threshold = self.with_batch_threshold(anomaly_score, patient).threshold
-        assert threshold is not None  # it is settled
+        assert threshold is not None
         return anomaly_score > threshold
 
     def columns(
         self, anomaly_score: Floats, patient: Strings | None = None
     ) -> tuple[list[float | str], list[str]]:
         """Give the columns ``p_value`` (empty without calibration) and ``predicted``."""
-        flagged = self.flagged(anomaly_score, patient)
-        if self.calibration is None:
-            p: list[float | str] = [""] * len(flagged)
-        else:
+        p: list[float | str] = [""] * len(anomaly_score)
+        if self.calibration is not None:
             p = self.calibration.p_values(anomaly_score, unit=self.rule.unit).tolist()
-        return (
-            p,
-            ["minority" if minority else "majority" for minority in flagged],
-        )
+        flagged = self.flagged(anomaly_score, patient)
+        return p, np.where(flagged, "minority", "majority").tolist()
 
     def rows(
         self, blocks: Iterable[tuple[Sequence[str], Floats]]
@@ -159,65 +155,61 @@ class Decisions:
 
         Under a rate of false discoveries the first row comes after the last block.
         """
-        with_batch_threshold = self
+        decided = self
         if self.threshold is None:
             blocks = list(blocks)
-            with_batch_threshold = self.with_batch_threshold(
-                np.concatenate([np.empty(0), *(scores for _, scores in blocks)])
-            )
+            everything = [np.empty(0), *(scores for _, scores in blocks)]
+            decided = self.with_batch_threshold(np.concatenate(everything))
         for paths, scores in blocks:
-            yield from zip(
-                paths, scores.tolist(), *with_batch_threshold.columns(scores), strict=True
-            )
+            yield from zip(paths, scores.tolist(), *decided.columns(scores), strict=True)
 
     def words(self) -> str:
         """Say which rule made the decisions, and what it promises, in what unit."""
-        rule = self.rule
-        if self.calibration is None or (rule.false_alarms is None and rule.fdr is None):
-            return (
-                f"The threshold is the detector's own: {self.contamination:.4g} of its training "
-                "images lie above it (contamination). It promises nothing of new images."
-            )
+        rule, calibration = self.rule, self.calibration
         if rule.false_alarms is not None:
             promise = (
-                f"Of new majority {rule.unit}s, at most {rule.false_alarms:.4g} are called "
-                f"minority, with a certainty of {rule.confidence:.4g}."
+                f"At most {percent(rule.false_alarms)} of new majority {rule.unit}s are flagged "
+                f"({percent(rule.confidence)} certainty)."
             )
-        else:
+        elif rule.fdr is not None:
             promise = (
-                f"Of the {rule.unit}s of a batch that are called minority, at most {rule.fdr:.4g} "
-                "are expected to be of the majority class."
+                f"At most {percent(rule.fdr)} of the {rule.unit}s flagged in a batch are expected "
+                "to be of the majority class."
             )
-        return f"{promise} Unit: {rule.unit}, {self._calibrated_on()}"
-
-    def _calibrated_on(self) -> str:
-        assert self.calibration is not None  # by `words`
-        n = self.calibration.patients
-        if self.calibration.patient is None:
+        if calibration is None or (rule.false_alarms is None and rule.fdr is None):
             return (
-                f"calibrated on {n} images never trained on. Whose they are is not known: each "
-                "counts as a patient of its own. It holds for new images like these."
+                "Images are flagged above the detector's own threshold, which "
+                f"{percent(self.contamination)} of its training images exceed (contamination). "
+                "This threshold promises nothing about new images."
             )
-        if self.rule.unit == "patient":
+        n = calibration.patients
+        if calibration.patient is None:
             return (
-                f"calibrated on the largest score of each of {n} patients never trained on; a "
-                "patient is called minority if any image is. It holds for new patients like "
-                "these, with as many images."
+                f"{promise} The threshold was calibrated on {n} images that were never trained on. "
+                "Their patients are not known, so that each image counts as a patient. The promise "
+                "holds for new images like these."
+            )
+        if rule.unit == "patient":
+            return (
+                f"{promise} The threshold was calibrated on the highest score of each of {n} "
+                "patients who were never trained on. A patient is flagged if any image is. The "
+                "promise holds for new patients like these, with as many images."
             )
         return (
-            f"calibrated on one image, drawn by a seed, of each of {n} patients never trained on. "
-            "It holds for an image drawn likewise from a new patient like these."
+            f"{promise} The threshold was calibrated on one image, drawn at random, of each of {n} "
+            "patients who were never trained on. The promise holds for an image drawn at random "
+            "from a new patient like these."
         )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: the rule, the threshold, the number of calibration patients, the words.
 
-        An infinite threshold, under which nothing is called, is None.
+        An infinite threshold, above which nothing is flagged, is None.
         """
-        known, threshold = self.calibration, self.threshold
+        known = self.calibration
         return {
             **asdict(self.rule),
-            "threshold": threshold if threshold is not None and np.isfinite(threshold) else None,
+            "threshold": None if self.threshold in (None, np.inf, -np.inf) else self.threshold,
             "calibration_patients": None if known is None else known.patients,
             "words": self.words(),
         }
@@ -251,19 +243,19 @@ def decisions(detector: Any, rule: Rule) -> Decisions:
 def observed_rates(
     minority: Bools, flagged: Bools, *, patient: Strings | None, unit: str
 ) -> dict[str, dict[str, Any] | None]:
-    """Say how the decisions turned out on labelled images, in the unit of the promise.
+    """Count how the decisions turned out on labelled images, in the unit of the promise.
 
     By image, each image counts, and intervals go by patient where patients are known. By
-    patient, each patient counts once in each class that there are images of: as called, if any
-    image of the class is. A false discovery is then a patient who is called and has no minority
+    patient, each patient counts once in each class that there are images of: as flagged, if any
+    image of the class is. A false discovery is then a patient who is flagged and has no minority
     image.
 
     Returns
     -------
     dict
-        ``false_alarms`` (share of the majority that is called minority), ``sensitivity`` (of
-        the minority), ``false_discoveries`` (share of the called that is majority; None if
-        none is called): each with value, low, high of its 95 % interval, and of how many.
+        ``false_alarms`` (share of the majority that is flagged), ``sensitivity`` (of the
+        minority), ``false_discoveries`` (share of the flagged that is majority; None if
+        none is flagged): each with value, low, high of its 95 % interval, and of how many.
 
     Raises
     ------
@@ -272,20 +264,22 @@ def observed_rates(
     """
     if unit == "patient" and patient is None:
         raise ValueError(
-            "What a promise by patient comes to can be told only where patients are known. "
+            "False alarms by patient can be counted only where patients are known. "
             "Those of the test images are not: use the unit 'image'."
         )
-    person = patient if unit == "patient" else None
+    by_patient = patient if unit == "patient" else None
 
-    def share(hits: Bools, among: Bools) -> dict[str, Any] | None:
-        if not among.any():
+    def share(hits: Bools, of: Bools) -> dict[str, Any] | None:
+        if not of.any():
             return None
-        hits, whose = hits[among], None if patient is None else patient[among]
-        if person is not None:
-            hits, whose = patient_maxima(person[among], hits)[1] > 0, None
+        hits, whose = hits[of], None if patient is None else patient[of]
+        if by_patient is not None:
+            hits, whose = patient_maxima(by_patient[of], hits)[1] > 0, None
         return {**share_interval(hits, patient=whose)._asdict(), "of": len(hits)}
 
-    has_minority = minority if person is None else np.isin(person, person[minority])
+    has_minority = minority
+    if by_patient is not None:
+        has_minority = np.isin(by_patient, by_patient[minority])
     return {
         "false_alarms": share(flagged, ~minority),
         "sensitivity": share(flagged, minority),
@@ -293,38 +287,39 @@ def observed_rates(
     }
 
 
-# Of whom the shares of `observed_rates` are.
-AMONG = {
-    "false_alarms": "majority {}s",
-    "sensitivity": "minority {}s",
-    "false_discoveries": "{}s called minority",
+# What was counted, and of whom, in `observed_rates`.
+COUNTED = {
+    "false_alarms": ("majority {}s", "flagged"),
+    "sensitivity": ("minority {}s", "flagged"),
+    "false_discoveries": ("flagged {}s", "of the majority class"),
 }
 
 
 def summary(measured: Mapping[str, Any]) -> list[str]:
-    """Say what an evaluation (``metrics.json``) noted of its decisions, a sentence each.
-
-    Nothing, where an earlier version evaluated.
-    """
-    if "decision" not in measured:
+    """Say what an evaluation (``metrics.json``), if there was one, noted, a sentence each."""
+    if not measured:
         return []
-    decision = measured["decision"]
-    said = [decision["words"]]
-    if decision["threshold"] is None:
-        said.append("Nothing is called minority.")
-    else:
-        said.append(f"Threshold of the anomaly score: {decision['threshold']:.4g}.")
-    for name, found in measured["realised"].items():
-        if found is not None:
-            among = AMONG[name].format(decision["unit"])
-            said.append(
-                f"{name.replace('_', ' ').capitalize()} on the test split: {found['value']:.3f} "
-                f"({found['low']:.3f}–{found['high']:.3f}) of {found['of']} {among}."
+    decision, rates = measured["decision"], measured["observed_rates"]
+    threshold, promised = decision["threshold"], decision["false_alarms"]
+    sentences = [
+        decision["words"],
+        "No image is flagged."
+        if threshold is None
+        else f"Images are flagged above an anomaly score of {threshold:.4g}.",
+    ]
+    for name, rate in rates.items():
+        if rate is not None:
+            whole, part = COUNTED[name]
+            sentences.append(
+                f"{name.replace('_', ' ').capitalize()} on the test split: "
+                f"{round(rate['value'] * rate['of']):,} of {rate['of']:,} "
+                f"{whole.format(decision['unit'])} {part} ({100 * rate['value']:.1f} %, "
+                f"95 % interval {100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)."
             )
-    promised, found = decision["false_alarms"], measured["realised"]["false_alarms"]
-    if promised is not None and found["low"] > promised:
-        said.append(
-            f"These are more false alarms than the {promised:.4g} promised: the majority images "
-            "of the test split are not like those of the calibration."
+    if promised is not None and rates["false_alarms"]["low"] > promised:
+        sentences.append(
+            f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised: "
+            "the majority images of the test split are not like those of the calibration. "
+            "Calibrate on images like those that are to be scored."
         )
-    return said
+    return sentences
