@@ -1,7 +1,8 @@
 """The elements of a DICOM file, read by pydicom and never quoted.
 
-What pydicom says of a file may quote values, and is not let out: both filters are the process's
-and set once, which is safe in threads, as `warnings.catch_warnings` is not.
+What pydicom says of a file may quote values, and is not let out. Its checks of values, its log and
+its warnings are switched off once for the process, also where that process calls pydicom itself:
+this is safe in threads, as `warnings.catch_warnings` is not.
 """
 
 from __future__ import annotations

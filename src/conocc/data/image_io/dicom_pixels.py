@@ -42,8 +42,10 @@ def stored_pixels(ds: Dataset) -> Pixels:
         If they are damaged, cut short or too many, or of a kind that is not read.
     """
     _check_layout(ds)
+    samples = 2 if ds.PhotometricInterpretation == "YBR_FULL_422" else ds.SamplesPerPixel
+    least = ds.Rows * ds.Columns * samples * ds.BitsAllocated // 8
     with damaged("its pixels"):
-        found, least = len(ds.PixelData), _bytes(ds)
+        found = len(ds.PixelData)
     bits, high = ds.BitsStored, ds.HighBit
     if ds.file_meta.TransferSyntaxUID not in uid.UncompressedTransferSyntaxes:
         bits, high = _decompress(ds, bits, high)
@@ -68,12 +70,6 @@ def stored_pixels(ds: Dataset) -> Pixels:
 def _said(ds: Dataset) -> str:
     colour = " colour" if ds.SamplesPerPixel == 3 else ""
     return f"header says {ds.Columns}x{ds.Rows} {ds.BitsAllocated}-bit{colour}"
-
-
-def _bytes(ds: Dataset) -> int:
-    halved = ds.PhotometricInterpretation == "YBR_FULL_422"
-    samples = 2 if halved else ds.SamplesPerPixel
-    return int(ds.Rows * ds.Columns * samples * ds.BitsAllocated // 8)
 
 
 def _check_layout(ds: Dataset) -> None:
