@@ -10,7 +10,7 @@ import torch
 from conftest import QUICK
 from conocc import Cohort, load, load_cohort
 from conocc.data.preprocessing import Preprocessing
-from conocc.experiments import artifacts as evidence
+from conocc.experiments import artifacts
 from conocc.experiments.artifacts import Embedding, Gallery
 from conocc.experiments.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
 from conocc.io.files import folder_lock
@@ -207,7 +207,7 @@ def test_where_the_training_images_are_not_at_hand_the_test_images_are_kept(run,
 
 
 def test_a_large_cohort_keeps_features_of_some_images_of_each_group(run, cohort, monkeypatch):
-    monkeypatch.setattr(evidence, "EMBEDDED", 5)
+    monkeypatch.setattr(artifacts, "EMBEDDED", 5)
     kept = embed_run(run, cohort)
     assert (len(kept.train), kept.minority.tolist()) == (5, [False] * 5 + [True] * 5)
     assert kept.images.tolist() == [12, 8, 10]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
@@ -29,24 +31,14 @@ def patient_groups(patient: Sequence[str] | Strings, digest: Sequence[str] | Str
     >>> patient_groups(["b", "b", "a", "c"], ["1", "2", "2", "3"]).tolist()
     ['a', 'a', 'a', 'c']
     """
-    parent: dict[Hashable, Hashable] = {}
-
-    def root(node: Hashable) -> Hashable:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    # Patients and digests are both nodes (tagged, lest a patient be called like a digest);
-    # each image joins its two.
-    for name, code in zip(patient, digest, strict=True):
-        parent[root(("digest", str(code)))] = root(("patient", str(name)))
-    roots = [root(("patient", str(name))) for name in patient]
-    first: dict[Hashable, str] = {}
-    for node, name in zip(roots, patient, strict=True):
-        first[node] = min(first.get(node, str(name)), str(name))
-    return np.array([first[node] for node in roots], dtype=np.str_)
+    names, person = np.unique(np.asarray(patient, dtype=np.str_), return_inverse=True)
+    digests, image = np.unique(np.asarray(digest, dtype=np.str_), return_inverse=True)
+    # Patients and digests are the nodes of a graph; each image joins its two.
+    nodes = names.size + digests.size
+    links = coo_array((np.ones(person.size), (person, names.size + image)), shape=(nodes, nodes))
+    component = connected_components(links, directed=False)[1][: names.size]
+    first, group = np.unique(component, return_index=True, return_inverse=True)[1:]
+    return names[first[group]][person]
 
 
 def split_by_patient(
@@ -93,7 +85,7 @@ def split_by_patient(
     names, images = _shuffled(group[majority], seed)
     reached = np.cumsum(images)
     wanted = (1 - test_size) * majority.sum()
-    enough = int(np.searchsorted(reached, wanted - HAIR)) + 1
+    enough = int(np.searchsorted(reached, wanted - ROUNDING)) + 1
     training = names[: max(1, min(enough, len(names) - 1))]
     in_training = np.isin(group, training)
     split = np.where(in_training, "train", "test")
@@ -146,13 +138,13 @@ def kept_for_calibration(
             "To keep training patients for calibration there must be at least two of them. "
             f"Got {len(names)}."
         )
-    number = min(math.ceil(share * len(names) - HAIR), len(names) - 1)
+    number = min(math.ceil(share * len(names) - ROUNDING), len(names) - 1)
     calibrating = (split == "train") & np.isin(group, names[-number:])
     return np.where(calibrating, "calibration", split).astype(np.str_)
 
 
-# What is given away lest 0.6 * 10 = 6.000…1 ask for a seventh.
-HAIR = 1e-9
+# 0.6 * 10 is 6.000…1 in floating point, and must not ask for a seventh.
+ROUNDING = 1e-9
 
 
 def _shuffled(group: Strings, seed: int) -> tuple[Strings, npt.NDArray[np.intp]]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -24,18 +23,47 @@ from conocc.data.index import printable
 from conocc.detectors.residual_scale import ResidualScale
 from conocc.io.files import atomic_write
 
-EVIDENCE_FORMAT = 1
+ARTIFACTS_FORMAT = 1
 # Images of each class in the gallery and in the montage, and features of each group.
 EXTREMES = 10
-SHOWN = 16
+IN_MONTAGE = 16
 EMBEDDED = 1000
 PAIRS = 10_000
 # Where a method keeps its center, if it has one.
 CENTER = {"ConOCC": attrgetter("network_.mu"), "DeepSVDD": attrgetter("sphere_.c")}
+# RuntimeError: encrypted, or compressed in a way that Python does not know.
+DAMAGED = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
-class Gallery:
+class Arrays:
+    """Fields that are arrays, and their file."""
+
+    def save(self, path: Path) -> None:
+        """Write the arrays, whole or not at all."""
+        arrays = {"format": np.array(ARTIFACTS_FORMAT), **vars(self)}
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; a damaged file is a `ValueError`."""
+        try:
+            # Opened here, since NumPy leaves a damaged archive open.
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                number = file["format"]
+                if not np.array_equal(number, ARTIFACTS_FORMAT):
+                    other = f"its format is {number}, this version reads {ARTIFACTS_FORMAT}"
+                    raise ValueError(printable(other))
+                return cls(**{field.name: file[field.name] for field in fields(cls)})
+        except FileNotFoundError:
+            raise
+        except DAMAGED as error:
+            raise ValueError(f"Cannot read '{path}': {error}.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery(Arrays):
     """The majority images scored highest, the minority images scored lowest, and a montage.
 
     Attributes
@@ -69,18 +97,9 @@ class Gallery:
         """Give the scale of majority images that `residual` is shown on."""
         return ResidualScale.from_json(json.loads(str(self.residual_scale)))
 
-    def save(self, path: Path) -> None:
-        """Write the arrays, whole or not at all."""
-        _write(path, vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; a damaged file is a `ValueError`."""
-        return cls(**_read(path, set(cls.__dataclass_fields__)))
-
 
 @dataclass(frozen=True, eq=False)
-class Embedding:
+class Embedding(Arrays):
     """Bottleneck features, of at most `EMBEDDED` images of each group, drawn with a seed.
 
     Attributes
@@ -101,15 +120,6 @@ class Embedding:
     minority: np.ndarray
     center: np.ndarray
     images: np.ndarray
-
-    def save(self, path: Path) -> None:
-        """Write the arrays, whole or not at all."""
-        _write(path, vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; a damaged file is a `ValueError`."""
-        return cls(**_read(path, set(cls.__dataclass_fields__)))
 
     def middle(self) -> np.ndarray:
         """Give μ, or the mean training feature where the method has no center; -> (d,)."""
@@ -150,7 +160,7 @@ def gallery_of(detector: Any, test: Cohort, anomaly_score: np.ndarray) -> Galler
     again = detector.reconstruct(images) if hasattr(detector, "reconstruct") else given[:0]
     scale: ResidualScale | None = detector.residual_scale_
     classes = (test.rows(minority=minority) for minority in (False, True))
-    some = test.take(np.concatenate([subsample(of_class, SHOWN) for of_class in classes]))
+    some = test.take(np.concatenate([subsample(of_class, IN_MONTAGE) for of_class in classes]))
     return Gallery(
         input=given,
         reconstruction=again,
@@ -198,34 +208,3 @@ def subsample(rows: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     if len(rows) <= count:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
-
-
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file, allow_pickle=False, **{"format": np.array(EVIDENCE_FORMAT), **arrays}
-        )
-
-
-def _read(path: Path, names: set[str]) -> dict[str, Any]:
-    """Read arrays by their names."""
-    try:
-        # Opened here, since NumPy leaves a damaged archive open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            form = file["format"]
-            if form.shape or form.dtype.kind not in "iu" or form != EVIDENCE_FORMAT:
-                other = f"its format is {form}, this version reads {EVIDENCE_FORMAT}"
-                raise ValueError(printable(other))
-            return {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise
-    except (
-        ValueError,
-        KeyError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,  # encrypted, or compressed in a way that Python does not know
-    ) as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
