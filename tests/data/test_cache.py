@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conocc.data.cache import cache_folder, cache_key, in_memory, lookup, store
+from conocc.data.cache import (
+    arranged,
+    cache_folder,
+    cache_key,
+    clear,
+    entries,
+    in_memory,
+    lookup,
+    store,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 
@@ -33,12 +42,12 @@ def facts():
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return cache_folder(tmp_path / "cache")
+    return cache_folder(tmp_path / "cache")[0]
 
 
 def test_what_was_kept_is_found(folder):
     """In the order of the places, not of arrival; mapped and read-only, with its facts."""
-    kept = store(folder, KEY, 3, placed(), facts)
+    kept, _ = store(folder, KEY, 3, placed(), facts)
     images, found = lookup(folder, KEY, 3)
     for one in (kept, images):
         assert isinstance(one, np.memmap)
@@ -106,46 +115,54 @@ def test_a_damaged_entry_is_told_of_and_not_used(folder, caplog, damage):
 
 
 @posix
-def test_the_folder_is_private(tmp_path, monkeypatch):
-    """Also below a folder that others may enter, and where it was opened to them before."""
-    shared = tmp_path / "shared"
-    shared.mkdir(mode=0o755)
-    (shared / "images").mkdir(mode=0o755)
-    assert stat.S_IMODE(cache_folder(shared).stat().st_mode) == 0o700
-    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+def test_the_folder_is_private_unless_it_is_made_where_others_may_write(tmp_path):
+    for mode, wanted in ((0o755, 0o700), (0o770, 0o770), (0o2775, 0o2775)):
+        base = tmp_path / oct(mode)
+        base.mkdir()
+        base.chmod(mode)
+        folder, _ = cache_folder(base)
+        assert stat.S_IMODE(folder.stat().st_mode) == wanted
+        assert stat.S_IMODE(base.stat().st_mode) == mode
 
 
 def test_where_the_cache_is(tmp_path, monkeypatch):
     """CONOCC_CACHE, then the platform's folder; a path as given; False for none."""
-    assert cache_folder(False) is None
-    assert cache_folder(tmp_path / "mine") == tmp_path / "mine" / "images"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder(False) == (None, ())
+    assert cache_folder(tmp_path / "mine") == (tmp_path / "mine" / "images", ())
+    monkeypatch.setattr("conocc.data.cache.user_cache_path", lambda *a, **k: tmp_path / "user")
     monkeypatch.delenv("CONOCC_CACHE", raising=False)
-    assert cache_folder(True) == tmp_path / "xdg" / "conocc" / "images"
+    assert cache_folder(True) == (tmp_path / "user" / "images", ())
     monkeypatch.setenv("CONOCC_CACHE", str(tmp_path / "own"))
-    assert cache_folder(True) == tmp_path / "own" / "images"
+    assert cache_folder(True) == (tmp_path / "own" / "images", ())
 
 
-@pytest.mark.parametrize(
-    ("platform", "end"),
-    [
-        ("linux", ".cache/conocc"),
-        ("darwin", "Library/Caches/conocc"),
-        ("win32", "AppData/Local/conocc/cache"),
-    ],
-)
-def test_every_platform_has_a_folder(tmp_path, monkeypatch, platform, end):
-    for name in ("CONOCC_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr("conocc.data.cache.sys.platform", platform)
-    assert cache_folder(True) == tmp_path / end / "images"
-
-
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+def test_a_folder_that_cannot_be_made_is_left_out_with_a_note(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError, match=r"Cannot make the cache folder .*cache=False \(--no-cache\)"):
-        cache_folder(tmp_path / "file")
+    folder, (note,) = cache_folder(tmp_path / "file")
+    assert folder is None
+    assert note.startswith("Decoded images are not kept: ")
+
+
+def test_images_come_in_any_order_and_many_in_a_file_that_nobody_else_sees(monkeypatch):
+    rows = np.array([2, 0, 0, 1])
+    assert arranged(IMAGES, np.arange(3)) is IMAGES
+    assert np.array_equal(arranged(IMAGES, rows), IMAGES[rows])
+    monkeypatch.setattr("conocc.data.cache.ARRANGED_IN_MEMORY_BYTES", 0)
+    mapped = arranged(IMAGES, rows)
+    assert isinstance(mapped, np.memmap)
+    assert not mapped.flags.writeable
+    assert np.array_equal(mapped, IMAGES[rows])
+
+
+def test_the_cache_is_listed_and_emptied_of_its_own_files_alone(folder):
+    store(folder, KEY, 3, placed(), facts)
+    (folder / "notes.txt").write_text("mine")
+    (entry,) = entries(folder)
+    assert entry[:3] == (KEY, 3, (1, 16, 16))
+    assert entry.megabytes == pytest.approx(3 * 16 * 16 * 4 / 1e6, abs=2e-4)
+    assert clear(folder) == 1
+    assert left(folder) == ["notes.txt"]
+    assert clear(folder) == 0
 
 
 def left(folder):
@@ -156,7 +173,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(folder, monkeypatch):
     def full(self, *args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("conocc.data.cache.os.fsync", full)
+    monkeypatch.setattr("conocc.io.files.os.fsync", full)
     with pytest.raises(OSError, match=r"^Cannot write to the cache folder .*: the disk is full\. "):
         store(folder, KEY, 3, placed(), facts)
     assert left(folder) == []
@@ -192,24 +209,11 @@ def test_a_failure_while_decoding_leaves_nothing(folder):
     assert left(folder) == []
 
 
-@posix
-def test_what_killed_runs_left_is_swept(folder):
-    """Parts of dead processes go at once, those of others after a day, those of live ones stay."""
-    from conocc.data.cache import _node
-
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    parts = {
-        "dead": f"a.{_node()}.{dead.pid}.00.part",
-        "alive": f"b.{_node()}.{os.getpid()}.00.part",
-        "elsewhere": "c.ffffffff.1.00.part",
-        "old": "d.ffffffff.1.00.part",
-        "foreign": "notes.part",
-    }
-    for name in parts.values():
-        (folder / name).write_text("x")
+def test_what_killed_runs_left_is_swept_after_a_day(folder):
     two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(folder / parts["old"], (two_days_ago, two_days_ago))
+    for name in (".a.npy.x.tmp", ".b.npy.y.tmp", "notes.tmp"):
+        (folder / name).write_text("x")
+    for name in (".a.npy.x.tmp", "notes.tmp"):
+        os.utime(folder / name, (two_days_ago, two_days_ago))
     store(folder, KEY, 3, placed(), facts)
-    remaining = {name for name in left(folder) if name.endswith(".part")}
-    assert remaining == {parts["alive"], parts["elsewhere"], parts["foreign"]}
+    assert {name for name in left(folder) if name.endswith(".tmp")} == {".b.npy.y.tmp", "notes.tmp"}

@@ -381,9 +381,9 @@ def test_large_jpegs_are_scaled_unless_told_otherwise_and_the_cache_knows_which(
     for cache in (tmp_path / "cache", False):
         scaled, whole = (
             load_cohort(
-                tmp_path / "set", Preprocessing(size=16), majority="a", cache=cache, **options
+                tmp_path / "set", Preprocessing(16, scaled=scaled), majority="a", cache=cache
             )
-            for options in ({}, {"scaled": False})
+            for scaled in (True, False)
         )
         assert (scaled.preprocessing.scaled, whole.preprocessing.scaled) == (True, False)
         assert not np.array_equal(scaled.images, whole.images)
@@ -468,12 +468,33 @@ def test_the_cache_spares_decoding_and_gives_the_same(classes, tmp_path, monkeyp
     for loaded in (first, second):
         assert np.array_equal(loaded.images, plain.images)
         assert loaded.notes == plain.notes
-        assert isinstance(loaded.where(split="train").images.base, np.memmap)
     with pytest.raises(AssertionError, match="decoded again"):
         load(classes, **settings, size=20)
     write_image(classes / "benign/p1_a.png", like="changed")
     with pytest.raises(AssertionError, match="decoded again"):
         load(classes, **settings)
+
+
+def test_the_cache_holds_each_image_once_whatever_the_split(classes, tmp_path, monkeypatch):
+    """Other seeds, and a share for calibration, find what the first one kept."""
+    settings = {"majority": "benign", "cache": tmp_path / "cache"}
+    load(classes, **settings)
+    monkeypatch.setattr("conocc.data.decoding.decode", None)
+    for other in ({"split_seed": 1}, {"split_seed": 2, "calibration_size": 0.3}):
+        loaded, plain = load(classes, **settings, **other), None
+        monkeypatch.undo()
+        plain = load(classes, majority="benign", **other)
+        monkeypatch.setattr("conocc.data.decoding.decode", None)
+        assert loaded.path.tolist() == plain.path.tolist()
+        assert np.array_equal(loaded.images, plain.images)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
+def test_a_cache_that_cannot_be_used_is_left_out_with_a_note(classes, tmp_path):
+    (tmp_path / "file").write_text("x")
+    loaded = load(classes, majority="benign", cache=tmp_path / "file")
+    assert np.array_equal(loaded.images, load(classes, majority="benign").images)
+    assert "Decoded images are not kept" in loaded.notes[-1]
 
 
 def test_a_damaged_cache_is_made_anew(classes, tmp_path, caplog):
@@ -504,7 +525,7 @@ def test_a_failed_load_leaves_nothing_in_the_cache(classes, tmp_path):
 
 
 def test_threads_do_not_change_anything(classes):
-    one, many = (load(classes, majority="benign", jobs=jobs) for jobs in (1, 4))
+    one, many = (load(classes, majority="benign", n_jobs=n_jobs) for n_jobs in (1, 4))
     assert np.array_equal(one.images, many.images)
     assert one.digest.tolist() == many.digest.tolist()
 

@@ -69,7 +69,7 @@ def test_a_large_jpeg_is_scaled_if_the_reading_says_so(tmp_path, size):
     smooth = (127 + 100 * np.sin(grey / 40)).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
     data = (tmp_path / "a.jpg").read_bytes()
-    scaled, whole = Preprocessing(size=size, scaled=True), Preprocessing(size=size)
+    scaled, whole = Preprocessing(size=size), Preprocessing(size=size, scaled=False)
     (got,) = decoded(tmp_path, ["a.jpg"], scaled)
     np.testing.assert_array_equal(got.image, prepare(decode(data, "a", side=2 * size), scaled))
     (full,) = decoded(tmp_path, ["a.jpg"], whole)
@@ -163,7 +163,7 @@ def test_threads():
     """All cores that this process may use, or as many as asked for."""
     assert usable_threads(3) == 3
     assert usable_threads(None) == usable_threads(-1) >= 1
-    with pytest.raises(ValueError, match=r"'jobs' parameter must be at least 1.* Got 0"):
+    with pytest.raises(ValueError, match=r"'n_jobs' parameter must be at least 1.* Got 0"):
         usable_threads(0)
 
 

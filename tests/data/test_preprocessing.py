@@ -117,7 +117,7 @@ def test_preprocessing_survives_json(preprocessing):
 @pytest.mark.parametrize(
     ("preprocessing", "side"),
     [
-        (Preprocessing(size=64), None),
+        (Preprocessing(size=64, scaled=False), None),
         (Preprocessing(size=None, scaled=True), None),
         (Preprocessing(size=64, scaled=True), SPARE * 64),
     ],

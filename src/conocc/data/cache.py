@@ -3,8 +3,8 @@
 A cache entry is an ``.npy`` file, mapped and never loaded whole, and a JSON file beside it that
 is written last and says what the other must be. It holds each image once, in the order of their
 hashes: every order and split of the same images shares it.
-The user's own folder is private (mode 0700), since it holds patients' pixels; nothing in it tells
-a name. A folder that was given may be shared, and keeps the rights that its owner gave it.
+The folder is private (mode 0700), since it holds patients' pixels, unless it is made below one in
+which others may write: several people then share it. Nothing in it tells a name.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def cache_folder(cache: bool | str | os.PathLike[str]) -> tuple[Path | None, tup
         base.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
             folder.mkdir()
-            folder.chmod(stat.S_IMODE(base.stat().st_mode) if given else 0o700)
+            mode = stat.S_IMODE(base.stat().st_mode)
+            folder.chmod(mode if mode & (stat.S_IWGRP | stat.S_IWOTH) else 0o700)
         os.listdir(folder)
     except OSError as error:
         reason = error.strerror or str(error)
