@@ -45,10 +45,8 @@ Loss = Callable[[Tensor, int], tuple[Tensor, Terms]]
 # What draws when called from Python, and takes a generator.
 DRAWS = {
     *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like),
-    *(torch.bernoulli, torch.multinomial, torch.normal),
-    *(Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, Tensor.random_),
-    *(nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
-    *(nn.init.xavier_uniform_, nn.init.xavier_normal_, nn.init.orthogonal_),
+    *(Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_, nn.init.uniform_, nn.init.normal_),
+    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_),
 }
 
 
@@ -273,10 +271,10 @@ def keep_pages() -> None:
 
 @contextmanager
 def default_settings(device: torch.device) -> Iterator[None]:
-    """Compute as torch does for a caller who has changed none of its settings.
+    """Compute as torch does for a caller who has changed none of its settings, the same twice.
 
     That is with gradients, without autocast, inference mode or another default device: these
-    belong to the thread, and are the caller's again after the block.
+    belong to the thread, and are the caller's again after the block, as the number of threads is.
 
     Raises
     ------
@@ -288,26 +286,16 @@ def default_settings(device: torch.device) -> Iterator[None]:
             f"torch's default dtype is {torch.get_default_dtype()}, and conocc computes with "
             "torch.float32. Call torch.set_default_dtype(torch.float32) before it."
         )
-    cpu = torch.device("cpu")
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast(device.type, enabled=False),
-        # Entered only where it is needed: it costs each of torch's functions a call of Python.
-        cpu if torch.get_default_device() != cpu else nullcontext(),
-    ):
-        yield
-
-
-@contextmanager
-def reproducible(device: torch.device) -> Iterator[None]:
-    """Have torch compute the same twice inside the block; its threads are the caller's after it."""
-    threads = torch.get_num_threads()
+    cpu, threads = torch.device("cpu"), torch.get_num_threads()
     try:
         with (
-            default_settings(device),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast(device.type, enabled=False),
             torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+            # Entered only where it is needed: it costs each of torch's functions some time.
+            cpu if torch.get_default_device() != cpu else nullcontext(),
         ):
             yield
     finally:

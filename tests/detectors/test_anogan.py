@@ -89,16 +89,12 @@ def test_every_weight_of_both_networks_is_learned(images):
 def test_augmentation_by_hand():
     """One row of a, b, c, d: as it is; mirrored; moved by one either way, filled by reflection."""
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(4, 1, 2, 4)
-    how = anogan.Augmentation(
-        mirrored=torch.tensor([False, True, False, True]),
-        down=torch.zeros(4, dtype=torch.long),
-        right=torch.tensor([0, 0, 1, -1]),
-    )
-    rows = anogan.augmented(x, how)[:, 0, 1].tolist()
+    mirrored = torch.tensor([False, True, False, True])
+    still, moved = torch.zeros(4, dtype=torch.long), torch.tensor([0, 0, 1, -1])
+    rows = anogan.augmented(x, mirrored, still, moved)[:, 0, 1].tolist()
     assert rows == [[1, 2, 3, 4], [4, 3, 2, 1], [2, 1, 2, 3], [3, 2, 1, 2]]
-    columns = anogan.augmented(
-        x.mT.contiguous(), anogan.Augmentation(how.mirrored, how.right, how.down)
-    )[:, 0, :, 1].tolist()
+    turned = x.mT.contiguous()
+    columns = anogan.augmented(turned, mirrored, moved, still)[:, 0, :, 1].tolist()
     assert columns == [[1, 2, 3, 4], [1, 2, 3, 4], [2, 1, 2, 3], [2, 3, 4, 3]]
 
 
@@ -110,8 +106,8 @@ def test_what_is_drawn_can_be_replayed_and_hangs_on_the_seed():
         second = anogan.draw_augmentation(x)
         torch.manual_seed(0)
         again = anogan.draw_augmentation(x)
-    assert torch.equal(anogan.augmented(x, first), anogan.augmented(x, again))
-    assert not torch.equal(anogan.augmented(x, first), anogan.augmented(x, second))
+    assert torch.equal(anogan.augmented(x, *first), anogan.augmented(x, *again))
+    assert not torch.equal(anogan.augmented(x, *first), anogan.augmented(x, *second))
 
 
 def test_only_training_augments_and_only_images(images, monkeypatch):

@@ -386,6 +386,17 @@ def test_a_damaged_model_is_refused_in_one_sentence(fitted, tmp_path):
         assert len(str(refused.value)) < 500
 
 
+@pytest.mark.parametrize("name", ["offset_", "calibration_", "residual_scale_"])
+def test_a_model_without_one_of_its_values_is_refused(images, tmp_path, name):
+    conocc.OCSVM().fit(images).save(tmp_path / "model")
+    header, tensors = read_model(tmp_path / "model")
+    del header["values"][name]
+    header = {k: v for k, v in header.items() if k not in ("format", "sha256")}
+    write_model(tmp_path / "less", header, tensors)
+    with pytest.raises(ValueError, match=f"Cannot read model .*: it lacks {name}"):
+        conocc.load(tmp_path / "less")
+
+
 def test_a_model_of_another_revision_of_its_method_is_named(fitted, tmp_path, monkeypatch):
     """What this version of the method would not have made is not read as if it were."""
     path = tmp_path / "model.safetensors"

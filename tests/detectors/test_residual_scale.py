@@ -6,7 +6,6 @@ import pytest
 from conftest import quick
 from conocc import load
 from conocc.detectors.residual_scale import ResidualScale, averaged, scale_of
-from conocc.io import safetensors as model_file
 
 
 def test_the_scale_holds_two_quantiles_of_all_pixels():
@@ -53,7 +52,7 @@ def test_a_fit_takes_its_scale_from_training_images_and_calibration_from_its_own
 
 def test_of_many_images_some_from_all_over_set_the_scale(images, monkeypatch):
     """For AnoGAN each is a search; six are enough, so of 20 each third is taken."""
-    monkeypatch.setattr("conocc.detectors.one_class_detector.ENOUGH", 6)
+    monkeypatch.setattr("conocc.detectors.one_class_detector.RESIDUAL_IMAGES", 6)
     fitted = quick("cae").fit(images)
     some = images[::3]
     known = fitted.normalized(some) - fitted.reconstruct(some)
@@ -66,18 +65,6 @@ def test_the_scale_is_saved_with_the_model(images, tmp_path):
     again = load(tmp_path / "model").residual_scale_
     assert isinstance(again, ResidualScale)
     assert again == fitted.residual_scale_
-
-
-def test_a_model_of_an_earlier_version_has_no_scale(images, tmp_path):
-    quick("cae").fit(images).save(tmp_path / "model")
-    header, tensors = model_file.read_model(tmp_path / "model")
-    del header["values"]["residual_scale_"]
-    model_file.write_model(tmp_path / "old", _without_sum(header), tensors)
-    assert load(tmp_path / "old").residual_scale_ is None
-
-
-def _without_sum(header):
-    return {k: v for k, v in header.items() if k not in ("format", "sha256")}
 
 
 @pytest.mark.parametrize("method", ["ocsvm", "dsvdd"])

@@ -142,31 +142,24 @@ def start_as_dcgan(module: nn.Module) -> None:
 # --- augmentation --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to each image of a batch: `mirrored` (n,) bool, `down`, `right` (n,) pixels."""
+def draw_augmentation(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw for a batch (n, c, h, w): each second image mirrored, shifts up to 1/16 of a side.
 
-    mirrored: Tensor
-    down: Tensor
-    right: Tensor
-
-
-def draw_augmentation(x: Tensor) -> Augmentation:
-    """Draw for a batch (n, c, h, w): each second image mirrored, shifts up to 1/16 of a side."""
+    That is (n,) bool, and (n,) pixels down and to the right.
+    """
     n, _, h, w = x.shape
 
     def shift(side: int) -> Tensor:
         return torch.randint(-(side // 16), side // 16 + 1, (n,), device=x.device)
 
-    return Augmentation(torch.rand(n, device=x.device) < 0.5, shift(h), shift(w))
+    return torch.rand(n, device=x.device) < 0.5, shift(h), shift(w)
 
 
-def augmented(x: Tensor, how: Augmentation) -> Tensor:
+def augmented(x: Tensor, mirrored: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Mirror, then shift, images (n, c, h, w); what a shift uncovers is filled by reflection."""
     n, _, h, w = x.shape
-    rows = _reflected(h, how.down)
-    columns = _reflected(w, how.right)
-    columns = torch.where(how.mirrored[:, None], w - 1 - columns, columns)
+    rows, columns = _reflected(h, down), _reflected(w, right)
+    columns = torch.where(mirrored[:, None], w - 1 - columns, columns)
     image = torch.arange(n, device=x.device)[:, None, None]
     return x[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -290,7 +283,7 @@ class AnoGAN(TrainedDetector):
         with torch.no_grad():
             drawn = gan.draw(len(x))
         if self.augment and x.ndim == 4:
-            x = augmented(x, draw_augmentation(x))
+            x = augmented(x, *draw_augmentation(x))
         real = taken_for(True, gan.discriminate(x))
         return summed({"D real": real, "D drawn": taken_for(False, gan.discriminate(drawn))})
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from conocc.detectors.cae import reconstruction_stage
-from conocc.detectors.ocsvm import GAMMA, fit_svm, say_cost, svm_score, to_array
+from conocc.detectors.ocsvm import GAMMA, fit_svm, say_cost, svm_score
 from conocc.detectors.one_class_detector import POSITIVE, SHARE, param
 from conocc.detectors.trained import AutoencoderDetector
-from conocc.training import Batches, Train, apply
+from conocc.training import Batches, Train, apply, concatenated
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -61,7 +61,7 @@ class COCSVM(AutoencoderDetector):
         say_cost(n, d)
         stage = reconstruction_stage(self.network_, lr=self.lr, epochs=self.epochs)
         self.history_ = train([stage], batch_size=self.batch_size)
-        z = to_array(apply(self._embed, X), n, d)
+        z = concatenated(apply(self._embed, X), n).double().numpy()
         self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_ = fit_svm(
             z, nu=self.nu, kernel_gamma=self.kernel_gamma, verbose=self.verbose
         )

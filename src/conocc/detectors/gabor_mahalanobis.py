@@ -20,9 +20,8 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conocc.detectors.ocsvm import to_array
 from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.training import Batches, Train, apply
+from conocc.training import Batches, Train, apply, concatenated
 
 SIDE, WAVELENGTH, SIGMA = 7, 4.0, 2.0  # of the filters, in pixels
 DIRECTIONS = 4
@@ -192,8 +191,8 @@ class GaborMahalanobis(OneClassDetector):
         self.gaussian_ = Gaussian(d)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        z = to_array(apply(self._profile, X), len(X), len(self.gaussian_.mean))
-        self.gaussian_.fit(z)
+        z = concatenated(apply(self._profile, X), len(X))
+        self.gaussian_.fit(z.double().numpy())
 
     def _score(self, x: Tensor) -> Tensor:
         distance: Tensor = self.gaussian_(self._profile(x))

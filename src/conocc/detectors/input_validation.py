@@ -6,7 +6,7 @@ Letters: n images, c channels, h and w pixels, d features of a vector.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -152,26 +152,28 @@ def refuse_minority(X: np.ndarray, y: Any) -> None:
 # --- identity ----------------------------------------------------------------------------------
 
 
+def _hashes(texts: Iterable[bytes]) -> np.ndarray:
+    joined = b"".join(hashlib.sha256(text).digest()[:16] for text in texts)
+    return np.frombuffer(joined, np.uint8).reshape(-1, 16)
+
+
 def digests(X: np.ndarray) -> np.ndarray:
     """Hash each image with its type and shape; (n, ...) -> (n, 16) uint8."""
     about = f"{X.dtype.str} {X.shape[1:]}".encode()
-    rows = (hashlib.sha256(about + np.ascontiguousarray(row).tobytes()).digest() for row in X)
-    return np.frombuffer(b"".join(digest[:16] for digest in rows), np.uint8).reshape(-1, 16)
+    return _hashes(about + np.ascontiguousarray(row).tobytes() for row in X)
 
 
-def group_digest(group: Any) -> bytes:
-    """Hash the name of a group (patient) into 16 bytes."""
-    return hashlib.sha256(str(group).encode()).digest()[:16]
+def group_digests(groups: Iterable[Any]) -> np.ndarray:
+    """Hash the names of groups (patients); (n,) -> (n, 16) uint8."""
+    return _hashes(str(group).encode() for group in groups)
 
 
-def group_digests(X: np.ndarray, groups: Any) -> np.ndarray:
+def patients_of(X: np.ndarray, groups: Any) -> np.ndarray:
     """Hash each of the groups (patients) of `X` once; (n,) or None -> (p, 16) uint8."""
     if groups is None:
-        return np.empty((0, 16), np.uint8)
+        return group_digests(())
     check_consistent_length(X, groups)
-    names = sorted({str(group) for group in groups})
-    joined = b"".join(group_digest(name) for name in names)
-    return np.frombuffer(joined, np.uint8).reshape(-1, 16)
+    return group_digests(sorted({str(group) for group in groups}))
 
 
 def among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ Letters: n images, d pixels of an image or features of a vector, m support vecto
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from conocc.detectors.one_class_detector import POSITIVE, SHARE, OneClassDetector, param
 from conocc.io.progress import bar
-from conocc.training import Batches, Train, apply
+from conocc.training import Batches, Train, apply, concatenated
 
 logger = logging.getLogger("conocc")
 
@@ -87,16 +86,6 @@ def say_cost(n: int, d: int) -> None:
         )
 
 
-def to_array(blocks: Iterable[Tensor], n: int, d: int) -> np.ndarray:
-    """Copy blocks of (·, d) into one float64 array (n, d)."""
-    z = np.empty((n, d))
-    start = 0
-    for block in blocks:
-        z[start : start + len(block)] = block.cpu().numpy()
-        start += len(block)
-    return z
-
-
 def as_vectors(x: Tensor) -> Tensor:
     """Reshape images (n, c, h, w) into vectors (n, c·h·w); vectors stay as they are."""
     return x.flatten(1)
@@ -153,7 +142,7 @@ class OCSVM(OneClassDetector):
     def _fit(self, X: Batches, train: Train) -> None:
         n, d = len(X), int(np.prod(X.shape))
         say_cost(n, d)
-        z = to_array(apply(as_vectors, X), n, d)
+        z = concatenated(apply(as_vectors, X), n).double().numpy()
         self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_ = fit_svm(
             z, nu=self.nu, kernel_gamma=self.kernel_gamma, verbose=self.verbose
         )

@@ -36,8 +36,8 @@ from conocc.detectors.input_validation import (
     checked_images,
     digests,
     feature_scale,
-    group_digest,
     group_digests,
+    patients_of,
     refuse_huge,
     refuse_masked,
     refuse_minority,
@@ -54,7 +54,6 @@ from conocc.training import (
     apply,
     concatenated,
     default_settings,
-    reproducible,
     train,
 )
 
@@ -72,15 +71,6 @@ RESIDUAL_IMAGES = 256
 def param(default: Any, *allowed: Any) -> Any:
     """Declare a parameter: its default, and what scikit-learn's validation is to allow."""
     return field(default=default, metadata={"allowed": [*allowed]})
-
-
-def _has(name: str) -> Callable[[Any], bool]:
-    def check(self: Any) -> bool:
-        if not hasattr(self, name):
-            raise AttributeError(f"{type(self).__name__} has no {name.removeprefix('_')}")
-        return True
-
-    return check
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -225,14 +215,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         refuse_minority(array, y)
         self.seed_ = _seed(self.random_state)
         self.training_digests_ = digests(array)
-        self.training_patients_ = group_digests(array, groups)
+        self.training_patients_ = patients_of(array, groups)
         self.preprocessing_: dict[str, Any] | None = None
         self._forget_calibration()
         if len(self.input_shape_) == 1:
             self.feature_offset_, self.feature_scale_ = feature_scale(array, self.normalize)
         device = self._device()
         chance = Chance(self.seed_, device)
-        with reproducible(device):
+        with default_settings(device):
             with chance:
                 self._build()
             batches = self._batches(array, chance)
@@ -283,7 +273,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         array = self._checked(X)
         refuse_minority(array, y)
         images = digests(array)
-        patients = group_digests(array, groups)
+        patients = patients_of(array, groups)
         for what, rows, learned in (
             ("images", images, self.training_digests_),
             ("patients", patients, self.training_patients_),
@@ -367,12 +357,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         return self.calibration_
 
-    @available_if(_has("_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
+    @available_if(lambda self: hasattr(self, "_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
     def embed(self, X: Any) -> np.ndarray:
         """Give the bottleneck features; -> (n, d) float32."""
         return self._rows(self._embed, self._checked(X)).numpy()
 
-    @available_if(_has("_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
+    @available_if(lambda self: hasattr(self, "_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
     def reconstruct(self, X: Any) -> np.ndarray:
         """Give the reconstructions, in the units of `normalized`; shaped like its result."""
         return self._rows(self._reconstruct, self._checked(X)).numpy()
@@ -392,8 +382,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def knows_patients(self, groups: Any, *, side: str = "training") -> np.ndarray:
         """Tell which of the patients it was trained, or calibrated, on; (n,) -> (n,) bool."""
         check_is_fitted(self)
-        rows = np.frombuffer(b"".join(map(group_digest, groups)), np.uint8).reshape(-1, 16)
-        return among(rows, getattr(self, f"{side}_patients_"))
+        return among(group_digests(groups), getattr(self, f"{side}_patients_"))
 
     # Keeping.
 

@@ -24,7 +24,13 @@ NEUTRAL = {"device": "auto", "verbose": 0}
 FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "input_shape_": tuple,
     "calibration_": lambda values: values and Calibration.from_json(values),
-    "residual_scale_": lambda values: values and ResidualScale.from_json(values),
+    "residual_scale_": lambda values: values and ResidualScale(**values),
+}
+
+NEEDED = {
+    *("input_shape_", "offset_", "seed_", "threads_", "history_", "preprocessing_"),
+    *("training_digests_", "training_patients_", "residual_scale_"),
+    *("calibration_", "calibration_digests_", "calibration_patients_"),
 }
 
 
@@ -86,6 +92,8 @@ def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
             f"({__version__}) computes revision {cls.revision}; fit it again, or read it "
             f"with conocc {version}"
         )
+    if missing := NEEDED - {*header["values"], *tensors}:
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
     detector = cls(**params)
     for name, value in header["values"].items():

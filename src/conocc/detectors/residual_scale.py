@@ -9,7 +9,7 @@ A residual is an image less its reconstruction, averaged over channels, in the u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,11 +54,6 @@ class ResidualScale:
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON keeps."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ResidualScale:
-        """Read what `as_json` wrote."""
-        return cls(**values)
 
 
 def averaged(residual: Floats) -> Floats:

@@ -95,7 +95,7 @@ class Gallery(Arrays):
 
     def scale(self) -> ResidualScale:
         """Give the scale of majority images that `residual` is shown on."""
-        return ResidualScale.from_json(json.loads(str(self.residual_scale)))
+        return ResidualScale(**json.loads(str(self.residual_scale)))
 
 
 @dataclass(frozen=True, eq=False)
