@@ -93,7 +93,7 @@ def variations(cohort: Cohort, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     yield "nothing", scores(whole, all_of_it, every)
     with mock.patch.object(lrt.Alignment, "learn", return_value=None):
         yield "alignment", scores(described(train, test, seed), all_of_it, every)
-    with mock.patch.object(lrt, "toned", lambda x: x):
+    with mock.patch.object(lrt, "tone_mapped", lambda x: x):
         yield "tones", scores(described(train, test, seed), all_of_it, every)
     yield "mirrored images", scores(whole, all_of_it, every, mirrored=False)
     yield "lesions", scores(whole, all_of_it, [])

@@ -144,7 +144,9 @@ def _of_a_fit(scratch: Path) -> Iterator[Sample]:
 def _of_a_run(scratch: Path) -> Iterator[Sample]:
     zeros = np.zeros((2, 1, 16, 16), np.float32)
     words, flags = np.array(["a.png", "b.png"]), np.array([False, True])
-    gallery = Gallery(zeros, zeros, zeros, words, np.zeros(2), flags, zeros, flags, words)
+    gallery = Gallery(
+        zeros, zeros, zeros, words, np.zeros(2), flags, zeros, flags, words, np.array("")
+    )
     vectors = np.zeros((2, 3), np.float32)
     embedding = Embedding(vectors, vectors, flags, vectors[:1], np.array([2, 1, 1]))
     for name, evidence in (("gallery.npz", gallery), ("embedding.npz", embedding)):

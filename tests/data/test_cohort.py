@@ -625,5 +625,5 @@ def test_pneumoniamnist(data, cache):
 
 
 def test_sides_of_the_split_are_listed_in_their_order():
-    """Loaded cohorts lie in this order; the calibration side is for `conocc.thresholds.conformal`."""
+    """Loaded cohorts lie in this order; the calibration side is for thresholds."""
     assert SPLITS == ("train", "calibration", "test", "unused")
