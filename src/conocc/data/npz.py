@@ -13,16 +13,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from conocc.data.image_io.pixels import MAX_PIXELS
-from conocc.data.index import SIDES, Blob, Fetch, ImageEntry, ImageIndex, printable, side
+from conocc.data.index import SIDES, Fetch, ImageEntry, ImageIndex, printable, side
 
 Array = npt.NDArray[Any]
 
@@ -43,13 +42,16 @@ BOMB_BYTES = 2**30
 BOMB_RATIO = 500
 
 
-@dataclass(frozen=True)
-class Head:
+class _Head(NamedTuple):
     """What an array's head says before any of its values is read."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
     fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def is_archive(where: Path) -> bool:
@@ -70,157 +72,101 @@ def list_archive(where: Path) -> ImageIndex:
         If the file is damaged or forged, arrays are missing or do not fit each other, or the
         set is three-dimensional or has several labels an image.
     """
+    name = printable(where.name)
     with _opened(where) as archive:
-        heads = {
-            name.removesuffix(".npy"): _head(archive, name)
-            for name in archive.namelist()
-            if name.endswith(".npy")
-        }
-    if "images" in heads:
-        return _list_own(where, heads)
-    if any(f"{side}_images" in heads for side in MEDMNIST_SIDES):
-        return _list_medmnist(where, heads)
-    raise ValueError(
-        f"'{printable(where.name)}' must hold arrays named images and labels (and, if wished, "
-        "patient and split), or MedMNIST's train_images, train_labels, test_images, "
-        f"test_labels. It holds {', '.join(map(printable, sorted(heads))) or 'no arrays'}."
-    )
-
-
-def _list_own(where: Path, heads: dict[str, Head]) -> ImageIndex:
-    n = _check_images(where, "images", heads["images"])
-    label = _column(where, heads, "labels", n)
-    patient = _column(where, heads, "patient", n) if "patient" in heads else [None] * n
-    words = _column(where, heads, "split", n) if "split" in heads else [None] * n
-    entries = tuple(
-        ImageEntry(
-            f"images[{i}]",
-            label[i] or "",
-            split=None if word is None else side(word, f"'{printable(where.name)}', split[{i}]"),
-            patient=patient[i],
+        members = [member for member in archive.namelist() if member.endswith(".npy")]
+        heads = {member.removesuffix(".npy"): _head(archive, member) for member in members}
+    is_own = "images" in heads
+    prefixes = [""] if is_own else [f"{one}_" for one in MEDMNIST_SIDES if f"{one}_images" in heads]
+    if not prefixes:
+        raise ValueError(
+            f"'{name}' must hold arrays named images and labels (and, if wished, patient and "
+            "split), or MedMNIST's train_images, train_labels, test_images, test_labels. "
+            f"It holds {', '.join(map(printable, sorted(heads))) or 'no arrays'}."
         )
-        for i, word in enumerate(words)
-    )
-    unknown = sorted(set(heads) - {"images", "labels", "patient", "split"})
-    notes = [f"Arrays not used: {', '.join(map(printable, unknown))}."] if unknown else []
-    return _listing("an .npz archive", where, entries, [("images", n)], notes=notes)
-
-
-def _list_medmnist(where: Path, heads: dict[str, Head]) -> ImageIndex:
     entries: list[ImageEntry] = []
     arrays: list[tuple[str, int]] = []
-    for part in MEDMNIST_SIDES:
-        name = f"{part}_images"
-        if name not in heads:
-            continue
-        n = _check_images(where, name, heads[name])
-        label = _column(where, heads, f"{part}_labels", n)
-        entries += [ImageEntry(f"{name}[{i}]", label[i] or "", split=SIDES[part]) for i in range(n)]
-        arrays.append((name, n))
-    stem = re.sub(r"_(64|128|224)$", "", where.stem.lower())
-    known = MEDMNIST_MAJORITY.get(stem)
-    return _listing(
-        "a MedMNIST archive",
-        where,
-        tuple(entries),
-        arrays,
-        majority=None if known is None else frozenset({known}),
-    )
-
-
-def _listing(
-    layout: str,
-    where: Path,
-    entries: tuple[ImageEntry, ...],
-    arrays: list[tuple[str, int]],
-    *,
-    majority: frozenset[str] | None = None,
-    notes: Sequence[str] = (),
-) -> ImageIndex:
+    for prefix in prefixes:
+        array = f"{prefix}images"
+        n = _count_images(f"'{name}': the array {array}", heads[array])
+        label = _column(where, heads, f"{prefix}labels", n)
+        patient = _column(where, heads, "patient", n) if is_own and "patient" in heads else None
+        words = _column(where, heads, "split", n) if is_own and "split" in heads else None
+        for i in range(n):
+            split = SIDES[prefix[:-1]] if prefix else None
+            if words:
+                split = side(words[i], f"'{name}', split[{i}]")
+            who = patient[i] if patient else None
+            entries.append(ImageEntry(f"{array}[{i}]", label[i], split, who))
+        arrays.append((array, n))
     if not entries:
-        raise ValueError(f"'{printable(where.name)}' holds no images: its arrays are empty.")
+        raise ValueError(f"'{name}' holds no images: its arrays are empty.")
+    unused = sorted(set(heads) - {"images", "labels", "patient", "split"}) if is_own else []
+    known = MEDMNIST_MAJORITY.get(re.sub(r"_(64|128|224)$", "", where.stem.lower()))
     return ImageIndex(
-        layout=layout,
+        layout="an .npz archive" if is_own else "a MedMNIST archive",
         name=where.stem,
-        entries=entries,
+        entries=tuple(entries),
         fetch=partial(_fetch, where, arrays),
-        majority=majority,
-        notes=tuple(notes),
+        majority=None if is_own or known is None else frozenset({known}),
+        notes=(f"Arrays not used: {', '.join(map(printable, unused))}.",) if unused else (),
     )
-
-
-# Heads
 
 
 @contextmanager
 def _opened(where: Path) -> Iterator[zipfile.ZipFile]:
     """Open the archive; whatever is wrong with it becomes one sentence."""
+    # A RuntimeError is of an archive that is encrypted, or compressed in an unknown way.
+    damage = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
     try:
         with zipfile.ZipFile(where) as archive:
             yield archive
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,  # encrypted, or compressed in a way that Python does not know
-        OSError,
-    ) as error:
+    except damage as error:
         raise ValueError(f"Cannot read '{printable(where.name)}': {error}.") from None
 
 
-def _head(archive: zipfile.ZipFile, name: str) -> Head:
+def _head(archive: zipfile.ZipFile, member: str) -> _Head:
     """Read the head of one array and hold it against what the archive says of its size."""
-    info = archive.getinfo(name)
+    info = archive.getinfo(member)
+    at = f"'{printable(archive.filename)}': the array {printable(member)}"
     with archive.open(info) as file:
         try:
             head = _read_head(file)
         except ValueError as error:
-            raise ValueError(
-                f"Cannot read '{printable(archive.filename)}': the array {printable(name)} is damaged "
-                f"({str(error).splitlines()[0]})."
-            ) from None
-        declared = file.tell() + _size(head)
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{at} is damaged ({reason}), so it cannot be read.") from None
+        declared = file.tell() + head.nbytes
     if head.dtype.hasobject:
         raise ValueError(
-            f"'{printable(archive.filename)}': the array {printable(name)} holds Python objects, which "
-            "are not read, since reading them can run code."
+            f"{at} holds Python objects, which are not read, since reading them can run code."
         )
     if declared != info.file_size:
-        raise ValueError(
-            f"'{printable(archive.filename)}': the array {printable(name)} declares {declared} bytes, "
-            f"but has {info.file_size}."
-        )
+        raise ValueError(f"{at} declares {declared} bytes, but has {info.file_size}.")
     if declared > BOMB_BYTES and declared > BOMB_RATIO * info.compress_size:
         raise ValueError(
-            f"'{printable(archive.filename)}': the array {printable(name)} would grow from "
-            f"{info.compress_size} to {declared} bytes, as in a decompression bomb."
+            f"{at} would grow from {info.compress_size} to {declared} bytes, as in a "
+            "decompression bomb."
         )
     return head
 
 
-def _read_head(file: IO[bytes]) -> Head:
+def _read_head(file: IO[bytes]) -> _Head:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        head = _Head(*np.lib.format.read_array_header_1_0(file))
     elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        head = _Head(*np.lib.format.read_array_header_2_0(file))
     else:
         raise ValueError(f"format {version[0]}.{version[1]} is not known")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"a shape of {shape}")
-    return Head(tuple(shape), dtype, fortran)
+    if min(head.shape, default=0) < 0:
+        raise ValueError(f"a shape of {head.shape}")
+    return head
 
 
-def _size(head: Head) -> int:
-    return head.dtype.itemsize * math.prod(head.shape)
-
-
-def _check_images(where: Path, name: str, head: Head) -> int:
+def _count_images(at: str, head: _Head) -> int:
     """Return the number of images, if they are images."""
-    at = f"'{printable(where.name)}': the array {name}"
     shape = head.shape
-    flat = len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3)))
-    if not flat:
+    if len(shape) != 3 and not (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3))):
         kind = "volumes" if len(shape) in (4, 5) else "no images"
         raise ValueError(
             f"{at} holds {kind}, of shape {shape}; images are (n, h, w), (n, c, h, w) or "
@@ -234,15 +180,15 @@ def _check_images(where: Path, name: str, head: Head) -> int:
         raise ValueError(
             f"{at} declares images of shape {shape[1:]}, where 1 to {MAX_PIXELS} pixels are read."
         )
-    if head.fortran and _size(head) > BOMB_BYTES:
+    if head.fortran and head.nbytes > BOMB_BYTES:
         raise ValueError(
             f"{at} lies in Fortran order and is too large to be turned round in memory; save it "
             "with numpy.ascontiguousarray."
         )
-    return int(shape[0])
+    return shape[0]
 
 
-def _column(where: Path, heads: dict[str, Head], name: str, n: int) -> list[str | None]:
+def _column(where: Path, heads: dict[str, _Head], name: str, n: int) -> list[str]:
     """Read one value an image, as strings."""
     at = f"'{printable(where.name)}': the array {name}"
     if name not in heads:
@@ -252,27 +198,21 @@ def _column(where: Path, heads: dict[str, Head], name: str, n: int) -> list[str 
         raise ValueError(
             f"{at} gives each image {head.shape[1]} labels; a one-class cohort needs one."
         )
-    if _size(head) > MOST_COLUMN_BYTES:
-        raise ValueError(f"{at} declares {_size(head)} bytes, which is too large.")
+    if head.nbytes > MOST_COLUMN_BYTES:
+        raise ValueError(f"{at} declares {head.nbytes} bytes, which is too large.")
     if head.shape not in ((n,), (n, 1)):
         raise ValueError(f"{at} must have one value for each of {n} images, not {head.shape}.")
     with _opened(where), np.load(where, allow_pickle=False) as archive:
         values = archive[name].reshape(-1)
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "backslashreplace")
-    if values.dtype.kind not in "biufU":
+    whole = values.dtype.kind == "f" and np.array_equal(values, np.rint(values))
+    if values.dtype.kind not in "biuU" and not whole:
         raise ValueError(f"{at} must hold names or whole numbers. It holds {values.dtype}.")
-    if values.dtype.kind == "f":
-        if not np.array_equal(values, np.rint(values)):
-            raise ValueError(f"{at} must hold names or whole numbers.")
-        values = values.astype(np.int64)
-    texts = [str(value) for value in values.tolist()]
+    texts = [str(value) for value in (values.astype(np.int64) if whole else values).tolist()]
     if "" in texts:
         raise ValueError(f"{at} is empty for image {texts.index('')}.")
-    return list(texts)
-
-
-# Images
+    return texts
 
 
 def _fetch(where: Path, arrays: list[tuple[str, int]], rows: Sequence[int]) -> Iterator[Fetch]:
@@ -281,31 +221,23 @@ def _fetch(where: Path, arrays: list[tuple[str, int]], rows: Sequence[int]) -> I
     for name, n in arrays:
         wanted = {row - start for row in rows if start <= row < start + n}
         start += n
-        if not wanted:
-            continue
-        with _opened(where) as archive, archive.open(f"{name}.npy") as file:
-            for i, image in enumerate(_rows(file)):
-                if i in wanted:
-                    yield partial(_itself, image)
+        if wanted:
+            with _opened(where) as archive, archive.open(f"{name}.npy") as file:
+                for i, image in enumerate(_images(file)):
+                    if i in wanted:
+                        yield partial(_channels_last, image)
 
 
-def _itself(image: Array) -> Blob:
-    return image
-
-
-def _rows(file: IO[bytes]) -> Iterator[Array]:
-    """Images one at a time as (h, w) or (h, w, 3), each on bytes of its own."""
+def _images(file: IO[bytes]) -> Iterator[Array]:
+    """Yield images one at a time, each on bytes of its own."""
     head = _read_head(file)
-    shape = head.shape[1:]
-    size = _size(head) // max(head.shape[0], 1)
-    if head.fortran:
-        # Its images do not lie one after the other.
-        values = np.frombuffer(_exactly(file, _size(head)), head.dtype)
-        whole = values.reshape(head.shape[::-1]).T
-        yield from (_channels_last(np.ascontiguousarray(image)) for image in whole)
+    if head.fortran:  # its images do not lie one after the other
+        values = np.frombuffer(_exactly(file, head.nbytes), head.dtype)
+        yield from values.reshape(head.shape[::-1]).T
         return
+    size = head.nbytes // max(head.shape[0], 1)
     for _ in range(head.shape[0]):
-        yield _channels_last(np.frombuffer(_exactly(file, size), head.dtype).reshape(shape))
+        yield np.frombuffer(_exactly(file, size), head.dtype).reshape(head.shape[1:])
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
@@ -316,9 +248,10 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 
 def _channels_last(image: Array) -> Array:
+    """Give an image as (h, w) or (h, w, 3), in the byte order of this machine."""
     if image.ndim == 3 and image.shape[2] not in (1, 3):
         image = image.transpose(1, 2, 0)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
-    native = image.dtype.newbyteorder("=")
-    return image.astype(np.uint8 if image.dtype.kind == "b" else native, copy=False)
+    native = np.uint8 if image.dtype.kind == "b" else image.dtype.newbyteorder("=")
+    return np.ascontiguousarray(image, native)
