@@ -1,1 +1,1 @@
-"""Cohorts: layouts, reading of images, preprocessing, patients, splits, cache, patches, phantoms."""
+"""Cohorts: layouts, reading of images, preprocessing, patients, splits, cache, phantoms."""

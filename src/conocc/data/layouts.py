@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -88,11 +88,11 @@ def list_mvtec(where: Path) -> ImageIndex:
     found = walk(where)
     masks = tuple(path for path in found.images if _is_mask(path))
     rest = tuple(path for path in found.images if not _is_mask(path))
-    entries, beside = _split_folders(where, rest)
+    entries, notes = _split_folders(where, rest)
     known = frozenset(entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY)
-    notes = [*_notes(found), *_beside(beside)]
+    notes = [*_notes(found), *notes]
     if masks:
-        notes.append(f"{count(len(masks), 'mask')} ('{printable(masks[0])}' …) left aside.")
+        notes.append(f"{_some(masks, 'mask')} left aside.")
     return of_files("train/good, test/… (MVTec, BMAD)", where, entries, majority=known, notes=notes)
 
 
@@ -109,7 +109,7 @@ def is_official_split(where: Path) -> bool:
 def list_official_split(where: Path) -> ImageIndex:
     """List ``{train,val,test}/CLASS/…``; NORMAL and PNEUMONIA are known from Kaggle's set."""
     found = walk(where)
-    entries, beside = _split_folders(where, found.images)
+    entries, notes = _split_folders(where, found.images)
     classes = {entry.label for entry in entries}
     is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
     return of_files(
@@ -117,12 +117,12 @@ def list_official_split(where: Path) -> ImageIndex:
         where,
         entries,
         majority=frozenset({KAGGLE_MAJORITY}) if is_kaggle else None,
-        notes=[*_notes(found), *_beside(beside)],
+        notes=[*_notes(found), *notes],
     )
 
 
 def _split_folders(where: Path, paths: tuple[str, ...]) -> tuple[list[ImageEntry], list[str]]:
-    """Entries of ``SIDE/CLASS/…``, and the paths of images beside the folders of the split."""
+    """Entries of ``SIDE/CLASS/…``, and a note on images beside the folders of the split."""
     entries: list[ImageEntry] = []
     beside: list[str] = []
     for path in paths:
@@ -131,23 +131,16 @@ def _split_folders(where: Path, paths: tuple[str, ...]) -> tuple[list[ImageEntry
             beside.append(path)
         elif len(parts) == 2:
             raise ValueError(
-                f"'{printable(path)}' in '{printable(where)}' is in no class folder: a split is laid "
-                f"out as {parts[0]}/CLASS/image."
+                f"'{printable(path)}' in '{printable(where)}' is in no class folder: a split is "
+                f"laid out as {parts[0]}/CLASS/image."
             )
         else:
             entries.append(ImageEntry(path, label=parts[1], split=SIDES[parts[0].lower()]))
     if not entries:
         raise _no_images(where, len(beside))
-    return entries, beside
-
-
-def _beside(paths: list[str]) -> list[str]:
-    if not paths:
-        return []
-    return [
-        f"{count(len(paths), 'image')} beside the folders of the split "
-        f"('{printable(paths[0])}' …) left aside."
-    ]
+    if not beside:
+        return entries, []
+    return entries, [f"{_some(beside, 'image')} beside the folders of the split left aside."]
 
 
 # Folders without a split
@@ -162,9 +155,8 @@ def list_class_folders(where: Path) -> ImageIndex:
         raise _no_images(where, 0, found.others)
     if loose and classes:
         raise ValueError(
-            f"'{printable(where)}' holds {count(len(loose), 'image')} ('{printable(loose[0])}') beside "
-            f"the class folders {', '.join(map(printable, sorted(classes)))}: which class they "
-            "belong to is not known."
+            f"'{printable(where)}' holds {_some(loose, 'image')} beside the class folders "
+            f"{', '.join(map(printable, sorted(classes)))}: which class they belong to is not known."
         )
     own_name = where.resolve().name
     entries = [ImageEntry(path, own_name if loose else path.split("/")[0]) for path in found.images]
@@ -174,26 +166,21 @@ def list_class_folders(where: Path) -> ImageIndex:
 
 def _notes(found: Found) -> list[str]:
     notes: list[str] = []
-    others = [path for path in found.others if path not in TABLES]
-    if others:
-        notes.append(
-            f"{count(len(others), 'file')} that no reader knows by suffix "
-            f"('{printable(others[0])}' …) left aside."
-        )
+    if others := [path for path in found.others if path not in TABLES]:
+        notes.append(f"{_some(others, 'file')} that no reader knows by suffix left aside.")
     if found.seen_again:
-        notes.append(
-            f"{count(len(found.seen_again), 'linked folder')} "
-            f"('{printable(found.seen_again[0])}' …) led to one already read or above, and left aside."
-        )
+        linked = _some(found.seen_again, "linked folder")
+        notes.append(f"{linked} led to one already read or above, and left aside.")
     return notes
 
 
+def _some(paths: Sequence[str], thing: str) -> str:
+    return f"{count(len(paths), thing)} ('{printable(paths[0])}' …)"
+
+
 def _no_images(where: Path, aside: int, others: tuple[str, ...] = ()) -> ValueError:
-    what = f"'{printable(where)}' holds no images"
-    if aside:
-        what += " in its class folders"
-    if others:
-        what += f", but {count(len(others), 'other file')} ('{printable(others[0])}' …)"
+    what = f"'{printable(where)}' holds no images{' in its class folders' if aside else ''}"
+    what += f", but {_some(others, 'other file')}" if others else ""
     return ValueError(f"{what}. Files ending in {', '.join(sorted(SUFFIXES))} are read.")
 
 
@@ -225,9 +212,8 @@ def list_manifest(where: Path) -> ImageIndex:
         at = f"'{name}', line {line}"
         entry = _manifest_entry(row, at)
         if entry.path in first_line:
-            raise ValueError(
-                f"{at}: '{printable(entry.path)}' is listed in line {first_line[entry.path]} already."
-            )
+            known = first_line[entry.path]
+            raise ValueError(f"{at}: '{printable(entry.path)}' is listed in line {known} already.")
         first_line[entry.path] = line
         entries.append(entry)
     missing = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ class CohortSpec:
     """
 
     where: str
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     majority: tuple[str, ...] | None = None
     patient_regex: str | None = None
     pseudonyms: bool = False
@@ -97,7 +97,7 @@ class CohortSpec:
 
     def load(self, *, n_jobs: int | None = None, verbose: int = 0) -> Cohort:
         """Load the cohort; see `load_cohort`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return load_cohort(**values, n_jobs=n_jobs, verbose=verbose)
 
 
@@ -201,9 +201,7 @@ def majority_classes(
         If neither names one, or a name is none of the classes: all classes are listed.
     """
     found = Counter(entry.label for entry in index.entries)
-    classes = ", ".join(
-        f"{printable(name)} ({count(found[name], 'image')})" for name in sorted(found)
-    )
+    classes = ", ".join(_named(label, found) for label in sorted(found))
     if majority is None:
         if index.majority and index.majority <= set(found):
             return index.majority
@@ -381,88 +379,63 @@ def _notes(
     split: str,
     coloured: int,
 ) -> tuple[str, ...]:
-    return (
-        f"'{printable(index.name)}' is laid out as {index.layout}.",
-        _classes(cohort),
-        patients,
-        split,
-        *_sides(cohort),
-        *_left_out(index, majority),
-        *index.notes,
-        *_colour(coloured),
-        *_duplicates(cohort),
-        *cohort.leaks().sentences(),
-    )
+    notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
+    notes += [patients, split, *_sides(cohort)]
+    left_out = [entry.split for entry in index.entries if _is_left_out(entry, majority)]
+    if train := left_out.count("train"):
+        notes.append(f"{count(train, 'minority image')} of the training split left unused.")
+    if others := len(left_out) - train:
+        notes.append(f"{count(others, 'validation image')} left unused.")
+    notes += index.notes
+    if coloured:
+        read = count(coloured, "image")
+        notes.append(f"{read} in colour read as grey; colour='rgb' (--colour rgb) keeps it.")
+    return (*notes, *_duplicates(cohort), *cohort.leaks().sentences())
 
 
 def _classes(cohort: Cohort) -> str:
     def named(minority: bool) -> str:
         found = Counter(cohort.label[cohort.minority == minority].tolist())
-        return ", ".join(
-            f"{printable(name)} ({count(number, 'image')})"
-            for name, number in sorted(found.items())
-        )
+        return ", ".join(_named(label, found) for label in sorted(found))
 
     if not cohort.minority.any():
         return f"Majority class: {named(False)}. There is no minority image."
     return f"Majority class: {named(False)}. Minority class: {named(True)}."
 
 
+def _named(label: str, found: Counter[str]) -> str:
+    return f"{printable(label)} ({count(found[label], 'image')})"
+
+
 def _sides(cohort: Cohort) -> list[str]:
-    said = []
+    notes = []
+    table = cohort.counts()
     for split in SPLITS[:-1]:
         sizes = []
-        for kind, minority in (("majority", False), ("minority", True)):
-            rows = cohort.rows(split=split, minority=minority)
-            if rows.size:
-                size = count(rows.size, f"{kind} image")
-                if cohort.patients_known:
-                    size += f" of {count(len(np.unique(cohort.patient[rows])), 'patient')}"
-                sizes.append(size)
-        if sizes:
-            said.append(f"{split}: {', '.join(sizes)}.")
-        elif split in ("train", "test"):
-            said.append(f"{split}: no image.")
+        for _, kind, images, patients in table[table["split"] == split].to_numpy().tolist():
+            known = f" of {count(patients, 'patient')}" if cohort.patients_known else ""
+            sizes.append(count(images, f"{kind} image") + known)
+        if sizes or split in ("train", "test"):
+            notes.append(f"{split}: {', '.join(sizes) or 'no image'}.")
     if (unused := cohort.rows(split="unused")).size:
-        said.append(
+        notes.append(
             f"unused: {count(unused.size, 'minority image')} of training patients, which the "
             "test must not see."
         )
-    return said
-
-
-def _left_out(index: ImageIndex, majority: frozenset[str]) -> list[str]:
-    left_out = [entry for entry in index.entries if _is_left_out(entry, majority)]
-    train = sum(entry.split == "train" for entry in left_out)
-    said = []
-    if train:
-        said.append(f"{count(train, 'minority image')} of the training split left unused.")
-    if train < len(left_out):
-        said.append(f"{count(len(left_out) - train, 'validation image')} left unused.")
-    return said
-
-
-def _colour(coloured: int) -> list[str]:
-    if not coloured:
-        return []
-    return [
-        f"{count(coloured, 'image')} in colour read as grey; colour='rgb' (--colour rgb) keeps it."
-    ]
+    return notes
 
 
 def _duplicates(cohort: Cohort) -> list[str]:
-    repeated = {digest for digest, times in Counter(cohort.digest.tolist()).items() if times > 1}
-    if not repeated:
+    times = Counter(cohort.digest.tolist())
+    twins = [path for path, one in zip(cohort.path, cohort.digest, strict=True) if times[one] > 1]
+    if not twins:
         return []
-    chosen = np.isin(cohort.digest, sorted(repeated))
-    said = [
-        f"{count(int(chosen.sum()), 'image')} have a byte-identical twin "
-        f"('{printable(cohort.path[chosen][0])}' …)."
+    notes = [
+        f"{count(len(twins), 'image')} have a byte-identical twin ('{printable(twins[0])}' …)."
     ]
-    contradicting = on_several(cohort.digest, cohort.minority)
-    if contradicting:
-        said.append(
-            f"{count(len(contradicting), 'image')} byte-identical in the majority and in the "
-            f"minority class ('{printable(cohort.path[cohort.digest == contradicting[0]][0])}' …)."
+    if both := on_several(cohort.digest, cohort.minority):
+        notes.append(
+            f"{count(len(both), 'image')} byte-identical in the majority and in the "
+            f"minority class ('{printable(cohort.path[cohort.digest == both[0]][0])}' …)."
         )
-    return said
+    return notes
