@@ -156,7 +156,7 @@ def list_class_folders(where: Path) -> ImageIndex:
     if loose and classes:
         raise ValueError(
             f"'{printable(where)}' holds {_some(loose, 'image')} beside the class folders "
-            f"{', '.join(map(printable, sorted(classes)))}: which class they belong to is not known."
+            f"{', '.join(map(printable, sorted(classes)))}: which class they are of is not known."
         )
     own_name = where.resolve().name
     entries = [ImageEntry(path, own_name if loose else path.split("/")[0]) for path in found.images]
@@ -175,7 +175,8 @@ def _notes(found: Found) -> list[str]:
 
 
 def _some(paths: Sequence[str], thing: str) -> str:
-    return f"{count(len(paths), thing)} ('{printable(paths[0])}' …)"
+    more = " …" if len(paths) > 1 else ""
+    return f"{count(len(paths), thing)} ('{printable(paths[0])}'{more})"
 
 
 def _no_images(where: Path, aside: int, others: tuple[str, ...] = ()) -> ValueError:
