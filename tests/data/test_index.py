@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conocc.data.index import count, printable, read_file, read_table, side, walk
+from conocc.data.index import count, printable, read_file, side, walk
 from made_cohorts import make_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
@@ -104,34 +104,6 @@ def test_missing_and_oversized_files_are_named(tmp_path, monkeypatch):
     (tmp_path / "big.png").write_bytes(b"1234")
     with pytest.raises(ValueError, match=r"'big\.png': it has 4 bytes, where at most 3"):
         read_file(tmp_path, "big.png")
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("", "no head line"),
-        ("path,path\na,b\n", "names a column twice"),
-        ('"p\na","p\na"\na,b\n', r"names a column twice: p\\na, p\\na"),
-        ("path,label\na\n", r"line 2: 1 cells, where the head line has 2"),
-        (b"path\n\xff\n", "not a text file in UTF-8"),
-        ("path\n" + "x" * 200_000 + "\n", r"line 2: field larger than"),
-    ],
-)
-def test_broken_tables_are_refused(tmp_path, text, sentence):
-    """What is wrong is said in one sentence with the table's name."""
-    table = tmp_path / "m.csv"
-    table.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=sentence) as caught:
-        read_table(table)
-    assert "'m.csv'" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_tables_keep_line_numbers(tmp_path):
-    """Empty lines, blanks and a byte-order mark do not matter; quoted cells may hold commas."""
-    table = tmp_path / "m.csv"
-    table.write_text('\ufeffpath, label\n\n"a,1.png", x \n', encoding="utf-8")
-    assert read_table(table) == (["path", "label"], [(3, {"path": "a,1.png", "label": "x"})])
 
 
 def test_sides_of_the_split_in_many_words():

@@ -77,7 +77,10 @@ def test_classes_and_patients_that_look_like_formulas_are_read_again_as_they_are
     text = "\n".join(["path,x,y,width,height,label,patient", *boxes])
     (tmp_path / "boxes.csv").write_text(text + "\n")
     cut_patches(films, tmp_path / "out", boxes=tmp_path / "boxes.csv", rules=Rules(16))
-    assert [row["patient"] for row in rows_of(tmp_path / "out" / "patches.csv")] == ["'@1", "'@2"]
+    first, _ = rows_of(tmp_path / "out" / "patches.csv")
+    assert [first[name] for name in ("path", "label", "patient", "source")] == [
+        *("./=odd/-1_0.png", "=odd", "@1", "./-1.png")
+    ]
     for where in (tmp_path / "out", tmp_path / "out" / "patches.csv"):
         cohort = load_cohort(where, majority="=odd", cache=False)
         assert set(cohort.path) == {"=odd/-1_0.png", "=odd/-2_0.png"}

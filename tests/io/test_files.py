@@ -1,20 +1,14 @@
-"""Folders are written by one process at a time, and tables are read as they were written."""
+"""Folders are written by one process at a time, and files whole or not at all."""
 
-import csv
 import os
-import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from conocc.data.index import read_table
-from conocc.io.files import atomic_write, folder_lock, read_csv, write_csv
+from conocc.io.files import atomic_write, folder_lock
+from conocc.io.tables import write_csv
 
 HOLDER = """
     import sys
@@ -81,43 +75,3 @@ def test_what_a_link_leads_to_is_not_written(tmp_path):
     write_csv(tmp_path / "table.csv", ("path",), [("new",)])
     assert (tmp_path / "target").read_text() == "old"
     assert (tmp_path / "table.csv").read_text() == "path\nnew\n"
-
-
-# --- tables ------------------------------------------------------------------------------------
-
-# What OWASP names, and the ordinary; with what parts cells in one language or another.
-NAMES = st.text("=+-@\t\r\n＝＋－＠';,\"aNA07. é", max_size=8)
-
-
-@given(st.lists(NAMES, min_size=1, max_size=4))
-def test_a_name_starts_no_formula_and_is_read_as_it_was_written(names):
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "table.csv"
-        write_csv(path, ("path", "score", "label"), ((name, -0.5, "x") for name in names))
-        with path.open(encoding="utf-8", newline="") as file:
-            cells = [row[0] for row in csv.reader(file)]
-        found = read_csv(path)
-    assert len(cells) == 1 + len(names)
-    for cell in cells:
-        assert not re.search(r"^[=+\-@\t\r\n＝＋－＠]|[;\t\r\n][=+\-@＝＋－＠]", cell)
-    assert found["path"].tolist() == names
-    assert found["score"].tolist() == [-0.5] * len(names)
-
-
-def test_numbers_are_written_as_numbers(tmp_path):
-    write_csv(tmp_path / "t.csv", ("path", "score"), [("-0.5", -0.5), ("-1", -1)])
-    assert (tmp_path / "t.csv").read_text() == "path,score\n'-0.5,-0.5\n'-1,-1\n"
-
-
-def test_a_missing_number_is_missing_and_a_name_is_not(tmp_path):
-    write_csv(tmp_path / "t.csv", ("path", "p_value", "label"), [("NA", "", "None")])
-    (row,) = read_csv(tmp_path / "t.csv").itertuples(index=False)
-    assert (row.path, row.label) == ("NA", "None")
-    assert row.p_value != row.p_value
-
-
-def test_a_table_of_names_read_by_line_is_as_it_was_written(tmp_path):
-    """As manifests are; blanks around a name are not kept there."""
-    write_csv(tmp_path / "t.csv", ("path", "label"), [("=a.png", "-b"), ("'=c.png", "'tis")])
-    _, rows = read_table(tmp_path / "t.csv")
-    assert [tuple(row.values()) for _, row in rows] == [("=a.png", "-b"), ("'=c.png", "'tis")]

@@ -15,17 +15,9 @@ from conocc.data.bounding_boxes import Box, boxes_of_mask
 from conocc.data.image_io.nifti import Volume, cut, is_volume_name, volume_and_slice
 from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import SUFFIXES, decode
-from conocc.data.index import (
-    ImageEntry,
-    ImageIndex,
-    count,
-    of_files,
-    printable,
-    read_file,
-    read_table,
-    walk,
-)
+from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, read_file, walk
 from conocc.data.volumes import read_volume
+from conocc.io.tables import read_table
 
 # Given an image's path and its shape, (h, w): its boxes, each with a label.
 Marks: TypeAlias = Callable[[str, tuple[int, int]], list[tuple[Box, str]]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,6 @@ import numpy as np
 
 from conocc.data.image_io.dicom import PREAMBLE
 from conocc.data.image_io.read import SUFFIXES
-from conocc.io.files import unguarded
 
 # An image as it lies there: the bytes of a file, or an array of an archive or a phantom.
 Blob: TypeAlias = bytes | np.ndarray[Any, Any]
@@ -273,48 +271,6 @@ def side(word: str, where: str) -> str:
         raise ValueError(
             f"{where}: the split is {word!r}, where one of {', '.join(SIDES)} is expected."
         ) from None
-
-
-def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file with a head line: its columns, and each row with its line number.
-
-    Cells are stripped of surrounding blanks, and of the apostrophe that keeps a name from being a
-    formula (`conocc.io.files.guarded`); empty lines are passed over.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read, is not UTF-8, has no head line or names a column twice, or a
-        row has another number of cells.
-    """
-    name = printable(path.name)
-    rows: list[tuple[int, dict[str, str]]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            columns = [cell.strip() for cell in next(reader, [])]
-            if not any(columns):
-                raise ValueError(f"'{name}' has no head line that names its columns.")
-            if len(set(columns)) < len(columns):
-                named = ", ".join(map(printable, columns))
-                raise ValueError(f"'{name}' names a column twice: {named}.")
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(columns):
-                    raise ValueError(
-                        f"'{name}', line {reader.line_num}: {len(cells)} cells, where the head "
-                        f"line has {len(columns)}."
-                    )
-                values = [unguarded(cell.strip()) for cell in cells]
-                rows.append((reader.line_num, dict(zip(columns, values, strict=True))))
-    except OSError as error:
-        raise ValueError(f"Cannot read '{name}': {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"Cannot read '{name}': it is not a text file in UTF-8.") from None
-    except csv.Error as error:
-        raise ValueError(f"Cannot read '{name}', line {reader.line_num}: {error}.") from None
-    return columns, rows
 
 
 def count(number: int, thing: str) -> str:

@@ -16,7 +16,6 @@ from conocc.data.index import (
     count,
     of_files,
     printable,
-    read_table,
     scan,
     side,
     walk,
@@ -24,6 +23,7 @@ from conocc.data.index import (
 from conocc.data.npz import is_archive, list_archive
 from conocc.data.patients import TABLES
 from conocc.data.phantoms import PHANTOMS, draw_phantom
+from conocc.io.tables import read_table
 
 # Kaggle's chest_xray: the one set of class folders whose majority is known by name.
 KAGGLE_MAJORITY = "NORMAL"

@@ -34,8 +34,9 @@ from conocc.data.index import Fetch, printable
 from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.volumes import with_slices
-from conocc.io.files import atomic_write, write_csv
+from conocc.io.files import atomic_write
 from conocc.io.progress import bar
+from conocc.io.tables import write_csv
 
 OUTSIDE = "outside"
 TABLE_COLUMNS = ("path", "label", "patient", "source", "x", "y", "width", "height")

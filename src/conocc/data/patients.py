@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.nifti import volume_and_slice
-from conocc.data.index import count, printable, read_table
+from conocc.data.index import count, printable
 from conocc.data.pseudonyms import pseudonym
+from conocc.io.tables import read_table
 
 # Tables that may stand beside the images, and how they may name the column of the image.
 TABLES = ("patients.csv", "patches.csv")

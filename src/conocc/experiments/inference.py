@@ -41,8 +41,9 @@ from conocc.detectors import load
 from conocc.experiments.beside import Read, beside, here
 from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
 from conocc.experiments.run import SCORE_COLUMNS, model_path
-from conocc.io.files import folder_lock, write_csv, write_json
+from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
+from conocc.io.tables import write_csv
 from conocc.thresholds.rules import RULE, Decisions, Rule, decisions
 
 SHARD_FORMAT = 1

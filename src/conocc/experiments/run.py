@@ -37,7 +37,8 @@ from conocc.data.cohort import Cohort
 from conocc.data.load import CohortSpec
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
-from conocc.io.files import folder_lock, read_csv, write_csv, write_json, write_text
+from conocc.io.files import folder_lock, write_json, write_text
+from conocc.io.tables import read_csv, write_csv
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import RULE, Rule, decisions, observed_rates

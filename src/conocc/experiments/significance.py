@@ -32,7 +32,7 @@ from conocc.experiments.tables import (
     tested_on,
     write_formats,
 )
-from conocc.io.files import read_csv
+from conocc.io.tables import read_csv
 from conocc.metrics.auc_variance import Fold, mean_auc_covariance
 from conocc.metrics.confidence_intervals import difference_test, holm, metric_interval
 from conocc.metrics.ranking import METRICS, Bools, Floats

@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from conocc.experiments.table_formats import FORMATS, Cell, Line, Table, mean
-from conocc.io.files import write_csv, write_text
+from conocc.io.files import write_text
+from conocc.io.tables import write_csv
 from conocc.metrics.ranking import METRICS
 
 RESULT_FORMAT = 1

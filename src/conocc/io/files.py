@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PATIENCE_S = 5.0
 # In a folder of results: which command wrote which files of it (`claim`).
 OWNER = "conocc.json"
-
-# Where a spreadsheet would begin to read a formula (OWASP, "CSV Injection"): at the start of a
-# cell, or behind what ends a cell or a line in one that is set to another language.
-_START = r"(?:^{}(?='*[=+\-@\t\r\n＝＋－＠])|(?<=[;\t\r\n]){}(?='*[=+\-@＝＋－＠]))"
-_FORMULA = re.compile(_START.format("", ""))
-_GUARDED = re.compile(_START.format("'", "'"))
-# Columns of names, which are never numbers and never missing.
-_NAMES = ("path", "digest", "patient", "label", "split")
 
 
 @contextmanager
@@ -147,72 +134,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON that every reader takes: no NaN, keys in the order given."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table whole or not at all; `rows` may be a generator that is still at work.
-
-    Texts are `guarded`; `read_csv` reads them as they were.
-    """
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(csv_lines(chain([header], rows)))
-
-
-class _Echo:
-    def write(self, line: str) -> str:
-        return line
-
-
-def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """Give each row as a line of a table, its texts `guarded`."""
-    # Its end has both characters, so that a text with either of them is put in quotes.
-    writer = csv.writer(_Echo(), lineterminator="\r\n")
-    for cells in rows:
-        yield writer.writerow(map(guarded, cells)).removesuffix("\r\n") + "\n"
-
-
-def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a table that `write_csv` wrote: its names are what they were, also "NA" and "007".
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged; the sentence names it.
-    """
-    import pandas as pd
-
-    try:
-        columns = pd.read_csv(path, nrows=0).columns.tolist()
-        table: pd.DataFrame = pd.read_csv(
-            path,
-            converters=dict.fromkeys(_NAMES, unguarded),
-            keep_default_na=False,
-            na_values={name: ["", "nan"] for name in columns if name not in _NAMES},
-            **options,
-        )
-    except ValueError as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
-    return table
-
-
-def guarded(cell: Any) -> Any:
-    """Put an apostrophe where a text would start a formula in a spreadsheet.
-
-    `unguarded` takes it away again. What is no text is left as it is.
-
-    >>> [guarded(cell) for cell in ("a=1.png", "=1+1.png", "'-1", -1)]
-    ['a=1.png', "'=1+1.png", "''-1", -1]
-    """
-    return _FORMULA.sub("'", cell) if isinstance(cell, str) else cell
-
-
-def unguarded(text: str) -> str:
-    """Give the text that `guarded` was given.
-
-    >>> [unguarded(text) for text in ("a=1.png", "'=1+1.png", "''-1", "'tis.png")]
-    ['a=1.png', '=1+1.png', "'-1", "'tis.png"]
-    """
-    return _GUARDED.sub("", text)
 
 
 def _umask() -> int:

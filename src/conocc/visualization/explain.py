@@ -24,7 +24,8 @@ from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
 from conocc.experiments.run import load_model
-from conocc.io.files import claim, refuse_foreign, write_csv, write_text
+from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.tables import write_csv
 from conocc.visualization.figures.drawing import save_figure
 from conocc.visualization.figures.residual_maps import explanation
 from conocc.visualization.html import rendered

@@ -24,7 +24,8 @@ from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import SENSITIVITY, grouped, make_tables, read_rows, tested_on
-from conocc.io.files import claim, read_csv, refuse_foreign, write_text
+from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.tables import read_csv
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import summary
 from conocc.visualization.figures.curves import (

@@ -1,0 +1,110 @@
+"""Tables in CSV: the package's own, and those that users bring."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from conocc.io.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns of names, which are never numbers and never missing; and those of paths.
+NAME_COLUMNS = ("path", "digest", "patient", "label", "split")
+PATH_COLUMNS = ("path", "source", "volume")
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_SAFE_PATH = re.compile(rf"^\./(?={_FORMULA.pattern})")
+
+
+class _UnixLines:
+    """A text file to which `csv` writes its own line end, so that it quotes both parts of it."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, line: str) -> int:
+        return self.file.write(line.removesuffix("\r\n") + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table whole or not at all; `rows` may be a generator that is still at work.
+
+    A path that a spreadsheet would take for a formula is written as ``./path``, which is the same
+    file; all else is written as it is.
+    """
+    paths = [name in PATH_COLUMNS for name in header]
+    lines = (map(_cell, row, paths) for row in rows)
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(_UnixLines(file)).writerows(chain([header], lines))
+
+
+def _cell(value: Any, is_path: bool) -> Any:
+    return f"./{value}" if is_path and _FORMULA.match(value) else value
+
+
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a table that `write_csv` wrote: its names are what they were, also "NA" and "007".
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; the sentence names it.
+    """
+    import pandas as pd
+
+    names: dict[str, Callable[[str], str]] = dict.fromkeys(NAME_COLUMNS, str)
+    names["path"] = partial(_SAFE_PATH.sub, "")
+    try:
+        numbers = set(pd.read_csv(path, nrows=0).columns) - set(names)
+        table: pd.DataFrame = pd.read_csv(
+            path,
+            converters=names,
+            keep_default_na=False,
+            na_values={number: ["", "nan"] for number in numbers},
+            **options,
+        )
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{path}': {error}.") from error
+    return table
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a table of the user: its columns, and each row as text with its line number.
+
+    Cells are stripped of surrounding blanks; empty lines are passed over.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, is not UTF-8, has no head line or names a column twice, or a
+        row has another number of cells.
+    """
+    name = repr(path.name)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            table = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
+    except OSError as error:
+        raise ValueError(f"Cannot read {name}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"Cannot read {name}: it is not a text file in UTF-8.") from None
+    except csv.Error as error:
+        raise ValueError(f"Cannot read {name}, line {lines.line_num}: {error}.") from None
+    (_, columns), *rows = [(line, cells) for line, cells in table if any(cells)] or [(0, [])]
+    if not columns:
+        raise ValueError(f"{name} has no head line that names its columns.")
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise ValueError(f"{name} names a column twice: {twice[0]!r}.")
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise ValueError(
+                f"{name}, line {line}: {len(cells)} cells, where the head line has {len(columns)}."
+            )
+    return columns, [(line, dict(zip(columns, cells, strict=True))) for line, cells in rows]
