@@ -122,7 +122,7 @@ def test_images_beside_class_folders_are_refused(tmp_path):
     ("make", "sentence"),
     [
         ((), r"holds no images\. Files ending in \.bmp, "),
-        (("a/x.doc",), r"holds no images, but 1 other file \('a/x\.doc' …\)"),
+        (("a/x.doc",), r"holds no images, but 1 other file \('a/x\.doc'\)"),
         (("train/a/x.doc", "copy/1.png"), "holds no images in its class folders"),
     ],
 )
