@@ -17,11 +17,11 @@ check: $(VENV)/installed         ## lint, format, types, who may import whom, kn
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/python .ci/audit.py
 
-bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/performance.md
+bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/research/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-torture: $(VENV)/installed      ## damaged files and faults in mid-work; docs/reliability.md
+torture: $(VENV)/installed      ## damaged files and faults in mid-work; docs/research/reliability.md
 	$(BIN)/python -m torture.mutations
 	$(BIN)/python -m torture.strikes
 

@@ -1,4 +1,4 @@
-"""Measure all sections, or those that are named, and write them into docs/performance.md."""
+"""Measure all sections, or those that are named, and write them into docs/research/performance.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECTIONS = {
     "memory": memory.section,
     "scoring": scoring.section,
 }
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "research" / "performance.md"
 
 
 def written(page: str, name: str, text: str) -> str:

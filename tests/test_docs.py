@@ -14,6 +14,7 @@ from test_cli import call
 from test_layers import FILES, SOURCE
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -61,9 +62,21 @@ def test_the_targets_that_the_pages_name_are_there():
 
 
 def test_links_between_the_pages_lead_somewhere():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_tables_have_a_head_and_rows_of_one_length():
+    """A bar in code or after a backslash does not end a cell."""
+    for page in PAGES:
+        for table in re.findall(r"(?:^\|.*\n?)+", page.read_text(encoding="utf-8"), re.MULTILINE):
+            head, rule, *rows = [re.sub(r"`[^`]*`|\\\|", "", row) for row in table.splitlines()] + [
+                ""
+            ]
+            assert re.fullmatch(r"[|: -]+", rule), f"{page.name}: {head}"
+            for row in [rule, *rows[:-1]]:
+                assert row.count("|") == head.count("|"), f"{page.name}: {row}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

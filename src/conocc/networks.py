@@ -168,7 +168,7 @@ class Dense(nn.Linear):
     """A linear layer whose matrices are multiplied by oneDNN where that can be done.
 
     On an AMD processor with AVX-512 it is more than twice as fast as the library that `nn.Linear`
-    takes (docs/performance.md).
+    takes (docs/research/performance.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:

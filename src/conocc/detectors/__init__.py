@@ -24,7 +24,7 @@ METHODS = {
     "dagmm": Method("dagmm", "DAGMM", "Zong et al. 2018"),
     "dsvdd": Method("deep_svdd", "DeepSVDD", "Ruff et al. 2018"),
     "anogan": Method("anogan", "AnoGAN", "Schlegl et al. 2017"),
-    "lrt": Method("lrt.lrt", "LRT", "this package, docs/successor.md"),
+    "lrt": Method("lrt.lrt", "LRT", "this package, docs/research/successor.md"),
     "gabor_mahalanobis": Method("gabor_mahalanobis", "GaborMahalanobis", "Ledoit and Wolf 2004"),
 }
 ALIASES = {"profile": "gabor_mahalanobis"}  # until 0.2

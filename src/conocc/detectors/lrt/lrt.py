@@ -287,7 +287,7 @@ class LRT(OneClassDetector):
 
     Everything is in closed form: there are no epochs, `history_` stays empty and a checkpoint is
     not needed. All training images are held at once at 64 pixels a side, 16 KB each. What
-    was chosen by which labels is in ``docs/successor.md``.
+    was chosen by which labels is in ``docs/research/successor.md``.
 
     Parameters
     ----------
