@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 from conocc._version import __version__
 
 if TYPE_CHECKING:
-    from conocc.data.cohort import Cohort
-    from conocc.data.load import load_cohort
-    from conocc.detectors import load
-    from conocc.detectors.anogan import AnoGAN
-    from conocc.detectors.cae import CAE
-    from conocc.detectors.cocsvm import COCSVM
-    from conocc.detectors.conocc import ConOCC
-    from conocc.detectors.dagmm import DAGMM
-    from conocc.detectors.deep_svdd import DeepSVDD
-    from conocc.detectors.gabor_mahalanobis import GaborMahalanobis
-    from conocc.detectors.lrt.lrt import LRT
-    from conocc.detectors.ocsvm import OCSVM
-    from conocc.detectors.sae import SAE
+    from conocc.data.cohort import Cohort as Cohort
+    from conocc.data.load import load_cohort as load_cohort
+    from conocc.data.preprocessing import Preprocessing as Preprocessing
+    from conocc.detectors import load as load
+    from conocc.detectors.anogan import AnoGAN as AnoGAN
+    from conocc.detectors.cae import CAE as CAE
+    from conocc.detectors.cocsvm import COCSVM as COCSVM
+    from conocc.detectors.conocc import ConOCC as ConOCC
+    from conocc.detectors.dagmm import DAGMM as DAGMM
+    from conocc.detectors.deep_svdd import DeepSVDD as DeepSVDD
+    from conocc.detectors.gabor_mahalanobis import GaborMahalanobis as GaborMahalanobis
+    from conocc.detectors.lrt.lrt import LRT as LRT
+    from conocc.detectors.ocsvm import OCSVM as OCSVM
+    from conocc.detectors.sae import SAE as SAE
 
 _WHERE = {
     "CAE": "conocc.detectors.cae",
@@ -41,26 +42,12 @@ _WHERE = {
     "ConOCC": "conocc.detectors.conocc",
     "DeepSVDD": "conocc.detectors.deep_svdd",
     "GaborMahalanobis": "conocc.detectors.gabor_mahalanobis",
+    "Preprocessing": "conocc.data.preprocessing",
     "load": "conocc.detectors",
     "load_cohort": "conocc.data.load",
 }
 
-__all__ = [
-    "CAE",
-    "COCSVM",
-    "DAGMM",
-    "LRT",
-    "OCSVM",
-    "SAE",
-    "AnoGAN",
-    "Cohort",
-    "ConOCC",
-    "DeepSVDD",
-    "GaborMahalanobis",
-    "__version__",
-    "load",
-    "load_cohort",
-]
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
