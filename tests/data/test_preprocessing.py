@@ -106,7 +106,7 @@ def triangle(side: int, size: int) -> np.ndarray:
         Preprocessing(size=64),
         Preprocessing(size=None, colour="rgb"),
         Preprocessing(size=64, fit="crop", voi="-600.5,1500", axis="coronal"),
-        Preprocessing(size=64, scaled=True),
+        Preprocessing(size=64, scaled=False),
     ],
 )
 def test_preprocessing_survives_json(preprocessing):

@@ -68,10 +68,9 @@ class Preprocessing:
     scaled: bool = True
 
     def __post_init__(self) -> None:
-        whole = type(self.size) is int and self.size >= SMALLEST_SIZE
         checks = {
             "size": (
-                self.size is None or whole,
+                self.size is None or (type(self.size) is int and self.size >= SMALLEST_SIZE),
                 f"an integer of at least {SMALLEST_SIZE}, or None",
             ),
             "colour": _is_one_of(COLOURS, self.colour),
@@ -134,7 +133,7 @@ def prepare(image: Pixels, preprocessing: Preprocessing) -> Floats:
     ----------
     image : array, shape (h, w) or (h, w, 3)
         As `image_io.read.decode` gives it: finite, and within `LARGEST_VALUE`.
-    reading : Preprocessing
+    preprocessing : Preprocessing
 
     Returns
     -------
@@ -146,20 +145,15 @@ def prepare(image: Pixels, preprocessing: Preprocessing) -> Floats:
     >>> prepare(np.full((20, 30), 4095, np.uint16), Preprocessing(size=16)).shape
     (1, 16, 16)
     """
-    channels, planes_of = COLOURS[preprocessing.colour]
-    planes = planes_of(image)
+    if image.ndim == 3:
+        grey = preprocessing.colour == "grey"
+        stored = _luma(image)[None] if grey else np.moveaxis(image, -1, 0)
+    else:
+        stored = image[None]
+    planes = [plane.astype(np.float32, order="C") for plane in stored]
     if preprocessing.size is not None:
         planes = [FITS[preprocessing.fit](plane, preprocessing.size) for plane in planes]
-    return np.array(planes * (channels // len(planes)))
-
-
-def _grey(image: Pixels) -> list[Floats]:
-    return [_luma(image) if image.ndim == 3 else image.astype(np.float32)]
-
-
-def _rgb(image: Pixels) -> list[Floats]:
-    planes = np.moveaxis(image, -1, 0) if image.ndim == 3 else [image]
-    return [plane.astype(np.float32, order="C") for plane in planes]
+    return np.array(planes * (COLOURS[preprocessing.colour] // len(planes)))
 
 
 def _luma(image: Pixels) -> Floats:
@@ -174,15 +168,12 @@ def _luma(image: Pixels) -> Floats:
     return luma.astype(np.float32, copy=False)
 
 
-def _stretch(plane: Floats, size: int) -> Floats:
-    """Resample to (size, size) in float32: Pillow's bilinear filter, antialiased when shrinking.
+def _stretch(plane: Floats, h: int, w: int | None = None) -> Floats:
+    """Resample to (h, w), or to (h, h): Pillow's bilinear filter, antialiased when shrinking.
 
     A plane of that size already is not resampled.
     """
-    return _resized(plane, size, size)
-
-
-def _resized(plane: Floats, h: int, w: int) -> Floats:
+    w = h if w is None else w
     if plane.shape == (h, w):
         return plane
     return np.asarray(Image.fromarray(plane).resize((w, h), Image.Resampling.BILINEAR))
@@ -198,7 +189,7 @@ def _pad(plane: Floats, size: int) -> Floats:
     # Resampled first: filled up first, a single line of pixels could take all memory.
     square = np.full((size, size), plane.min(), np.float32)
     top, left = (size - h) // 2, (size - w) // 2
-    square[top : top + h, left : left + w] = _resized(plane, h, w)
+    square[top : top + h, left : left + w] = _stretch(plane, h, w)
     return square
 
 
@@ -210,13 +201,5 @@ def _crop(plane: Floats, size: int) -> Floats:
     return _stretch(np.ascontiguousarray(middle), size)
 
 
-# Channels, and the planes they are made from: one plane is repeated.
-COLOURS: dict[str, tuple[int, Callable[[Pixels], list[Floats]]]] = {
-    "grey": (1, _grey),
-    "rgb": (3, _rgb),
-}
-FITS: dict[str, Callable[[Floats, int], Floats]] = {
-    "stretch": _stretch,
-    "pad": _pad,
-    "crop": _crop,
-}
+COLOURS = {"grey": 1, "rgb": 3}  # channels; of a grey image the one is repeated
+FITS: dict[str, Callable[[Floats, int], Floats]] = {"stretch": _stretch, "pad": _pad, "crop": _crop}

@@ -384,7 +384,7 @@ def test_headers_that_are_refused(changed, reason):
         (rescale("Smith", "0"), "its DICOM RescaleSlope is not a number"),
         (rescale("0", "5"), "RescaleSlope is 0"),
         (rescale("1e999", "0"), "is not one finite number"),
-        (rescale("1e300", "0"), "NaN or infinite"),
+        (rescale("1e300", "0"), "NaN, infinite"),
         (rescale("1\\2", "0"), "is not one finite number"),
         (table(0x00283000, (9, 0, 16), b"\0\0"), "the numbers of its DICOM LUT are damaged"),
         (sequence(0x00283000, b"\1\2\3\4"), "the numbers of its DICOM LUT are damaged"),

@@ -186,16 +186,34 @@ def test_pixels_that_are_not_finite(dtype, write):
     image = np.zeros((4, 5), dtype)
     image[2, 3] = np.nan
     image[3, 0] = -np.inf
-    assert "2 of 20 values are NaN or infinite, the first at row 2, column 3" in refusal(
-        write(image)
+    assert (
+        "2 of 20 values are NaN, infinite or beyond ±1e+30, the first at row 2, column 3"
+        in refusal(write(image))
     )
+
+
+def test_float16_comes_as_float32_from_every_format():
+    image = GREY.astype(np.float16)
+    for data in (npy(image), tiff(image), tiff(image, byteorder=">")):
+        assert_read(data, image.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_grey_levels_of_few_bits_are_spread_to_255(bits):
+    levels = np.arange(2**bits, dtype=np.uint8)[None]
+    spread = np.array([[level * 255 // (2**bits - 1) for level in range(2**bits)]], np.uint8)
+    assert_read(tiff(levels, bitspersample=bits), spread)
+    assert_read(tiff(levels, bitspersample=bits, photometric="miniswhite"), 255 - spread)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_pixels_larger_than_a_detector_takes(dtype):
     image = np.zeros((4, 5), dtype)
     image[1, 4] = -1e35
-    assert "the value -1e+35 at row 1, column 4 is beyond ±1e+30" in refusal(npy(image))
+    assert (
+        "1 of 20 values are NaN, infinite or beyond ±1e+30, the first at row 1, column 4"
+        in refusal(npy(image))
+    )
     image[1, 4] = 1e30
     assert_read(npy(image), image)
 

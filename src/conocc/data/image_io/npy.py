@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 
 from conocc.data.image_io.pixels import Pixels, UnreadableError, check_shape, decoding
 
-_BECOMES: dict[str, np.dtype[Any]] = {"b1": np.dtype(np.uint8), "f2": np.dtype(np.float32)}
-
 
 def read_npy(data: bytes) -> Pixels:
-    """Read an NPY file of numbers: bool becomes uint8, float16 becomes float32."""
+    """Read an NPY file of numbers."""
     stream = BytesIO(data)
     with decoding("its NPY header is"):
         version = np.lib.format.read_magic(stream)
@@ -33,5 +30,4 @@ def read_npy(data: bytes) -> Pixels:
             f"file has {len(data)} bytes"
         )
     values = np.frombuffer(data, dtype, offset=stream.tell())
-    image = values.reshape(shape, order="F" if fortran_order else "C")
-    return np.ascontiguousarray(image, _BECOMES.get(dtype.str[1:], dtype.newbyteorder("=")))
+    return values.reshape(shape, order="F" if fortran_order else "C")

@@ -1,6 +1,6 @@
 """PNG by libpng, JPEG and BMP by Pillow, TIFF by tifffile, PNM by NumPy: at their own depth.
 
-Palettes become RGB, JPEG's YCbCr becomes RGB, grey levels of 1, 2 and 4 bits in PNG, TIFF and BMP
+Palettes become RGB, JPEG's YCbCr becomes RGB, grey levels of less than 8 bits in PNG, TIFF and BMP
 are spread over 0 to 255, and TIFF's white-is-zero is inverted. EXIF orientation is applied; gamma,
 colour profiles and the maximum that a PNM header states are not. CMYK and other colours are
 refused, and so are several pages or frames, and pixels that are transparent.
@@ -22,7 +22,7 @@ from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from conocc.data.image_io.pixels import Pixels, UnreadableError, check_size, decoding, native
+from conocc.data.image_io.pixels import Pixels, UnreadableError, check_size, decoding
 
 # EXIF's and TIFF's tags
 _PHOTOMETRIC, _ORIENTATION = 262, 274
@@ -105,8 +105,8 @@ def read_tiff(data: bytes) -> Pixels:
             palette = np.asarray(page.colormap)
             image = (palette[:, image] >> 8).astype(np.uint8).transpose(1, 2, 0)
         elif page.bitspersample < 8:
-            image = image.astype(np.uint8) * (255 // (2**page.bitspersample - 1))
-        image = _opaque(native(image))
+            image = (image.astype(np.uint16) * 255 // (2**page.bitspersample - 1)).astype(np.uint8)
+        image = _opaque(image)
         if page.photometric == 0:
             if image.dtype.kind != "u":
                 raise UnreadableError(
@@ -183,7 +183,7 @@ def read_pnm(data: bytes) -> Pixels:
         )
     if (largest := int(values.max())) > maximum:
         raise UnreadableError(f"header says a maximum of {maximum}, file has the value {largest}")
-    return native(values.astype(dtype, copy=False).reshape(shape))
+    return values.astype(dtype, copy=False).reshape(shape)
 
 
 # What is done to decoded pixels
@@ -200,7 +200,7 @@ def _opaque(image: Pixels) -> Pixels:
             f"{np.count_nonzero(transparent)} of its {transparent.size} pixels are transparent; "
             "save it without an alpha channel"
         )
-    return np.ascontiguousarray(image[..., 0] if image.shape[2] == 2 else image[..., :3])
+    return image[..., 0] if image.shape[2] == 2 else image[..., :3]
 
 
 def _orientation(exif: bytes | None) -> int:
@@ -219,4 +219,4 @@ def _upright(image: Pixels, orientation: int) -> Pixels:
         image = image.swapaxes(0, 1)
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
     columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
-    return np.ascontiguousarray(image[rows, columns])
+    return image[rows, columns]

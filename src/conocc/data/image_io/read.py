@@ -15,14 +15,13 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conocc.data.image_io import dicom, nifti
 from conocc.data.image_io.npy import read_npy
-from conocc.data.image_io.pixels import LARGEST_VALUE, Pixels, check_shape
+from conocc.data.image_io.pixels import LARGEST_VALUE, Pixels, UnreadableError, check_shape
 from conocc.data.image_io.raster import read_bmp, read_jpeg, read_png, read_pnm, read_tiff
 
 # A file to an array
@@ -82,7 +81,13 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     ValueError: Cannot read 'mdb005.pgm': header says 1024x1024, 1048576 numbers; file has 0.
     """
     try:
-        known = _format(data)
+        known = next((known for known in READERS.values() if known.signature.match(data)), None)
+        if known is None:
+            raise UnreadableError(
+                f"its content ({len(data)} bytes) is none of {', '.join(READERS)}"
+                if data
+                else "is empty (0 bytes)"
+            )
         options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
         return _checked(known.read(data, *options))
     except ValueError as error:
@@ -93,34 +98,17 @@ def _unreadable(name: str, reason: object) -> ValueError:
     return ValueError(f"Cannot read {name!r}: {reason}.")
 
 
-def _format(data: bytes) -> Format:
-    if not data:
-        raise ValueError("is empty (0 bytes)")
-    for known in READERS.values():
-        if known.signature.match(data):
-            return known
-    raise ValueError(f"its content ({len(data)} bytes) is none of {', '.join(READERS)}")
-
-
 def _checked(image: Pixels) -> Pixels:
     check_shape(image.shape)
-    if image.dtype.kind != "f":
-        return image
-    if (wrong := ~np.isfinite(image)).any():
-        raise ValueError(
-            f"{np.count_nonzero(wrong)} of {image.size} values are NaN or infinite, "
-            f"the first at {_first(wrong)}"
-        )
-    if (wrong := np.abs(image) > LARGEST_VALUE).any():
-        raise ValueError(
-            f"the value {image[wrong][0]:g} at {_first(wrong)} is beyond ±{LARGEST_VALUE:g}"
+    becomes: Any = {"?": np.uint8, "e": np.float32}.get(image.dtype.char)
+    image = np.ascontiguousarray(image, becomes or image.dtype.newbyteorder("="))
+    if image.dtype.kind == "f" and (wrong := ~(np.abs(image) <= LARGEST_VALUE)).any():
+        row, column = np.argwhere(wrong)[0][:2]
+        raise UnreadableError(
+            f"{np.count_nonzero(wrong)} of {image.size} values are NaN, infinite or beyond "
+            f"±{LARGEST_VALUE:g}, the first at row {row}, column {column}"
         )
     return image
-
-
-def _first(wrong: NDArray[np.bool_]) -> str:
-    row, column = np.argwhere(wrong)[0][:2]
-    return f"row {row}, column {column}"
 
 
 def is_colour(image: Pixels) -> bool:
