@@ -26,7 +26,7 @@ LARGEST_VALUE = 1e30
 # head of an NPY file as a literal, of which Python warns if it is odd, and NumPy if it is old.
 warnings.filterwarnings("ignore", module=r"PIL\.|<unknown>")
 warnings.filterwarnings("ignore", message=r"Reading `\.npy`")
-for _library in ("PIL", "tifffile"):
+for _library in ("PIL", "tifffile", "imagecodecs"):
     logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
 
 
