@@ -114,15 +114,15 @@ def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
 def test_the_words_name_promise_certainty_unit_and_patients():
     by_image = words(Rule(false_alarms=0.05))
     assert by_image.startswith(
-        "At most 5 % of new majority images are flagged (95 % certainty). The threshold was "
+        "At most 5 % of new majority images are flagged (95 % certainty). It was "
         "calibrated on one image, drawn at random, of each of 60 patients"
     )
     by_patient = words(Rule(false_alarms=0.1, confidence=0.9, unit="patient"))
     assert by_patient.startswith(
-        "At most 10 % of new majority patients are flagged (90 % certainty). The threshold was "
+        "At most 10 % of new majority patients are flagged (90 % certainty). It was "
         "calibrated on the highest score of each of 60 patients"
     )
-    assert "A patient is flagged if any image is" in by_patient
+    assert "flagged if any image is" in by_patient
     unknown = words(Rule(false_alarms=0.1), patient=None)
     assert "calibrated on 120 images" in unknown
     assert "patients are not known" in unknown

@@ -127,9 +127,8 @@ class Decisions:
             batch = patient_maxima(patient, anomaly_score)[1]
         kept = self.calibration.of(self.rule.unit)
         flagged = batch[benjamini_hochberg(p_values(kept, batch), rate=self.rule.fdr)]
-        threshold = np.inf
-        if flagged.size:
-            threshold = kept[kept < flagged.min()].max(initial=-np.inf)
+        # No rate allows a p-value of 1, so that a calibration score is lower than what is flagged.
+        threshold = kept[kept < flagged.min()].max() if flagged.size else np.inf
         return replace(self, threshold=float(threshold))
 
     def flagged(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools:
@@ -176,30 +175,24 @@ class Decisions:
                 f"At most {percent(rule.fdr)} of the {rule.unit}s flagged in a batch are expected "
                 "to be of the majority class."
             )
-        if calibration is None or (rule.false_alarms is None and rule.fdr is None):
+        else:
             return (
                 "Images are flagged above the detector's own threshold, which "
                 f"{percent(self.contamination)} of its training images exceed (contamination). "
                 "This threshold promises nothing about new images."
             )
+        assert calibration is not None  # by `decisions`
         n = calibration.patients
         if calibration.patient is None:
-            return (
-                f"{promise} The threshold was calibrated on {n} images that were never trained on. "
-                "Their patients are not known, so that each image counts as a patient. The promise "
-                "holds for new images like these."
-            )
-        if rule.unit == "patient":
-            return (
-                f"{promise} The threshold was calibrated on the highest score of each of {n} "
-                "patients who were never trained on. A patient is flagged if any image is. The "
-                "promise holds for new patients like these, with as many images."
-            )
-        return (
-            f"{promise} The threshold was calibrated on one image, drawn at random, of each of {n} "
-            "patients who were never trained on. The promise holds for an image drawn at random "
-            "from a new patient like these."
-        )
+            learned = f"{n} images whose patients are not known, so that each counts as a patient"
+            holds = "new images like these"
+        elif rule.unit == "patient":
+            learned = f"the highest score of each of {n} patients"
+            holds = "new patients like these with as many images, flagged if any image is"
+        else:
+            learned = f"one image, drawn at random, of each of {n} patients"
+            holds = "an image drawn at random from a new patient like these"
+        return f"{promise} It was calibrated on {learned}, never trained on, and holds for {holds}."
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: the rule, the threshold, the number of calibration patients, the words.
@@ -209,7 +202,7 @@ class Decisions:
         known = self.calibration
         return {
             **asdict(self.rule),
-            "threshold": None if self.threshold in (None, np.inf, -np.inf) else self.threshold,
+            "threshold": None if self.threshold == np.inf else self.threshold,
             "calibration_patients": None if known is None else known.patients,
             "words": self.words(),
         }
