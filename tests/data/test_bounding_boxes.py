@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from conocc.data.bounding_boxes import (
     Box,
     boxes_of_mask,
-    otsu_threshold,
     square_around,
     squares_outside,
     window_sums,
@@ -165,19 +164,3 @@ def test_every_place_outside_has_the_same_chance():
         )
         counts[square.x] += 1
     assert all(abs(times - 100) < 5 * np.sqrt(400 * 0.25 * 0.75) for times in counts)
-
-
-def test_otsu_parts_two_groups_whatever_their_range():
-    """The oracle: of all thresholds, the one with the least variance within the parts."""
-    rng = np.random.default_rng(0)
-    image = np.concatenate([rng.normal(-500, 40, 700), rng.normal(300, 90, 300)])[None]
-    threshold = otsu_threshold(image)
-
-    def within(at):
-        parts = image[image <= at], image[image > at]
-        return sum(part.size * part.var() for part in parts)
-
-    best = min(within(at) for at in np.linspace(image.min(), image.max(), 257)[1:-1])
-    assert within(threshold) == pytest.approx(best, rel=0.01)
-    assert -380 < threshold < 30
-    assert not (np.full((3, 3), 7) > otsu_threshold(np.full((3, 3), 7))).any()

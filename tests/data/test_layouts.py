@@ -33,7 +33,10 @@ def test_official_split(tmp_path):
         "val/NORMAL/3.png": ("NORMAL", "unused"),
     }
     assert listing.majority == {"NORMAL"}
-    assert any("1 image ('" in note and "beside the folders" in note and "copy/" in note for note in listing.notes)
+    assert any(
+        "1 image ('" in note and "beside the folders" in note and "copy/" in note
+        for note in listing.notes
+    )
 
 
 def test_other_names_in_a_split_tell_no_majority(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from conocc.data.bounding_boxes import Box
 from conocc.data.image_io.read import read_image
 from conocc.data.load import load_cohort
-from conocc.data.patches import Rules, cut_patch, cut_patches, write_patch
+from conocc.data.patches import Rules, cut_patch, cut_patches, tissue_of, write_patch
 from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.pseudonyms import pseudonym
 from made_cohorts import make_folder
@@ -263,3 +263,12 @@ def test_values_beyond_8_bits_survive_a_whole_way(tmp_path):
     cut_patches(folder, tmp_path / "out", boxes=tmp_path / "boxes.csv")
     cohort = load_cohort(tmp_path / "out", Preprocessing(size=16), majority="inside")
     np.testing.assert_array_equal(cohort.images[0, 0], image[8:24, 8:24].astype(np.float32))
+
+
+def test_tissue_is_what_lies_above_otsus_threshold_and_an_even_image_has_none():
+    """Of two groups that lie apart, the upper one, to a bin of the histogram; at every depth."""
+    upper = RNG.random((30, 40)) < 0.3
+    image = np.where(upper, RNG.normal(300, 20, (30, 40)), RNG.normal(-500, 40, (30, 40)))
+    for deep in (image, np.rint(image + 1000).astype(np.uint16)):
+        assert (tissue_of(deep) != upper).sum() <= 2
+    assert not tissue_of(np.full((30, 40), 7, np.uint8)).any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from functools import partial
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +70,9 @@ def test_each_volume_is_read_once_whatever_its_slices(folder, monkeypatch):
     listing = sliced(folder)
     read = []
 
-    def counted(folder, path, told):
+    def counted(folder, path, prefix):
         read.append(path)
-        return read_volume(folder, path, told)
+        return read_volume(folder, path, prefix)
 
     monkeypatch.setattr(conocc.data.volumes, "read_volume", counted)
     fetched(listing, [*range(6), 19])
@@ -80,9 +80,11 @@ def test_each_volume_is_read_once_whatever_its_slices(folder, monkeypatch):
 
 
 def test_a_volume_is_let_go_with_its_last_slice(folder):
-    folder_lock = conocc.data.volumes._Held(partial(read_volume, folder, "odd/b.nii"), 2)
-    assert folder_lock.volume() is folder_lock.volume()
-    assert folder_lock._outcome is None
+    read = [read_volume(folder, "odd/b.nii")]
+    shared = conocc.data.volumes._SharedVolume(read.pop, 2)
+    kept = weakref.ref(shared.get().voxels)
+    assert shared.get().voxels is kept()
+    assert kept() is None
 
 
 def test_the_axis_decides_what_is_an_image(folder):

@@ -14,8 +14,17 @@ import numpy as np
 from conocc.data.bounding_boxes import Box, boxes_of_mask
 from conocc.data.image_io.nifti import Volume, cut, is_volume_name, volume_and_slice
 from conocc.data.image_io.pixels import Pixels
-from conocc.data.image_io.read import SUFFIXES, decode
-from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, read_file, walk
+from conocc.data.image_io.read import decode
+from conocc.data.index import (
+    ImageEntry,
+    ImageIndex,
+    count,
+    of_files,
+    printable,
+    read_file,
+    stem,
+    walk,
+)
 from conocc.data.volumes import read_volume
 from conocc.io.tables import read_table
 
@@ -26,23 +35,13 @@ INSIDE = "inside"
 BOX_COLUMNS = ("path", "x", "y", "width", "height")
 
 
-def stem(path: str) -> str:
-    """Give a path without the suffix of an image.
-
-    >>> stem("a/1.nii.gz"), stem("a/1.2.840")
-    ('a/1', 'a/1.2.840')
-    """
-    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), "")
-    return path[: len(path) - len(suffix)]
-
-
 # From a table
 
 
 def marked_by_boxes(
     folder: Path, table: Path, *, reserved: str | None = None
 ) -> tuple[ImageIndex, Marks]:
-    """List the images that a table names, and give what tells their boxes.
+    """List the images that a table names, and give a function from an image to its boxes.
 
     The table is a CSV file ``path,x,y,width,height[,label][,patient]``. No label may be the one
     that is `reserved`.
@@ -68,7 +67,8 @@ def marked_by_boxes(
             raise ValueError(f"{at}: there is no file '{printable(row['path'])}' in the images.")
         if is_volume_name(path):
             raise ValueError(
-                f"{at}: '{printable(path)}' is a volume; name one of its slices, '{printable(path)}[0]'."
+                f"{at}: '{printable(path)}' is a volume; name one of its slices, "
+                f"'{printable(path)}[0]'."
             )
         label = row.get("label", INSIDE)
         if label == reserved or not re.fullmatch(r"[^./\\][^/\\]*", label):
@@ -105,10 +105,10 @@ _MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.IGNORECASE | re.DOTALL)
 def marked_by_masks(
     folder: Path, masks: Path, *, axis: str, min_area: int
 ) -> tuple[ImageIndex, Marks]:
-    """List the images that have masks, and give what tells their boxes.
+    """List the images that have masks, and give a function from an image to its boxes.
 
     The mask of ``x/1.png`` is ``x/1``, ``x/1_mask`` or ``x/1_mask_N``, of any format; several are
-    taken together. If both folders are the same, masks are told by their names.
+    taken together. If both folders are the same, masks are known by ``_mask`` in their names.
 
     Raises
     ------
@@ -117,17 +117,13 @@ def marked_by_masks(
     """
     if not masks.is_dir():
         raise ValueError(f"'{printable(masks)}' is not a folder of masks.")
-    beside = masks.resolve() == folder.resolve()
+    same_folder = masks.resolve() == folder.resolve()
     own: dict[str, list[str]] = {}
     for path in walk(masks).images:
-        name = stem(path)
-        if found := _MASK.fullmatch(name):
-            own.setdefault(found[1], []).append(path)
-        elif not beside:
-            own.setdefault(name, []).append(path)
-    paths = walk(folder).images
-    if beside:
-        paths = tuple(path for path in paths if not _MASK.fullmatch(stem(path)))
+        if (found := _MASK.fullmatch(stem(path))) or not same_folder:
+            own.setdefault(found[1] if found else stem(path), []).append(path)
+    images = walk(folder).images
+    paths = [path for path in images if not (same_folder and _MASK.fullmatch(stem(path)))]
     entries = [ImageEntry(path, label="") for path in paths if stem(path) in own]
     if not entries:
         raise ValueError(f"No image of '{printable(folder)}' has a mask in '{printable(masks)}'.")
@@ -141,10 +137,9 @@ def marked_by_masks(
         whole = np.zeros(shape, bool)
         for name in own[stem(file)]:
             mask = _mask(masks, name, axis, k, volume)
-            if mask.shape[:2] != shape:
-                h, w = mask.shape[:2]
+            if (size := mask.shape[:2]) != shape:
                 raise ValueError(
-                    f"its mask '{printable(name)}' has {w}x{h} pixels, where it has "
+                    f"its mask '{printable(name)}' has {size[1]}x{size[0]} pixels, where it has "
                     f"{shape[1]}x{shape[0]}"
                 )
             whole |= mask.reshape(*shape, -1).any(axis=-1)

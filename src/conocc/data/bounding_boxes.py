@@ -1,4 +1,4 @@
-"""Where patches lie: squares around boxes, and others in the tissue beside them.
+"""Where patches lie: squares around boxes, and others in the tissue outside them.
 
 Letters: h and w pixels.
 """
@@ -39,15 +39,16 @@ def square_around(box: Box, shape: tuple[int, int], margin: int = 0) -> Box:
     Box(x=0, y=44, width=16, height=16)
     """
     h, w = shape
-    said = f"the box {box.x},{box.y} of {box.width}x{box.height} pixels"
+    named = f"the box {box.x},{box.y} of {box.width}x{box.height} pixels"
     if box.width < 1 or box.height < 1:
-        raise ValueError(f"{said} is empty")
+        raise ValueError(f"{named} is empty")
     if box.x < 0 or box.y < 0 or box.x + box.width > w or box.y + box.height > h:
-        raise ValueError(f"{said} leaves the image, which has {w}x{h}")
+        raise ValueError(f"{named} leaves the image, which has {w}x{h}")
     side = max(box.width, box.height) + 2 * margin
     if side > min(h, w):
         raise ValueError(
-            f"the square of {side} pixels around {said} is larger than the image, which has {w}x{h}"
+            f"the square of {side} pixels around {named} is larger than the image, which has "
+            f"{w}x{h}"
         )
     x = min(max(box.x + (box.width - side) // 2, 0), w - side)
     y = min(max(box.y + (box.height - side) // 2, 0), h - side)
@@ -64,42 +65,14 @@ def boxes_of_mask(mask: Pixels, min_area: int = 1) -> list[Box]:
     >>> boxes_of_mask(mask)
     [Box(x=1, y=1, width=2, height=2), Box(x=5, y=4, width=1, height=1)]
     """
-    from scipy import ndimage
+    from skimage.measure import label, regionprops
 
-    parts, _ = ndimage.label(mask != 0, structure=np.ones((3, 3)))
-    areas = np.bincount(parts.ravel())
-    boxes = []
-    for part, where in enumerate(ndimage.find_objects(parts), start=1):
-        if areas[part] >= min_area:
-            rows, columns = where
-            width, height = columns.stop - columns.start, rows.stop - rows.start
-            boxes.append(Box(columns.start, rows.start, width, height))
-    return boxes
+    parts = regionprops(label(mask != 0, connectivity=2))
+    corners = [part.bbox for part in parts if part.area >= min_area]
+    return [Box(left, top, right - left, low - top) for top, left, low, right in corners]
 
 
 # Places outside
-
-
-def otsu_threshold(image: Pixels) -> float:
-    """Return the value that best parts an image in two, after Otsu (1979), of 255 in its range.
-
-    Which is the one with the highest variance between the parts. Of an image of one value it is
-    that value.
-
-    >>> image = np.array([[0, 1, 2, 50, 51, 52]])
-    >>> bool(2 < otsu_threshold(image) < 50)
-    True
-    """
-    counts, edges = np.histogram(image, 256)
-    if image.min() == image.max():
-        return float(image.max())
-    share = np.cumsum(counts)[:-1] / image.size
-    centres = (edges[:-1] + edges[1:]) / 2
-    moment = np.cumsum(counts * centres) / image.size
-    between = (moment[-1] * share - moment[:-1]) ** 2 / (share * (1 - share))
-    # Between two groups that lie apart, all edges part them alike.
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float(edges[1 + best[len(best) // 2]])
 
 
 def window_sums(chosen: Bools, side: int) -> npt.NDArray[np.int64]:
@@ -109,10 +82,8 @@ def window_sums(chosen: Bools, side: int) -> npt.NDArray[np.int64]:
     array([[1, 2]])
     """
     sums = np.pad(chosen.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    found: npt.NDArray[np.int64] = (
-        sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    )
-    return found
+    rows: npt.NDArray[np.int64] = sums[side:] - sums[:-side]
+    return rows[:, side:] - rows[:, :-side]
 
 
 def squares_outside(

@@ -177,6 +177,16 @@ def is_image_name(path: str) -> bool:
     return path.lower().endswith(tuple(SUFFIXES))
 
 
+def stem(path: str) -> str:
+    """Give a path without the suffix of an image.
+
+    >>> stem("a/1.nii.gz"), stem("a/1.2.840")
+    ('a/1', 'a/1.2.840')
+    """
+    suffix = next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), "")
+    return path[: len(path) - len(suffix)]
+
+
 def _is_dicom(folder: Path, path: str) -> bool:
     """Say whether a file begins as DICOM does, whose names seldom have a suffix.
 

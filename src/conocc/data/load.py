@@ -264,7 +264,7 @@ def _patients(
         folder=index.folder,
         regex=patient_regex,
         persons=[one.person for one in found],
-        called=path.tolist(),
+        deidentified=path.tolist(),
     )
     if pseudonyms and patients.known:
         patients = replace(patients, names=tuple(map(pseudonym, patients.names)))

@@ -21,16 +21,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from conocc.data.annotations import Marks, marked_by_boxes, marked_by_masks, stem
-from conocc.data.bounding_boxes import Box, otsu_threshold, square_around, squares_outside
+from conocc.data.annotations import Marks, marked_by_boxes, marked_by_masks
+from conocc.data.bounding_boxes import Box, square_around, squares_outside
 from conocc.data.decoding import deidentified_path, prefetch
 from conocc.data.image_io.dicom_person import Person, person_of
 from conocc.data.image_io.nifti import volume_and_slice
 from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import decode, is_colour
-from conocc.data.index import Fetch, printable
+from conocc.data.index import Fetch, printable, stem
 from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.volumes import with_slices
@@ -74,27 +75,17 @@ def cut_patch(image: Pixels, square: Box, size: int | None = None) -> Pixels:
 
 def write_patch(path: Path, patch: Pixels) -> Path:
     """Write a patch as ``.png`` or ``.npy``, whichever holds its values; return where."""
-    if patch.dtype == np.float32:
-        path = path.with_name(f"{path.name}.npy")
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+    as_array = patch.dtype == np.float32
+    path = path.with_name(f"{path.name}{'.npy' if as_array else '.png'}")
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        if as_array:
             np.save(file, patch, allow_pickle=False)
-    else:
-        path = path.with_name(f"{path.name}.png")
-        with atomic_write(path) as temporary:
-            Image.fromarray(patch).save(temporary, "PNG")
+        else:
+            Image.fromarray(patch).save(file, "PNG")
     return path
 
 
 # Folders of patches
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The boxes of one image, each with a label, once its shape is known."""
-
-    path: str
-    fetch: Fetch
-    marks: Marks
 
 
 @dataclass(frozen=True)
@@ -121,11 +112,12 @@ class Rules:
 
 @dataclass
 class _Cut:
-    """What became of one image."""
+    """What became of one image: its path, without what identifies a patient, and its patches."""
 
     path: str
     person: Person | None = None
     patches: list[tuple[Pixels, str, Box]] = field(default_factory=list)
+    written: list[tuple[str, str, Box]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
@@ -173,8 +165,8 @@ def cut_patches(
     axis
         How volumes are cut into slices; see `conocc.data.preprocessing.Preprocessing`.
     patient_regex
-        See `conocc.data.patients.find_patients`, whose rules hold for the images. Where patients are
-        not known, each image is a patient of its own, and its patches are of that.
+        See `conocc.data.patients.find_patients`, whose rules hold for the images. Where patients
+        are not known, each image is a patient of its own, and its patches are of that.
 
     Raises
     ------
@@ -191,59 +183,62 @@ def cut_patches(
     if boxes is not None:
         reserved = OUTSIDE if rules.outside else None
         listing, marks = marked_by_boxes(folder, Path(boxes), reserved=reserved)
-    else:
-        assert masks is not None
+    elif masks is not None:
         listing, marks = marked_by_masks(folder, Path(masks), axis=axis, min_area=rules.min_area)
     listing = with_slices(listing, axis, jobs=jobs, verbose=verbose)
     paths = [entry.path for entry in listing.entries]
-    fetches = listing.fetch(range(len(paths)))
-    tasks = (_Task(path, fetch, marks) for path, fetch in zip(paths, fetches, strict=True))
+    items = zip(paths, listing.fetch(range(len(paths))), strict=True)
     done: list[_Cut] = []
-    rows: list[tuple[int, str, str, Box]] = []
     taken: Counter[str] = Counter()
     with bar("Cutting patches", len(paths), verbose=verbose) as advance:
-        for i, one in enumerate(prefetch(partial(_cut, rules), tasks, jobs=jobs)):
-            for patch, label, square in one.patches:
-                name = f"{label}/{_file_name(one.path)}"
-                written = write_patch(out / f"{name}_{taken[name]}", patch)
-                taken[name] += 1
-                rows.append((i, written.relative_to(out).as_posix(), label, square))
-            one.patches.clear()
+        for one in prefetch(partial(_cut, rules, marks), items, jobs=jobs):
+            _write(out, one, taken)
             done.append(one)
             advance()
+    errors = tuple((printable(one.path), reason) for one in done for reason in one.errors)
+    if not any(one.written for one in done):
+        why = f" {errors[0][1]}" if errors else ""
+        raise ValueError(f"No patch was cut from '{printable(folder)}'.{why}")
     patients = find_patients(
         paths,
         given=[entry.patient for entry in listing.entries],
         folder=folder,
         regex=patient_regex,
         persons=[one.person for one in done],
-        called=[one.path for one in done],
+        deidentified=[one.path for one in done],
     )
     table = [
-        (path, label, patients.names[i], done[i].path, *square) for i, path, label, square in rows
+        (path, label, patient, one.path, *square)
+        for one, patient in zip(done, patients.names, strict=True)
+        for path, label, square in one.written
     ]
-    errors = tuple((printable(one.path), reason) for one in done for reason in one.errors)
-    if not table:
-        why = f" {errors[0][1]}" if errors else ""
-        raise ValueError(f"No patch was cut from '{printable(folder)}'.{why}")
     write_csv(out / "patches.csv", TABLE_COLUMNS, table)
     if errors:
         write_csv(out / "errors.csv", ("path", "reason"), errors)
-    counts = Counter(label for _, _, label, _ in rows)
+    counts = Counter(label for _, label, *_ in table)
     return Made(dict(sorted(counts.items())), errors, (*listing.notes, patients.note))
 
 
-def _cut(rules: Rules, task: _Task) -> _Cut:
-    one = _Cut(task.path)
+def _write(out: Path, one: _Cut, taken: Counter[str]) -> None:
+    """Write the patches of an image, and keep of them where they are and what they show."""
+    for patch, label, square in one.patches:
+        name = f"{label}/{_file_name(one.path)}"
+        path = write_patch(out / f"{name}_{taken[name]}", patch)
+        taken[name] += 1
+        one.written.append((path.relative_to(out).as_posix(), label, square))
+    one.patches.clear()
+
+
+def _cut(rules: Rules, marks: Marks, item: tuple[str, Fetch]) -> _Cut:
+    path, fetch = item
+    one = _Cut(path)
     try:
-        blob = task.fetch()
-        image = blob if isinstance(blob, np.ndarray) else None
-        if isinstance(blob, bytes):
-            one.person = person_of(blob)
-            one.path = deidentified_path(task.path, one.person)
-            image = decode(blob, printable(one.path))
-        assert image is not None
-        labelled = task.marks(task.path, image.shape[:2])
+        image = fetch()
+        if isinstance(image, bytes):
+            one.person = person_of(image)
+            one.path = deidentified_path(path, one.person)
+            image = decode(image, printable(one.path))
+        labelled = marks(path, image.shape[:2])
     except ValueError as error:
         one.errors.append(_named(one.path, error))
         return one
@@ -256,22 +251,30 @@ def _cut(rules: Rules, task: _Task) -> _Cut:
             continue
         one.patches.append((cut_patch(image, squares[-1], rules.size), label, squares[-1]))
     if rules.outside and squares:
-        (grey,) = prepare(image, Preprocessing(size=None))
         drawn = squares_outside(
-            grey > otsu_threshold(grey),
+            tissue_of(image),
             [square.width for square in squares],
             [box for box, _ in labelled],
             margin=rules.margin,
             least_tissue=rules.least_tissue,
-            random_state=_generator(rules.seed, task.path),
+            random_state=_generator(rules.seed, path),
         )
-        for square, beside in zip(drawn, squares, strict=True):
-            if square is not None:
-                one.patches.append((cut_patch(image, square, rules.size), OUTSIDE, square))
+        for outside, square in zip(drawn, squares, strict=True):
+            if outside is not None:
+                one.patches.append((cut_patch(image, outside, rules.size), OUTSIDE, outside))
             else:
-                reason = f"no tissue outside its boxes has place for {beside.width} pixels"
+                reason = f"no tissue outside its boxes has place for {square.width} pixels"
                 one.errors.append(_named(one.path, reason))
     return one
+
+
+def tissue_of(image: Pixels) -> npt.NDArray[np.bool_]:
+    """Say which pixels of an image, (h, w) or (h, w, 3), are above Otsu's threshold; (h, w)."""
+    from skimage.filters import threshold_otsu
+
+    (grey,) = prepare(image, Preprocessing(size=None))
+    tissue: npt.NDArray[np.bool_] = grey > threshold_otsu(grey)
+    return tissue
 
 
 def _named(path: str, reason: object) -> str:
@@ -281,8 +284,8 @@ def _named(path: str, reason: object) -> str:
 
 def _generator(seed: int, path: str) -> np.random.Generator:
     """Make a generator for one image, on which no other image has a bearing."""
-    lot = hashlib.sha256(f"{seed}:{path}".encode("utf-8", "backslashreplace"))
-    return np.random.default_rng(int.from_bytes(lot.digest()))
+    digest = hashlib.sha256(f"{seed}:{path}".encode("utf-8", "backslashreplace"))
+    return np.random.default_rng(int.from_bytes(digest.digest()))
 
 
 def _file_name(path: str) -> str:

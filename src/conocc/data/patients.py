@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from conocc.data.image_io.dicom_person import Person
-from conocc.data.image_io.nifti import volume_and_slice
-from conocc.data.index import count, printable
+from conocc.data.image_io.nifti import is_slice_name, volume_and_slice
+from conocc.data.index import count, printable, stem
 from conocc.data.pseudonyms import pseudonym
 from conocc.io.tables import read_table
 
@@ -21,8 +21,6 @@ FILE_COLUMNS = ("file", "path")
 # NORMAL2-IM-0115 and IM-0115 are two patients: merging them invents 94 overlaps between
 # training and test.
 _CHESTX = re.compile(r"person\d+(?=_(?:bacteria|virus)_\d+$)|(?:NORMAL2-)?IM-\d+(?=-\d+(?:-\d+)?$)")
-
-_VOLUME_SUFFIX = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def find_patients(
     folder: Path | None,
     regex: str | None,
     persons: Sequence[Person | None] = (),
-    called: Sequence[str] | None = None,
+    deidentified: Sequence[str] | None = None,
 ) -> Patients:
     """Name the patient of each image.
 
@@ -50,56 +48,46 @@ def find_patients(
     (`persons`), if every image has one, for which a pseudonym stands; the names of the ChestX
     set, if every image has one; the names of volumes, if every image is a slice of one.
     Otherwise each image is a patient of its own, named by its path, and each volume is one.
-    `called` are the paths as they may be told, if these are not the paths themselves.
+    Messages and names take the `deidentified` paths, if these are not the paths themselves.
 
     Raises
     ------
     ValueError
         If the source that decides has no patient for one of the images: it is named.
     """
-    called = paths if called is None else called
+    deidentified = paths if deidentified is None else deidentified
     if regex is not None:
-        names = _hidden(by_regex(paths, regex, called), persons)
+        names = _hidden(by_regex(paths, regex, deidentified), persons)
         return Patients(names, True, f"Patients are read from the paths by {regex!r}.")
     if given and given[0] is not None:
         names = tuple(name for name in given if name is not None)
         return Patients(names, True, "Patients are those that the cohort lists.")
-    table = _table_beside(folder)
-    if table is not None:
-        return Patients(
-            by_table(paths, table, called),
-            True,
-            f"Patients are read from '{printable(table.name)}'.",
-        )
+    tables = [folder / name for name in TABLES] if folder else []
+    if table := next(filter(Path.is_file, tables), None):
+        note = f"Patients are read from '{table.name}'."
+        return Patients(by_table(paths, table, deidentified), True, note)
     if persons and all(person is not None and person.patient for person in persons):
         names = tuple(pseudonym(person.patient) for person in persons if person)
         return Patients(names, True, "Patients are pseudonyms of DICOM's PatientID.")
-    chestx = by_chestx_names(paths)
-    if chestx is not None:
+    if chestx := by_chestx_names(paths):
         return Patients(chestx, True, "Patients are read from file names as in the ChestX set.")
-    volumes = by_volumes(paths)
-    if volumes is not None:
-        said = f"Each volume is a patient, by its name{_sharing(paths, volumes)}."
-        return Patients(volumes, True, said)
-    return Patients(
-        tuple(volume_and_slice(path)[0] for path in called),
-        False,
-        "Patients are not known: each image counts as a patient of its own.",
-    )
+    if volumes := by_volumes(paths):
+        note = f"Each volume is a patient, by its name{_shared_names(paths, volumes)}."
+        return Patients(volumes, True, note)
+    names = tuple(volume_and_slice(path)[0] for path in deidentified)
+    note = "Patients are not known: each image counts as a patient of its own."
+    return Patients(names, False, note)
 
 
 def _hidden(names: tuple[str, ...], persons: Sequence[Person | None]) -> tuple[str, ...]:
-    """Put a pseudonym for each name that a DICOM file, of any image with it, tells as well."""
-    told = {
-        name
-        for name, person in zip(names, persons, strict=False)
-        if person and person.identifies(name)
-    }
-    return tuple(pseudonym(name) if name in told else name for name in names)
+    """Put a pseudonym for each name that identifies the person on any image with it."""
+    pairs = zip(names, persons, strict=False)
+    hidden = {name for name, person in pairs if person and person.identifies(name)}
+    return tuple(pseudonym(name) if name in hidden else name for name in names)
 
 
 def by_regex(
-    paths: Sequence[str], regex: str, called: Sequence[str] | None = None
+    paths: Sequence[str], regex: str, deidentified: Sequence[str] | None = None
 ) -> tuple[str, ...]:
     r"""Take the group named 'patient', or else the first one, as found in each path.
 
@@ -119,16 +107,12 @@ def by_regex(
             f"the patient. Got {regex!r} instead."
         )
     group: str | int = "patient" if "patient" in pattern.groupindex else 1
-    matches = [pattern.search(path) for path in paths]
-    names = [match[group] if match else None for match in matches]
-    called = paths if called is None else called
-    missing = [path for path, name in zip(called, names, strict=True) if not name]
-    if missing:
-        raise ValueError(
-            f"The 'patient_regex' parameter must find a patient in every path. {regex!r} finds "
-            f"none in '{printable(missing[0])}' ({_of(len(missing), len(paths))})."
-        )
-    return tuple(name for name in names if name)
+    matches = map(pattern.search, paths)
+    return _complete(
+        [match[group] if match else None for match in matches],
+        paths if deidentified is None else deidentified,
+        f"The 'patient_regex' parameter must find a patient in every path. {regex!r} finds none in",
+    )
 
 
 def by_chestx_names(paths: Sequence[str]) -> tuple[str, ...] | None:
@@ -148,13 +132,12 @@ def by_volumes(paths: Sequence[str]) -> tuple[str, ...] | None:
     >>> by_volumes(["a/sub-01.nii.gz[3]", "b/sub-01.nii.gz[7]", "b/sub-02.nii[0]"])
     ('sub-01', 'sub-01', 'sub-02')
     """
-    cuts = [volume_and_slice(path) for path in paths]
-    if any(k is None for _, k in cuts):
+    if not all(map(is_slice_name, paths)):
         return None
-    return tuple(_VOLUME_SUFFIX.sub("", PurePosixPath(volume).name) for volume, _ in cuts)
+    return tuple(stem(PurePosixPath(volume_and_slice(path)[0]).name) for path in paths)
 
 
-def _sharing(paths: Sequence[str], names: Sequence[str]) -> str:
+def _shared_names(paths: Sequence[str], names: Sequence[str]) -> str:
     """Say so where volumes of one name, in several folders, count as one patient."""
     files = len({volume_and_slice(path)[0] for path in paths})
     patients = len(set(names))
@@ -166,14 +149,8 @@ def _sharing(paths: Sequence[str], names: Sequence[str]) -> str:
     )
 
 
-def _table_beside(folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
-    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
-
-
 def by_table(
-    paths: Sequence[str], table: Path, called: Sequence[str] | None = None
+    paths: Sequence[str], table: Path, deidentified: Sequence[str] | None = None
 ) -> tuple[str, ...]:
     """Look each image up in a table with a column 'file' or 'path' and a column 'patient'.
 
@@ -183,7 +160,7 @@ def by_table(
     column = next((name for name in FILE_COLUMNS if name in columns), None)
     if column is None or "patient" not in columns:
         raise ValueError(
-            f"'{printable(table.name)}' must have a column 'file' or 'path', and a column 'patient'. "
+            f"'{table.name}' must have a column 'file' or 'path', and a column 'patient'. "
             f"It has {', '.join(map(printable, columns))}."
         )
     patients: dict[str, str] = {}
@@ -191,19 +168,21 @@ def by_table(
         path = PurePosixPath(row[column]).as_posix()
         if patients.setdefault(path, row["patient"]) != row["patient"]:
             raise ValueError(
-                f"'{printable(table.name)}', line {line}: '{printable(path)}' has the patient "
+                f"'{table.name}', line {line}: '{printable(path)}' has the patient "
                 f"{row['patient']!r} here and {patients[path]!r} above."
             )
-    called = paths if called is None else called
-    found = [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths]
-    missing = [name for patient, name in zip(found, called, strict=True) if not patient]
-    if missing:
+    return _complete(
+        [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths],
+        paths if deidentified is None else deidentified,
+        f"'{table.name}' has no patient for",
+    )
+
+
+def _complete(found: Sequence[str | None], paths: Sequence[str], missing: str) -> tuple[str, ...]:
+    """Give the patients found, or name the first path without one in a sentence."""
+    without = [path for path, patient in zip(paths, found, strict=True) if not patient]
+    if without:
         raise ValueError(
-            f"'{printable(table.name)}' has no patient for '{printable(missing[0])}' "
-            f"({_of(len(missing), len(paths))})."
+            f"{missing} '{printable(without[0])}' ({len(without)} of {count(len(paths), 'image')})."
         )
     return tuple(patient for patient in found if patient)
-
-
-def _of(some: int, all_of_them: int) -> str:
-    return f"{some} of {count(all_of_them, 'image')}"

@@ -7,24 +7,22 @@ folder and goes nowhere else.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
-import re
 import secrets
-import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from conocc.data.image_io.nifti import slice_name, volume_and_slice
-from conocc.data.image_io.read import SUFFIXES
+from platformdirs import user_config_path
 
-_KEY = re.compile(r"[0-9a-f]{64}\n")
+from conocc.data.image_io.nifti import slice_name, volume_and_slice
+from conocc.data.index import stem
+from conocc.io.files import atomic_write, folder_lock
+
+_KEY_BYTES = 32
 # 64 bits: among a million patients two share one with a chance of 3 in 10^8.
-_LETTERS = 16
+_PSEUDONYM_DIGITS = 16
 
 
 def pseudonym(name: str) -> str:
@@ -38,43 +36,33 @@ def pseudonym(name: str) -> str:
         If the key cannot be read or made.
     """
     digest = hmac.new(_key(_folder() / "key"), name.encode("utf-8", "surrogatepass"), "sha256")
-    return f"p{digest.hexdigest()[:_LETTERS]}"
+    return f"p{digest.hexdigest()[:_PSEUDONYM_DIGITS]}"
 
 
-def hide(path: str, is_told: Callable[[str], bool] | None = None) -> str:
-    """Put pseudonyms in place of the files and folders of `path` whose names `is_told` finds.
+def hide(path: str, identifies: Callable[[str], bool] | None = None) -> str:
+    """Put pseudonyms for those files and folders of `path` whose names identify a patient.
 
-    Without `is_told`, of all. The suffix of an image stays, and the number of a slice.
+    Without `identifies`, for all. The suffix of an image stays, and the number of a slice.
     """
     parts = path.split("/")
-    told = [is_told is None or is_told(part) for part in parts]
-    if is_told is not None and not any(told) and is_told("".join(parts)):
+    hidden = [identifies is None or identifies(part) for part in parts]
+    if identifies is not None and not any(hidden) and identifies("".join(parts)):
         # A slash cuts it in two, as in 1950/01/02.
-        told = [True] * len(parts)
-    return "/".join(_hidden(part) if yes else part for part, yes in zip(parts, told, strict=True))
+        hidden = [True] * len(parts)
+    return "/".join(_hidden(part) if yes else part for part, yes in zip(parts, hidden, strict=True))
 
 
 def _hidden(part: str) -> str:
     if part in ("", ".", ".."):
         return part
     file, k = volume_and_slice(part)
-    if k is not None:
-        return slice_name(_hidden(file), k)
-    suffix = next((suffix for suffix in SUFFIXES if part.lower().endswith(suffix)), "")
-    return pseudonym(part) + part[len(part) - len(suffix) :]
+    hidden = pseudonym(file) + file[len(stem(file)) :]
+    return hidden if k is None else slice_name(hidden, k)
 
 
 def _folder() -> Path:
-    if os.environ.get("CONOCC_CONFIG"):
-        return Path(os.environ["CONOCC_CONFIG"])
-    if os.environ.get("XDG_CONFIG_HOME"):
-        return Path(os.environ["XDG_CONFIG_HOME"]) / "conocc"
-    if sys.platform == "win32":
-        roaming = os.environ.get("APPDATA")
-        return (Path(roaming) if roaming else Path.home() / "AppData" / "Roaming") / "conocc"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "conocc"
-    return Path.home() / ".config" / "conocc"
+    given = os.environ.get("CONOCC_CONFIG")
+    return Path(given) if given else user_config_path("conocc", appauthor=False, roaming=True)
 
 
 @cache
@@ -82,28 +70,25 @@ def _key(path: Path) -> bytes:
     try:
         if not path.exists():
             _make(path)
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged"
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except OSError as error:
         raise OSError(
-            f"Cannot read or make the key of pseudonyms '{path}': {reason}. "
+            f"Cannot read or make the key of pseudonyms '{path}': {error.strerror}. "
             "CONOCC_CONFIG names another folder for it."
         ) from None
-    if not _KEY.fullmatch(text):
-        raise ValueError(f"The key of pseudonyms '{path}' is damaged: it is not 64 hex digits.")
-    return bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise ValueError(
+            f"The key of pseudonyms '{path}' is damaged: it is not {2 * _KEY_BYTES} hex digits."
+        )
+    return key
 
 
 def _make(path: Path) -> None:
-    """Write a key whole, mode 0600; of several at once, the first stays."""
+    """Write a key whole, mode 0600; of several processes at once, the first makes it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".key.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(hashlib.sha256().digest_size) + "\n")
-        # Another process may have made one in the meantime.
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink()
+    with folder_lock(path.parent):
+        if not path.exists():
+            with atomic_write(path, mode=0o600) as temporary:
+                temporary.write_text(secrets.token_hex(_KEY_BYTES) + "\n", encoding="ascii")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from heapq import nlargest
 from itertools import groupby
 from pathlib import Path
 
@@ -42,12 +43,12 @@ from conocc.io.progress import bar
 VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top")
 
 
-def read_volume(folder: Path, path: str, told: str = "") -> Volume:
-    """Read a NIfTI file, or say in one sentence, which calls it `told` + `path`, why not."""
+def read_volume(folder: Path, path: str, prefix: str = "") -> Volume:
+    """Read a NIfTI file, or say in one sentence why not; it is called `prefix` + `path` there."""
     try:
         return read_nifti(content(folder, path))
     except ValueError as error:
-        raise ValueError(f"Cannot read '{printable(told + path)}': {error}.") from error
+        raise ValueError(f"Cannot read '{printable(prefix + path)}': {error}.") from error
 
 
 # From volumes to slices
@@ -62,6 +63,9 @@ class _Cut:
     series: int = 1
     nan: int = 0
     reason: str = ""
+
+    def names(self, path: str) -> list[str]:
+        return [path] if self.reason else [slice_name(path, k) for k in self.slices]
 
 
 def with_slices(
@@ -79,9 +83,8 @@ def with_slices(
     cannot be read stays as it is, and its reason comes when it is fetched.
     """
     folder = listing.folder
-    if folder is None or not any(
-        is_volume_name(entry.path) or is_slice_name(entry.path) for entry in listing.entries
-    ):
+    paths = [entry.path for entry in listing.entries]
+    if folder is None or not any(is_volume_name(path) or is_slice_name(path) for path in paths):
         return listing
     volumes = [
         entry.path for entry in listing.entries if is_volume_name(entry.path) and not leave(entry)
@@ -92,27 +95,25 @@ def with_slices(
         for path, one in zip(volumes, work, strict=True):
             cuts[path] = one
             advance()
-    entries: list[ImageEntry] = []
-    for entry in listing.entries:
-        found = cuts.get(entry.path)
-        names = [entry.path]
-        if found is not None and not found.reason:
-            names = [slice_name(entry.path, k) for k in found.slices]
-        entries += [replace(entry, path=name) for name in names]
+    entries = tuple(
+        replace(entry, path=name)
+        for entry in listing.entries
+        for name in (cuts[entry.path].names(entry.path) if entry.path in cuts else [entry.path])
+    )
     (name, times), *_ = Counter(entry.path for entry in entries).most_common(1)
     if times > 1:
         raise ValueError(f"'{printable(name)}' is listed with its volume, and by itself too.")
     return replace(
         listing,
-        entries=tuple(entries),
-        fetch=partial(_fetch, folder, tuple(entries), axis),
-        notes=(*listing.notes, *_notes(list(cuts.values()), axis)),
+        entries=entries,
+        fetch=partial(_fetch, folder, entries, axis),
+        notes=(*listing.notes, *_notes([one for one in cuts.values() if not one.reason], axis)),
     )
 
 
-def _cut(folder: Path, axis: str, path: str, told: str = "") -> _Cut:
+def _cut(folder: Path, axis: str, path: str, prefix: str = "") -> _Cut:
     try:
-        volume = read_volume(folder, path, told)
+        volume = read_volume(folder, path, prefix)
     except ValueError as error:
         return _Cut(reason=str(error))
     number = volume.voxels.shape[AXES[axis]]
@@ -120,32 +121,29 @@ def _cut(folder: Path, axis: str, path: str, told: str = "") -> _Cut:
     if not slices:
         rule = f"less than {LEAST_FOREGROUND:.0%} of each is above the background"
         reason = f"all of its {count(number, f'{axis} slice')} are empty: {rule}"
-        return _Cut(reason=f"Cannot read '{printable(told + path)}': {reason}.")
+        return _Cut(reason=f"Cannot read '{printable(prefix + path)}': {reason}.")
     return _Cut(tuple(slices), number - len(slices), volume.series, volume.nan)
 
 
-def _notes(cuts: Sequence[_Cut], axis: str) -> list[str]:
-    good = [one for one in cuts if not one.reason]
-    if not good:
-        return []
-    slices, empty = sum(len(one.slices) for one in good), sum(one.empty for one in good)
-    said = [f"{count(len(good), 'volume')} cut into {count(slices, f'{axis} slice')}."]
-    if empty:
-        said.append(
+def _notes(cuts: Sequence[_Cut], axis: str) -> Iterator[str]:
+    if cuts:
+        slices = count(sum(len(one.slices) for one in cuts), f"{axis} slice")
+        yield f"{count(len(cuts), 'volume')} cut into {slices}."
+    if empty := sum(one.empty for one in cuts):
+        yield (
             f"{count(empty, 'empty slice')} left aside: less than {LEAST_FOREGROUND:.0%} of each "
             "is above its volume's background."
         )
-    if series := [one.series for one in good if one.series > 1]:
-        said.append(
+    if series := [one.series for one in cuts if one.series > 1]:
+        yield (
             f"{count(len(series), 'file')} with {count(sum(series), 'volume')}, such as time "
             "points, of which the first of each file is read."
         )
-    if nan := [one.nan for one in good if one.nan]:
-        said.append(
+    if nan := [one.nan for one in cuts if one.nan]:
+        yield (
             f"{count(sum(nan), 'voxel')} of {count(len(nan), 'volume')} NaN, read as the lowest "
             "value of the volume."
         )
-    return said
 
 
 # Fetching
@@ -163,52 +161,44 @@ def fetch_images(
     names: Sequence[str],
     axis: str,
     fetch_file: Callable[[str], Fetch],
-    told: str = "",
+    prefix: str = "",
 ) -> Iterator[Fetch]:
     """Fetch slices, in a run of one volume reading it once, and by `fetch_file` other files.
 
     A volume without the number of a slice is one that could not be cut; fetching it says why.
-    `told` stands before a name where an error names it.
+    `prefix` stands before a name where an error names it.
     """
     for volume, group in groupby(names, key=lambda name: volume_and_slice(name)[0]):
         numbers = [volume_and_slice(name)[1] for name in group]
-        folder_lock = _Held(partial(read_volume, folder, volume, told), len(numbers))
+        shared = _SharedVolume(partial(read_volume, folder, volume, prefix), len(numbers))
         for k in numbers:
             if k is not None:
-                yield partial(_slice, folder_lock, told + volume, axis, k)
+                yield partial(_slice, shared, prefix + volume, axis, k)
             elif is_volume_name(volume):
-                yield partial(_refused, folder, axis, volume, told)
+                yield partial(_refused, folder, axis, volume, prefix)
             else:
                 yield fetch_file(volume)
 
 
-class _Held:
+class _SharedVolume:
     """A volume that is read when it is first asked for, and let go at the last of `times`."""
 
     def __init__(self, read: Callable[[], Volume], times: int) -> None:
         self._read = read
         self._times = times
         self._lock = threading.Lock()
-        self._outcome: Volume | ValueError | None = None
+        self._volume: Volume | None = None
 
-    def volume(self) -> Volume:
+    def get(self) -> Volume:
         with self._lock:
-            if self._outcome is None:
-                try:
-                    self._outcome = self._read()
-                except ValueError as error:
-                    self._outcome = error
-            outcome = self._outcome
+            volume = self._volume or self._read()
             self._times -= 1
-            if not self._times:
-                self._outcome = None
-        if isinstance(outcome, ValueError):
-            raise outcome
-        return outcome
+            self._volume = volume if self._times else None
+        return volume
 
 
-def _slice(folder_lock: _Held, path: str, axis: str, k: int) -> Blob:
-    voxels = folder_lock.volume().voxels
+def _slice(shared: _SharedVolume, path: str, axis: str, k: int) -> Blob:
+    voxels = shared.get().voxels
     number = voxels.shape[AXES[axis]]
     if k >= number:
         raise ValueError(
@@ -218,9 +208,9 @@ def _slice(folder_lock: _Held, path: str, axis: str, k: int) -> Blob:
     return cut(voxels, axis, k)
 
 
-def _refused(folder: Path, axis: str, path: str, told: str) -> Blob:
-    reason = _cut(folder, axis, path, told=told).reason
-    raise ValueError(reason or f"'{printable(told + path)}' changed while it was being read.")
+def _refused(folder: Path, axis: str, path: str, prefix: str) -> Blob:
+    reason = _cut(folder, axis, path, prefix).reason
+    raise ValueError(reason or f"'{printable(prefix + path)}' changed while it was being read.")
 
 
 # Scores
@@ -268,7 +258,7 @@ def by_volume(
             scores.setdefault(volume, []).append(score)
     rows = []
     for volume, found in scores.items():
-        highest = sorted(found, reverse=True)[:top]
+        highest = nlargest(top, found)
         mean = sum(highest) / len(highest)
         rows.append((volume, len(found), highest[0], mean, len(highest)))
     return rows
