@@ -13,9 +13,9 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,9 @@ from torch import Tensor, nn
 
 from conocc._version import __version__
 from conocc.data.phantoms import draw_phantom
-from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import load_images
 from conocc.detectors.persistence import learned
-from conocc.experiments.run import load_model
+from conocc.experiments.run import load_model, preprocessing_of
 from conocc.io.files import atomic_write
 
 EXPORT_FORMAT = 1
@@ -37,7 +36,6 @@ EXPORT_FORMAT = 1
 TOLERANCE = 1e-4
 # A graph is one protobuf message, which can hold no more.
 LARGEST_BYTES = 2**31 - 1
-PHANTOMS_EACH = 8
 INPUT, SCORE, RESIDUAL = "image", "anomaly_score", "residual"
 
 
@@ -66,10 +64,6 @@ class Parity:
     residual: float | None
     runtime: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self).copy()
-
     def words(self) -> str:
         """Say what was compared, and what was found."""
         residuals = "" if self.residual is None else f", residuals by {self.residual:.1e}"
@@ -88,9 +82,10 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     normalised image less its reconstruction.
 
     Metadata, each a JSON text: ``format``, ``class``, ``version`` (of conocc), ``input_shape``,
-    ``reading`` (`Cohort.preprocessing`, null for arrays), ``normalize``, ``threshold`` (scores above it
-    are called minority), ``contamination`` (which set it), ``calibration`` (`Calibration.as_json`,
-    or null), ``residual_scale`` (`ResidualScale.as_json`, or null), ``parity``.
+    ``preprocessing`` (`Preprocessing.to_dict`, null for arrays), ``normalize``, ``threshold``
+    (scores above it are called minority), ``contamination`` (which set it), ``calibration``
+    (`Calibration.as_json`, or null), ``residual_scale`` (`ResidualScale.as_json`, or null),
+    ``parity``.
 
     Parameters
     ----------
@@ -126,7 +121,9 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     name = type(detector).__name__
     if detector._no_graph:
         raise ValueError(f"{name} cannot be exported: {detector._no_graph}")
-    _need_extra()
+    for extra in ("onnx", "onnxruntime", "onnxscript"):
+        if find_spec(extra) is None:
+            raise ValueError(f"Exporting needs the module {extra!r}: pip install 'conocc[onnx]'.")
     size = sum(tensor.nbytes for tensor in learned(detector)[0].values())
     if size > LARGEST_BYTES:
         raise ValueError(
@@ -158,16 +155,13 @@ def export_run(
     images were; one that cannot be read is a `ValueError`.
     """
     detector = load_model(run)
-    images = None
-    if where:
-        if detector.preprocessing_ is None:
-            raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-        preprocessing = Preprocessing.from_dict(detector.preprocessing_)
-        block = next(load_images(where, preprocessing, detector.input_shape_, jobs=jobs))
-        for _, reason in block.errors:
-            raise ValueError(reason)
-        images = block.images
-    return export_onnx(detector, path, images=images)
+    if not where:
+        return export_onnx(detector, path)
+    preprocessing = preprocessing_of(detector, run)
+    block = next(load_images(where, preprocessing, detector.input_shape_, jobs=jobs))
+    for _, reason in block.errors:
+        raise ValueError(reason)
+    return export_onnx(detector, path, images=block.images)
 
 
 class _Graph(nn.Module):
@@ -177,7 +171,7 @@ class _Graph(nn.Module):
         super().__init__()
         self.detector = detector
         # Weights in modules of its own are written once, others for each use.
-        self.parts = nn.ModuleList(part for part in vars(detector).values() if _is_module(part))
+        self.parts = nn.ModuleList(v for v in vars(detector).values() if isinstance(v, nn.Module))
         self.normalize = detector._normalization(torch.device("cpu"))
         self.outputs = [SCORE, RESIDUAL] if hasattr(detector, "_reconstruct") else [SCORE]
         self.eval()
@@ -188,26 +182,30 @@ class _Graph(nn.Module):
         return (score, self.detector._residual(x)) if RESIDUAL in self.outputs else (score,)
 
 
-def _is_module(value: Any) -> bool:
-    return isinstance(value, nn.Module)
-
-
 def _graph(detector: Any) -> Any:
-    """Turn a detector on the CPU into an ONNX message."""
+    """Turn a detector on the CPU into an ONNX message.
+
+    What the exporter warns of and logs is not about the detector, and is not shown.
+    """
     module = _Graph(detector)
-    example = torch.zeros(2, *detector.input_shape_)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            input_names=[INPUT],
-            output_names=module.outputs,
-            dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None  # for mypy: None is what the older exporter returns
-        graph = program.model_proto
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(2, *detector.input_shape_),),
+                input_names=[INPUT],
+                output_names=module.outputs,
+                dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None  # for mypy: None is what the older exporter returns
+    graph = program.model_proto
     _forget_sources(graph)
     return graph
 
@@ -223,22 +221,6 @@ def _forget_sources(graph: Any) -> None:
         value.ClearField("metadata_props")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's warnings and messages, which are not about the detector, to itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    before = [one.level for one in loggers]
-    try:
-        for one in loggers:
-            one.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for one, level in zip(loggers, before, strict=True):
-            one.setLevel(level)
-
-
 def _compare(graph: bytes, detector: Any, images: np.ndarray, of: str) -> Parity:
     import onnxruntime
 
@@ -246,11 +228,10 @@ def _compare(graph: bytes, detector: Any, images: np.ndarray, of: str) -> Parity
     score, *residual = session.run(None, {INPUT: images})
     expected = detector.anomaly_score(images)
     size = np.maximum(np.abs(expected), np.median(np.abs(expected)))
-    left = None
+    differs, left = _largest(np.abs(score - expected), size), None
     if residual:
         known = detector.normalized(images) - detector.reconstruct(images)
         left = _largest(np.abs(residual[0] - known), np.abs(known).reshape(len(known), -1).max(1))
-    differs = _largest(np.abs(score - expected), size)
     return Parity(len(images), of, differs, left, onnxruntime.__version__)
 
 
@@ -264,7 +245,7 @@ def _largest(difference: np.ndarray, size: np.ndarray) -> float:
 def _describe(graph: Any, detector: Any, parity: Parity) -> None:
     import onnx
 
-    about: Mapping[str, Any] = {
+    about = {
         "format": EXPORT_FORMAT,
         "class": type(detector).__name__,
         "version": __version__,
@@ -275,7 +256,7 @@ def _describe(graph: Any, detector: Any, parity: Parity) -> None:
         "contamination": detector.contamination,
         "calibration": detector.calibration_ and detector.calibration_.as_json(),
         "residual_scale": detector.residual_scale_ and detector.residual_scale_.as_json(),
-        "parity": parity.as_json(),
+        "parity": vars(parity),
     }
     onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in about.items()})
 
@@ -284,26 +265,9 @@ def _drawn(detector: Any) -> np.ndarray:
     """Draw images, or vectors, of the shape that the detector takes; -> (16, ...) float32."""
     shape = detector.input_shape_
     if len(shape) == 1:
-        vectors = np.random.default_rng(0).normal(size=(2 * PHANTOMS_EACH, *shape))
-        own: np.ndarray = vectors * detector.feature_scale_ + detector.feature_offset_
-        return own.astype(np.float32)
+        vectors = np.random.default_rng(0).normal(size=(16, *shape))
+        return np.float32(vectors * detector.feature_scale_ + detector.feature_offset_)
     c, h, w = shape
-    phantoms = draw_phantom(
-        "phantom-mri",
-        size=max(h, w),
-        train=0,
-        test_majority=PHANTOMS_EACH,
-        test_minority=PHANTOMS_EACH,
-    ).images
-    return phantoms[:, None, :h, :w].repeat(c, axis=1).astype(np.float32)
-
-
-def _need_extra() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"Exporting needs the module {error.name!r}: pip install 'conocc[onnx]'."
-        ) from None
+    counts = {"train": 0, "test_majority": 8, "test_minority": 8}
+    phantoms = draw_phantom("phantom-mri", size=max(h, w), **counts).images
+    return np.float32(phantoms[:, None, :h, :w].repeat(c, axis=1))

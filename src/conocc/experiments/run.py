@@ -35,6 +35,7 @@ import torch
 from conocc._version import __version__
 from conocc.data.cohort import Cohort
 from conocc.data.load import CohortSpec
+from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
 from conocc.io.files import folder_lock, write_json, write_text
@@ -301,6 +302,13 @@ def model_path(run: str | Path) -> Path:
 def load_model(run: str | Path) -> Any:
     """Load the detector of a run's folder, or of a model file."""
     return load(model_path(run))
+
+
+def preprocessing_of(detector: Any, run: str | Path) -> Preprocessing:
+    """Say how a run's detector reads files; one that was fitted to arrays is a `ValueError`."""
+    if detector.preprocessing_ is None:
+        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
+    return Preprocessing.from_dict(detector.preprocessing_)
 
 
 # --- evaluating --------------------------------------------------------------------------------
