@@ -62,7 +62,7 @@ def tables(study: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def captions(study: Path) -> dict[str, str]:
-    return {table.name: " ".join(table.caption) for table in write_comparisons(study)}
+    return {table.name: table.caption for table in write_comparisons(study)}
 
 
 @pytest.fixture

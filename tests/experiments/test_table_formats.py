@@ -28,7 +28,7 @@ def columns(line: str) -> list[str]:
 
 def table(*cells, columns=None) -> Table:
     names = columns or tuple("xyz"[: len(cells)])
-    return Table("t", ("Said.",), ("cohort",), names, (Line(("made",), cells),))
+    return Table("t", "Said.", ("cohort",), names, (Line(("made",), cells),))
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_csv_has_all_parts_of_each_columns_cells():
 
 def test_an_empty_cell_of_a_csv_is_of_no_fits():
     lines = (Line(("a",), (mean(0.5),)), Line(("b",), (None,)))
-    text = as_csv(Table("t", (), ("cohort",), ("x",), lines))
+    text = as_csv(Table("t", "", ("cohort",), ("x",), lines))
     assert text.splitlines() == ["cohort,x,x sd,x n", "a,0.5,,1", "b,,,0"]
 
 
 def test_a_table_without_lines_has_its_head():
-    assert as_csv(Table("t", (), ("cohort",), ("x",), ())).startswith("cohort,x")
+    assert as_csv(Table("t", "", ("cohort",), ("x",), ())).startswith("cohort,x")
 
 
 def test_intervals_stand_below_their_figures_so_that_four_fit_on_a_terminal():
     """None is folded, also where output is a file or the terminal is narrow."""
     cells = (estimate(0.5, low=0.25, high=0.75),) * 4
     names = ("AUC", "AUPR-maj", "AUPR-min", "sens@5%")
-    made = Table("t", (), ("cohort", "method"), names, (Line(("phantom-mri", "conocc"), cells),))
+    made = Table("t", "", ("cohort", "method"), names, (Line(("phantom-mri", "conocc"), cells),))
     text = as_text(made)
     assert max(map(len, text.splitlines())) <= 82
     assert text.count("(0.250–0.750)") == 4
@@ -90,7 +90,7 @@ def test_intervals_stand_below_their_figures_so_that_four_fit_on_a_terminal():
 
 def test_names_break_no_line_and_are_as_they_are_in_a_csv():
     line = Line(("=HYPERLINK(1)\r\n\u2028x",), (mean(-0.5),))
-    made = Table("t", ("Said.",), ("cohort",), ("-odd",), (line,))
+    made = Table("t", "Said.", ("cohort",), ("-odd",), (line,))
     first, second = csv.reader(StringIO(as_csv(made), newline=""))
     assert first == ["cohort", "-odd", "-odd sd", "-odd n"]
     assert second == ["=HYPERLINK(1)  x", "-0.5", "", "1"]
@@ -100,8 +100,8 @@ def test_names_break_no_line_and_are_as_they_are_in_a_csv():
 
 def test_names_are_no_markdown():
     line = Line(("<b>a</b> ~~b~~ &lt; $x$",), (mean(0.5),))
-    made = as_markdown(Table("t", ("Said.",), ("cohort",), ("x",), (line,)))
+    made = as_markdown(Table("t", "Said.", ("cohort",), ("x",), (line,)))
     assert r"| \<b\>a\</b\> \~\~b\~\~ \&lt; \$x\$ |" in made
     (line,) = (Line(("a|b\\|c",), (mean(0.5),)),)
-    made = as_markdown(Table("t", ("Said.",), ("cohort",), ("x",), (line,)))
+    made = as_markdown(Table("t", "Said.", ("cohort",), ("x",), (line,)))
     assert columns(made.splitlines()[2]) == [r"a\|b\\\|c", "0.500"]

@@ -266,8 +266,9 @@ def _drawn(detector: Any) -> np.ndarray:
     shape = detector.input_shape_
     if len(shape) == 1:
         vectors = np.random.default_rng(0).normal(size=(16, *shape))
-        return np.float32(vectors * detector.feature_scale_ + detector.feature_offset_)
+        own = vectors * detector.feature_scale_ + detector.feature_offset_
+        return np.asarray(own, np.float32)
     c, h, w = shape
     counts = {"train": 0, "test_majority": 8, "test_minority": 8}
     phantoms = draw_phantom("phantom-mri", size=max(h, w), **counts).images
-    return np.float32(phantoms[:, None, :h, :w].repeat(c, axis=1))
+    return np.asarray(phantoms[:, None, :h, :w].repeat(c, axis=1), np.float32)

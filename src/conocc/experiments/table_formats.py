@@ -85,7 +85,7 @@ class Table:
     name
         Of its files.
     caption
-        Sentences: what was averaged over what, and what is missing.
+        What was averaged over what, and what is missing.
     head
         The names of the columns that name a line.
     columns
@@ -93,7 +93,7 @@ class Table:
     """
 
     name: str
-    caption: tuple[str, ...]
+    caption: str
     head: tuple[str, ...]
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -171,8 +171,8 @@ def _tabulated(table: Table, texts: pd.DataFrame, form: str) -> str:
 
 
 def _caption(table: Table, *, best: str, second: str) -> str:
-    marks = f"Of each line the best is marked {best}, the second best {second}."
-    return " ".join([*table.caption, *([marks] if table.ranked else [])])
+    marks = f" Of each line the best is marked {best}, the second best {second}."
+    return table.caption + (marks if table.ranked else "")
 
 
 def _on_one_line(text: str) -> str:

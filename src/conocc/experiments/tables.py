@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path, PurePath
-from statistics import fmean, stdev
+from statistics import fmean, mode, stdev
 from typing import Any
 
 import pandas as pd
+from jinja2 import StrictUndefined, Template
 
 from conocc.experiments.table_formats import FORMATS, Cell, Line, Table, mean
 from conocc.io.files import write_text
@@ -75,15 +76,14 @@ def column_labels(fits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     for method, params in fits:
         for name, value in params.items():
             values[method, name].add(repr(value))
-    labels = []
-    for method, params in fits:
-        differing = [
-            f"{name}={value}"
-            for name, value in params.items()
-            if name != "random_state" and len(values[method, name]) > 1
-        ]
-        labels.append(" ".join([method, *differing]))
-    return labels
+
+    def differs(method: str, name: str) -> bool:
+        return name != "random_state" and len(values[method, name]) > 1
+
+    return [
+        " ".join([method, *(f"{name}={v}" for name, v in params.items() if differs(method, name))])
+        for method, params in fits
+    ]
 
 
 # --- tables ------------------------------------------------------------------------------------
@@ -92,9 +92,7 @@ def column_labels(fits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def make_tables(rows: Iterable[Row]) -> list[Table]:
     """Make a table of each protocol, and of each rule of cross-validation, there are rows of."""
     return [
-        _sweep_table(name, group)
-        if group[0]["protocol"] == "sweep"
-        else _methods_table(name, group)
+        (_sweep_table if group[0]["protocol"] == "sweep" else _methods_table)(name, group)
         for name, group in grouped(rows).items()
     ]
 
@@ -105,10 +103,12 @@ def grouped(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
     In a group a row's `cohort` and `label` are what its table calls them, and `own_name` is the
     cohort's.
     """
-    groups = sorted(
-        rows_by(rows, "protocol", "rule", "group").items(), key=lambda item: str(item[0])
-    )
-    return {_table_name(*key): _labelled(group) for key, group in groups}
+    groups = {}
+    for key, group in sorted(rows_by(rows, "protocol", "rule", "group").items(), key=str):
+        protocol, rule, kind = key
+        parts = (protocol, rule, None if rule == "paper" else kind)
+        groups["-".join(str(part) for part in parts if part is not None)] = _labelled(group)
+    return groups
 
 
 def rows_by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -117,11 +117,6 @@ def rows_by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]
     for row in rows:
         found[tuple(row[name] for name in names)].append(row)
     return dict(found)
-
-
-def _table_name(protocol: str, rule: str | int | None, group: str | None) -> str:
-    parts = (protocol, rule, None if rule == "paper" else group)
-    return "-".join(str(part) for part in parts if part is not None)
 
 
 def _labelled(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -154,12 +149,13 @@ def _cohort_names(rows: Sequence[Row]) -> list[str]:
     return names.tolist()
 
 
-def _contents(rows: Iterable[Row]) -> Iterable[list[str]]:
-    """List what a table calls the contents of each cohort that has several, of one size."""
-    names = defaultdict(set)
-    for row in rows:
-        names[row["own_name"], row["preprocessing"]["size"]].add(row["cohort"])
-    return [sorted(known) for known in names.values() if len(known) > 1]
+def _of_one_name(rows: Iterable[Row]) -> dict[str, str]:
+    """List what a table calls cohorts that only their content tells apart, and their own names."""
+    return {
+        row["cohort"]: row["own_name"]
+        for row in rows
+        if row["cohort"].endswith(f" {row['images'][:6]}")
+    }
 
 
 def other_contents(rows: Iterable[Row], done: Collection[str]) -> Iterable[str]:
@@ -169,17 +165,18 @@ def other_contents(rows: Iterable[Row], done: Collection[str]) -> Iterable[str]:
     time, whose rows the study holds still.
     """
     for name, group in grouped(rows).items():
-        mine = {row["cohort"] for row in group if row["key"] in done}
-        for contents in _contents(group):
-            now = [content for content in contents if content in mine]
-            others = [content for content in contents if content not in mine]
-            if now and others:
-                yield (
-                    f"Table {name}: this command's lines are those of {', '.join(now)}. The study "
-                    f"also holds rows of {', '.join(others)}, of other images, patients, reading "
-                    "or split. To leave them out, delete rows/KEY.json of each key that rows.csv "
-                    "gives such 'images', and repeat the command."
-                )
+        mine = {row["cohort"]: row["own_name"] for row in group if row["key"] in done}
+        others = [
+            cohort
+            for cohort, own_name in _of_one_name(group).items()
+            if cohort not in mine and own_name in mine.values()
+        ]
+        if others:
+            yield (
+                f"Table {name} also holds rows of {', '.join(others)}, of other images, patients, "
+                "reading or split than this command's. To leave them out, delete rows/KEY.json of "
+                "each key that rows.csv gives such 'images', and repeat the command."
+            )
 
 
 def _methods_table(name: str, rows: list[dict[str, Any]]) -> Table:
@@ -194,7 +191,8 @@ def _methods_table(name: str, rows: list[dict[str, Any]]) -> Table:
             if any(theirs):
                 lines.append(Line((cohort, f"{metric} (paper)"), theirs))
     labels = tuple(label for _, label in columns)
-    return Table(name, tuple(_caption(rows)), ("cohort", "metric"), labels, tuple(lines))
+    said = study_caption(rows[0]["protocol"], rows)
+    return Table(name, said, ("cohort", "metric"), labels, tuple(lines))
 
 
 def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
@@ -205,7 +203,8 @@ def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
         Line(fit, tuple(_cell(found[*fit, metric], folds=False) for metric in METRICS))
         for fit in fits
     ]
-    return Table(name, tuple(_caption(rows)), ("cohort", "fit"), tuple(METRICS), tuple(lines))
+    said = study_caption("sweep", rows)
+    return Table(name, said, ("cohort", "fit"), tuple(METRICS), tuple(lines))
 
 
 def _values(rows: Iterable[Row]) -> Mapping[tuple[str, ...], list[float]]:
@@ -259,89 +258,40 @@ def paper_figures(number: int) -> dict[str, dict[tuple[str, str], Cell]]:
 # --- captions ----------------------------------------------------------------------------------
 
 
-def _caption(rows: Sequence[Row]) -> Iterable[str]:
-    first = rows[0]
-    folds = first["protocol"] == "crossval"
-    if first["protocol"] == "sweep":
-        yield "One fit a line, all with the same seed, on the cohort's own split."
-    elif not folds:
-        runs = list(_fits(rows).values())
-        seeds = "run (seed)" if max(runs) == 1 else "runs (seeds)"
-        yield f"Mean of {_span(runs)} {seeds} on the cohort's own split."
-    elif first["rule"] == "paper":
-        yield (
-            "Cross-validation by the paper's rule, on single images: each fold tests as many "
-            "majority images as there are minority images, the minority images the same in each."
-        )
-    else:
-        unit = "single images" if first["group"] == "none" else "patients, where they are known"
-        yield (
-            f"Cross-validation in {first['rule']} folds of {unit}: each tests all its images, of "
-            "both classes, and trains on the majority images of the others."
-        )
-    if folds:
-        yield "One run a fold; mean ± deviation (ddof = 1) over folds."
-    for contents in _contents(rows):
-        yield (
-            f"{', '.join(contents)}: one name for different images, patients, reading or split, "
-            "told apart by a piece of their hash."
-        )
-    yield from tested_on(rows)
-    yield SENSITIVITY
-    yield from _epochs(rows)
-    yield from _missing(rows)
-    if any(row["own_name"] in PAPER_COHORTS for row in rows) and first["protocol"] != "sweep":
-        yield (
-            "Lines marked (paper) are Gao et al.'s, who give for each method its best setting "
-            "(CAE and SAE the better of two learning rates)."
-        )
+def caption(kind: str, rows: Sequence[Row], **more: Any) -> str:
+    """Say what was averaged over what, tested on what, and what is missing; see captions.txt."""
+    text = files("conocc").joinpath("experiments/captions.txt").read_text(encoding="utf-8")
+    template = Template(text, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return " ".join(template.render(kind=kind, rows=rows, sensitivity=SENSITIVITY, **more).split())
 
 
-def tested_on(rows: Sequence[Row]) -> Iterable[str]:
-    """Count each cohort's test images by class, with the prevalence; over folds, the range."""
-    counted = rows_by((row for row in rows if row["counts"] is not None), "cohort")
-    for (cohort,), its in counted.items():
-        majority, minority = (
-            _span([row["counts"][name] for row in its]) for name in ("majority", "minority")
-        )
-        patients = {row["counts"]["patients"] for row in its} - {None}
-        known = f" of {_span(patients)} patients" if patients else ""
-        chance = _span([row["prevalence"] for row in its], "{:.3f}")
-        yield (
-            f"Tested on {cohort}: {majority} majority and {minority} minority images{known}; "
-            f"prevalence of the minority {chance}, the chance level of AUPR-min."
-        )
+def study_caption(protocol: str, rows: Sequence[Row]) -> str:
+    """Give the caption of a table of the paper's layout."""
+    fits, failed = (
+        Counter((row["cohort"], row["label"]) for row in some)
+        for some in (rows, [row for row in rows if row["status"] != "done"])
+    )
+    return caption(
+        protocol,
+        rows,
+        fits=fits,
+        failed=failed,
+        of_one_name=sorted(_of_one_name(rows)),
+        epochs=_epochs(rows),
+        papers=any(row["own_name"] in PAPER_COHORTS for row in rows),
+    )
 
 
-def _span(values: Collection[float], form: str = "{}") -> str:
-    low, high = form.format(min(values)), form.format(max(values))
-    return low if low == high else f"{low} to {high}"
-
-
-def _fits(rows: Iterable[Row]) -> Counter[tuple[str, str]]:
-    return Counter((row["cohort"], row["label"]) for row in rows)
-
-
-def _epochs(rows: Sequence[Row]) -> Iterable[str]:
-    """Say for each cohort the epochs of most methods, and those of the others by name."""
-    by_cohort: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in rows:
-        if "epochs" in row["params"]:
-            by_cohort[row["cohort"]][row["label"]] = row["params"]["epochs"]
-    cohorts_of = defaultdict(list)
-    for cohort, epochs in by_cohort.items():
-        usual = Counter(epochs.values()).most_common(1)[0][0]
-        others = [f"{label} {n}" for label, n in epochs.items() if n != usual]
-        cohorts_of[", ".join([str(usual), *others])].append(cohort)
-    for text, cohorts in cohorts_of.items():
-        where = "" if len(cohorts_of) == 1 else f" on {', '.join(cohorts)}"
-        yield f"Epochs{where}: {text}."
-
-
-def _missing(rows: Sequence[Row]) -> Iterable[str]:
-    asked = _fits(rows)
-    for (cohort, label), n in _fits(row for row in rows if row["status"] != "done").items():
-        yield f"{label} on {cohort}: {n} of {asked[cohort, label]} fits failed."
+def _epochs(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Say the epochs of most methods, and by name of the others; list the cohorts of each."""
+    said = defaultdict(list)
+    for (cohort,), its in rows_by(rows, "cohort").items():
+        epochs = {row["label"]: row["params"]["epochs"] for row in its if "epochs" in row["params"]}
+        if epochs:
+            usual = mode(epochs.values())
+            others = [f"{label} {n}" for label, n in epochs.items() if n != usual]
+            said[", ".join([str(usual), *others])].append(cohort)
+    return said
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from conocc._version import __version__
 from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
-from conocc.experiments.tables import SENSITIVITY, grouped, make_tables, read_rows, tested_on
+from conocc.experiments.tables import caption, grouped, make_tables, read_rows
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import read_csv
 from conocc.metrics.ranking import METRICS
@@ -54,7 +54,6 @@ CHARTS = ("curves", "maps", "sweep", "histograms", "training")
 WIDE = 5
 # What the evaluation counts as left out, and a reader need not be told.
 EXPECTED = {"trained on", "calibrated on"}
-INTERVALS = "With 95 % intervals, by patient where patients are known."
 
 CAPTION_OF_MAPS = (
     "t-SNE of the training images' bottleneck features. The center μ is embedded along with "
@@ -283,8 +282,8 @@ def _run_table(row: Mapping[str, Any]) -> Table:
         cells = tuple(None if value is None else mean(value) for value in values)
         lines.append(Line((name,), cells))
     reasons = dict.fromkeys(m["reason"] for m in row["metrics"].values() if m.get("reason"))
-    caption = (INTERVALS, *tested_on([row]), SENSITIVITY, *reasons)
-    return Table("", caption, ("metric",), ("value", "low", "high"), tuple(lines))
+    said = caption("run", [row], reasons=reasons)
+    return Table("", said, ("metric",), ("value", "low", "high"), tuple(lines))
 
 
 def _distinct(
