@@ -1,7 +1,8 @@
 """The command line: what it prints, what it leaves behind, how it ends."""
 
+import contextlib
 import csv
-import gc
+import io
 import json
 import logging
 import os
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from conocc import load, load_cohort
-from conocc.cli import INTERRUPTED, SOME_FAILED, app, main
+from conocc.cli import INTERRUPTED, SOME_FAILED
+from conocc.cli import run as run_command
 from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder
 
@@ -52,10 +53,10 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def call(*args: object) -> tuple[int, str]:
     """Run a command in process; its exit code and all that it said."""
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = run_command([str(arg) for arg in args])
+    return code, said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
 
 def test_a_run_interrupted_at_the_command_line_goes_on_with_the_same_command(folder, tmp_path):
     """SIGTERM, as SLURM sends it, to a real process; then the same command again."""
-    program = "from conocc import cli, training; training.SAVE_EVERY_S = 0.0; cli.app()"
+    program = "from conocc import cli, training; training.SAVE_EVERY_S = 0.0; cli.main()"
     command = [
         sys.executable, "-c", program, "fit", str(folder), "--majority", "plain", "--out", "run",
         "--epochs", "100000", "--no-cache",
@@ -259,18 +260,6 @@ def test_an_interrupt_says_how_to_go_on(folder, tmp_path, monkeypatch):
     code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
     assert code == INTERRUPTED
     assert "same command" in said
-
-
-def test_an_interrupt_before_a_command_is_reached_is_a_sentence(monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("conocc.cli.app", interrupted)
-    with pytest.raises(SystemExit) as end:
-        main()
-    gc.unfreeze()
-    assert end.value.code == INTERRUPTED
-    assert "same command" in capsys.readouterr().err
 
 
 def test_a_study_shows_how_far_it_has_read_its_cohort(folder, tmp_path, caplog):
@@ -495,5 +484,7 @@ def test_a_study_reads_files_as_it_is_told(tmp_path):
     assert code == 0, said
     (about,) = (tmp_path / "s" / "jobs").glob("*/run.json")
     run = json.loads(about.read_text())
-    assert Preprocessing.from_dict(run["preprocessing"]) == Preprocessing(size=20, fit="pad")
+    assert Preprocessing.from_dict(run["preprocessing"]) == Preprocessing(
+        size=20, fit="pad", scaled=False
+    )
     assert run["loading"]["pseudonyms"] is True

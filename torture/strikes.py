@@ -75,16 +75,14 @@ def _command(
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     from conocc import training
-    from conocc.cli import app
+    from conocc.cli import run
 
     training.SAVE_EVERY_S = 0.0  # or so short a fit would never save its state
     # What the outputs tell of the command is the same when it is run again.
     sys.argv = ["conocc", *COMMANDS[name]]
     where = ["--engine", "dask", "--address", address] if address else []
     try:
-        app([*COMMANDS[name], *where, *(RETRY.get(name, []) if again else [])])
-    except SystemExit as end:
-        code = int(end.code or 0)
+        code = run([*COMMANDS[name], *where, *(RETRY.get(name, []) if again else [])])
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conocc.data.load import CohortSpec
+from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import METHODS
 from conocc.experiments import benchmark as studies

@@ -10,7 +10,7 @@ from test_run import PARAMS, small_cohort
 from conocc import Cohort, load
 from conocc.experiments.inference import score_files
 from conocc.experiments.run import calibrate_run, evaluate_run, fit_run, read_run
-from conocc.thresholds.rules import Rule
+from conocc.thresholds.rule import Rule
 
 
 @pytest.fixture

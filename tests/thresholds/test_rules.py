@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.thresholds.conformal import benjamini_hochberg, calibrate, p_values
-from conocc.thresholds.rules import Rule, decisions, observed_rates, summary
+from conocc.thresholds.rule import Rule
+from conocc.thresholds.rules import decisions, observed_rates, summary
 
 # Sixty patients with two images: 1 to 60, and each less a half.
 SCORES = np.arange(0.5, 60.5, 0.5)

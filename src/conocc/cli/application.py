@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import logging
+import shlex
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-import typer
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
-from typer.core import TyperGroup
 
 from conocc._version import __version__
 
 logger = logging.getLogger("conocc")
 
-SOME_FAILED = 3  # exit code when some files could not be read, or some fits failed
+FAILED = 1
+MISUSED = 2  # a command, an option or its value is not known
+SOME_FAILED = 3  # some files could not be read, or some fits failed
 INTERRUPTED = 130
-STOPPED = "Stopped. The same command goes on from what is saved."
 
 
 def printable(text: str) -> str:
@@ -42,22 +47,59 @@ class Lines(logging.Formatter):
         return printable(super().format(record))
 
 
+def _default_shown(value: Any) -> Any:
+    return None if value is False else value
+
+
 out = Screen(soft_wrap=True, highlight=False)
 err = Screen(stderr=True, soft_wrap=True, highlight=False)
 
+app = App(
+    name="conocc",
+    help="One-class learning on medical images: train on the majority class, score the rest.",
+    help_format="plaintext",
+    version=__version__,
+    console=Console(highlight=False),
+    default_parameter=Parameter(negative="", show_default=_default_shown),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+data_app = App(name="data", help="Look at cohorts, cut patches, and see to the cache.")
+app.command(data_app)
 
-class Sentences(TyperGroup):
-    """Commands whose errors are one sentence on stderr, without a traceback."""
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (ValueError, OSError, MemoryError) as error:
-            err.print(f"[red]Error:[/red] {escape(_sentence(error))}")
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            err.print(STOPPED)
-            raise typer.Exit(INTERRUPTED) from None
+def main() -> None:
+    """Run the command line, and exit."""
+    try:
+        sys.exit(run())
+    finally:
+        # Or Python would search all that PyTorch has imported for garbage, for half a second.
+        gc.freeze()
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, that of this process or another one, and give its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # γ and – on a terminal that has none
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines("%(message)s"))
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    try:
+        return app(arguments, exit_on_error=False, print_error=False) or 0
+    except CycloptsError as error:
+        return _say(f"{error} See '--help'.", MISUSED)
+    except (ValueError, OSError, MemoryError) as error:
+        return _say(_sentence(error), FAILED)
+    except KeyboardInterrupt:
+        err.print("Stopped. The same command goes on from what is saved.")
+        return INTERRUPTED
+
+
+def _say(sentence: str, code: int) -> int:
+    err.print(f"[red]Error:[/red] {escape(sentence)}")
+    return code
 
 
 def _sentence(error: BaseException) -> str:
@@ -68,32 +110,49 @@ def _sentence(error: BaseException) -> str:
     return str(error)
 
 
+# --- what commands say ---------------------------------------------------------------------------
+
+
 def say_start(quiet: bool = False) -> None:
     """Say on a terminal that the command has begun: importing PyTorch takes seconds."""
     if err.is_terminal and not quiet:
         err.print("Starting …")
 
 
-app = typer.Typer(
-    cls=Sentences,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="One-class learning on medical images: train on the majority class, score the rest.",
-)
-data_app = typer.Typer(no_args_is_help=True, help="Look at cohorts.")
-app.add_typer(data_app, name="data")
+def say_all(sentences: Iterable[str], before: str = "") -> None:
+    """Print sentences, a line each."""
+    for sentence in sentences:
+        out.print(f"{before}{escape(sentence)}")
 
 
-@app.callback(invoke_without_command=True)
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
-        out.print(__version__)
-        raise typer.Exit
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines("%(message)s"))
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+def say_left_out(reasons: dict[str, int]) -> None:
+    """Say how many images were left out, for each reason."""
+    say_all(f"{number} images left out: {reason}." for reason, number in reasons.items() if number)
+
+
+def say_failed(reasons: Sequence[str], failed: int, table: Path, what: str) -> int:
+    """Say the first reasons why some files failed, and where all are; give the exit code."""
+    if not failed:
+        return 0
+    for reason in reasons[:5]:
+        err.print(escape(reason))
+    err.print(f"{failed} could not be {what}; all are in {escape(str(table))}")
+    return SOME_FAILED
+
+
+def command_line() -> str:
+    """Say what was typed, as a shell would take it again.
+
+    Raises
+    ------
+    ValueError
+        If a name in it is not valid Unicode, so that no file could note it.
+    """
+    for word in sys.argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"'{word}' is not valid Unicode, so that no file could note it. Rename it."
+            ) from None
+    return shlex.join(["conocc", *sys.argv[1:]])

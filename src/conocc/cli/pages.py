@@ -1,4 +1,4 @@
-"""Pictures and pages at the command line."""
+"""Pages, pictures and graphs of runs and studies at the command line."""
 
 from __future__ import annotations
 
@@ -6,35 +6,27 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import app, out
-from conocc.cli.options import (
-    Cache,
-    Jobs,
-    NoCache,
-    Quiet,
-    read_cohort_as,
-)
+from conocc.cli.application import app, out, say_all, say_failed
+from conocc.cli.options import CacheOptions, ImagesArgument, Quiet, RunArgument, Threads, option
+from conocc.cli.runs import read_as
 
 
-@app.command()
+@app.command
 def embed(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN… [COHORT]", help="Evaluated runs; or runs and their cohort."),
-    ],
-    picture: Annotated[Path, typer.Option("--out", help="The figure: .png, .svg or .pdf.")],
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    jobs: Jobs = None,
+    runs: Annotated[list[str], option("Evaluated runs; or runs and, last, their cohort.")],
+    /,
+    *,
+    picture: Annotated[Path, option("The figure: .png, .svg or .pdf.", "--out")],
+    caching: CacheOptions = CacheOptions(),
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Map the training images' bottleneck features by t-SNE, one map a run: Fig. 6.
 
-    The features are those that 'evaluate' kept; with a COHORT they are made anew.
+    The features are those that 'evaluate' kept; with a cohort they are made anew.
     """
     from conocc.experiments.artifacts import Embedding
     from conocc.visualization.figures.drawing import save_figure
@@ -47,7 +39,7 @@ def embed(
         from conocc.experiments.run import embed_run
 
         for run in runs:
-            embed_run(run, read_cohort_as(run, cohort, cache, no_cache, jobs, quiet))
+            embed_run(run, read_as(run, cohort, caching, threads, quiet))
     files = [Path(run) / "embedding.npz" for run in runs]
     for file in files:
         if not file.exists():
@@ -67,27 +59,6 @@ def embed(
     out.print(f"Figure: {escape(str(picture))}")
 
 
-@app.command()
-def report(
-    folder: Annotated[
-        Path, typer.Argument(metavar="STUDY|RUN", help="A folder that a study or 'fit' made.")
-    ],
-    figures: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND",
-            help="Also write the charts, without images, as files: pdf, svg, png.",
-        ),
-    ] = None,
-) -> None:
-    """Write one self-contained HTML page on a study or a run, into its folder."""
-    from conocc.visualization.report import write_report
-
-    out.print(escape(str(write_report(folder, figures=figures))))
-    if figures is not None:
-        out.print(f"Figures: {escape(str(folder / 'figures'))}")
-
-
 def _run_labels(runs: list[str]) -> list[str]:
     """Name runs by their methods; those of one method by their folders too."""
     methods = []
@@ -100,3 +71,67 @@ def _run_labels(runs: list[str]) -> list[str]:
         method if methods.count(method) == 1 else f"{method} ({Path(run).resolve().name[:12]})"
         for method, run in zip(methods, runs, strict=True)
     ]
+
+
+@app.command
+def report(
+    folder: Annotated[Path, option("A folder that a study or 'fit' made.")],
+    /,
+    *,
+    figures: Annotated[
+        str | None, option("Also write the charts, without images, as files: pdf, svg, png.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page on a study or a run, into its folder."""
+    from conocc.visualization.report import write_report
+
+    out.print(escape(str(write_report(folder, figures=figures))))
+    if figures is not None:
+        out.print(f"Figures: {escape(str(folder / 'figures'))}")
+
+
+@app.command
+def explain(
+    run: RunArgument,
+    images: ImagesArgument,
+    /,
+    *,
+    folder: Annotated[Path, option("Folder for the pictures.", "--out")],
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> int:
+    """Show where images differ from what a method makes of them, on one scale for all.
+
+    Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
+    """
+    from conocc.visualization.explain import explain_files
+
+    done = explain_files(run, images, folder, jobs=threads, verbose=int(not quiet))
+    say_all(done.legend)
+    out.print(f"Explained {done.count} images: {escape(str(done.page))}")
+    reasons = [f"{path}: {reason}" for path, reason in done.errors]
+    return say_failed(reasons, len(reasons), folder / "errors.csv", "read")
+
+
+@app.command
+def export(
+    run: RunArgument,
+    /,
+    *,
+    model: Annotated[Path, option("The ONNX file to write.", "--out")],
+    check: Annotated[
+        list[Path] | None,
+        option("Images to compare with PyTorch on, in place of drawn phantoms; may be repeated."),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Write a run as one ONNX graph, checked against PyTorch.
+
+    Its input are images as decoded and resized, its outputs scores and, where the method
+    reconstructs, residuals. Its metadata hold threshold, calibration and how files are read.
+    """
+    from conocc.deploy.onnx import export_run
+
+    parity = export_run(run, model, check or (), jobs=threads)
+    out.print(escape(parity.words()))
+    out.print(f"Exported: {escape(str(model))}")

@@ -1,57 +1,56 @@
-"""One run at the command line: look, fit, score, evaluate."""
+"""One run at the command line: fit, calibrate, evaluate, score, and a demonstration of it all."""
 
 from __future__ import annotations
 
+import ast
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from conocc.cli.application import SOME_FAILED, app, data_app, err, out, say_start
-from conocc.cli.options import (
-    Address,
-    Axis,
-    Cache,
-    CohortArgument,
-    Colour,
-    Confidence,
-    Engine,
-    FalseAlarms,
-    Fdr,
-    Fit,
-    Jobs,
-    Majority,
-    NoCache,
-    PatientRegex,
-    Pseudonyms,
-    Quiet,
-    RunArgument,
-    Scaled,
-    Size,
-    SplitSeed,
-    Unit,
-    Voi,
-    Workers,
-    add_metrics,
+from conocc.cli.application import (
+    app,
     command_line,
-    kept_in,
-    metrics_table,
-    print_tested,
-    read_cohort_as,
-    setting,
+    out,
+    say_all,
+    say_failed,
+    say_left_out,
+    say_start,
 )
-from conocc.cli.thresholds import print_calibration
+from conocc.cli.options import (
+    ASKED,
+    CacheOptions,
+    ClassOptions,
+    CohortArgument,
+    Device,
+    FitOptions,
+    ImagesArgument,
+    ParallelOptions,
+    PreprocessingOptions,
+    Quiet,
+    RuleOptions,
+    RunArgument,
+    Threads,
+    option,
+)
+from conocc.data.cohort_spec import CohortSpec
+from conocc.data.preprocessing import Preprocessing
+from conocc.thresholds.rule import RULE
+
+if TYPE_CHECKING:
+    from conocc.data.cohort import Cohort
 
 
-@app.command()
+@app.command
 def demo(
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="Folder for what the demo makes.")
-    ] = Path("conocc-demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 100,
+    *,
+    folder: Annotated[Path, option("Folder for what the demo makes.", "--out")] = Path(
+        "conocc-demo"
+    ),
+    epochs: Annotated[int, option("Passes over the training images.")] = 100,
 ) -> None:
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
     from conocc.data.load import load_cohort
@@ -60,116 +59,39 @@ def demo(
     from conocc.visualization.figures.pictures import montage
 
     cohort = load_cohort("phantom-mri")
-    save_figure(montage(cohort), out_folder / "montage.png")
-    table = metrics_table("phantom-mri: tumour against tissue, 32x32")
+    save_figure(montage(cohort), folder / "montage.png")
+    results = {}
     for method in ("conocc", "cae"):
         out.print(f"Fitting {method} to {len(cohort.where(split='train'))} majority images …")
-        interval = {"interval": max(1, epochs // 4)} if method == "conocc" else {}
-        params: dict[str, Any] = {
-            "epochs": epochs,
-            "lr": 1e-3,
-            "random_state": 0,
-            "verbose": 1,
-            **interval,
-        }
-        fit_run(cohort, method, params, out_folder / method, command=command_line())
-        result = evaluate_run(out_folder / method, cohort, command=command_line())
-        add_metrics(table, method, result)
-    out.print(table)
-    print_tested(result)
-    out.print(f"Models, scores and a montage are in {escape(str(out_folder))}")
+        params = {"epochs": epochs, "lr": 1e-3, "random_state": 0, "verbose": 1}
+        if method == "conocc":
+            params["interval"] = max(1, epochs // 4)
+        fit_run(cohort, method, params, folder / method, command=command_line())
+        results[method] = evaluate_run(folder / method, cohort, command=command_line())
+    say_metrics("phantom-mri: tumour against tissue, 32x32", results)
+    out.print(f"Models, scores and a montage are in {escape(str(folder))}")
 
 
-@data_app.command("inspect")
-def inspect(
-    cohort: CohortArgument,
-    size: Size = None,
-    colour: Colour = "grey",
-    fitting: Fit = "stretch",
-    voi: Voi = "none",
-    axis: Axis = "axial",
-    scaled: Scaled = True,
-    majority: Majority = None,
-    patient_regex: PatientRegex = None,
-    pseudonyms: Pseudonyms = False,
-    split_seed: SplitSeed = 0,
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    jobs: Jobs = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option("--montage", help="Where the montage goes.", show_default="NAME-montage.png"),
-    ] = None,
-) -> None:
-    """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
-    say_start()
-    from conocc.data.load import CohortSpec
-    from conocc.data.preprocessing import Preprocessing
-
-    spec = CohortSpec(
-        cohort,
-        Preprocessing(size=size, colour=colour, fit=fitting, voi=voi, axis=axis, scaled=scaled),
-        majority=tuple(majority) if majority else None,
-        patient_regex=patient_regex,
-        pseudonyms=pseudonyms,
-        split_seed=split_seed,
-        cache=kept_in(cache, no_cache),
-    )
-    loaded = spec.load(n_jobs=jobs, verbose=1)
-    from conocc.visualization.figures.drawing import save_figure  # not before: it takes a second
-    from conocc.visualization.figures.pictures import montage
-
-    for note in loaded.notes:
-        out.print(f"• {escape(note)}")
-    table = Table("split", "class", "images", "patients")
-    for row in loaded.counts().itertuples(index=False):
-        table.add_row(*(str(value) for value in row))
-    out.print(table)
-    picture = picture or Path(f"{Path(loaded.name).name}-montage.png")
-    save_figure(montage(loaded), picture)
-    out.print(f"Montage: {escape(str(picture))}")
-
-
-@app.command()
+@app.command
 def fit(
     cohort: CohortArgument,
-    run: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the run.")],
-    method: Annotated[str, typer.Option(help="Which method; see 'conocc methods'.")] = "conocc",
-    size: Size = None,
-    colour: Colour = "grey",
-    fitting: Fit = "stretch",
-    voi: Voi = "none",
-    axis: Axis = "axial",
-    scaled: Scaled = True,
-    majority: Majority = None,
-    patient_regex: PatientRegex = None,
-    pseudonyms: Pseudonyms = False,
-    split_seed: SplitSeed = 0,
-    calibrate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Share of the training patients to keep for a threshold.",
-            show_default=False,
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(show_default=False, help="Passes over them.")
-    ] = None,
-    gamma: Annotated[float | None, typer.Option(show_default=False, help="γ of Eq. 3.")] = None,
-    interval: Annotated[
-        int | None, typer.Option(show_default=False, help="T, epochs between updates of μ.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option(show_default=False, help="λ, learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    /,
+    *,
+    run: Annotated[Path, option("Folder for the run.", "--out")],
+    method: Annotated[str, option("Which method; see 'conocc methods'.")] = "conocc",
+    preprocessing: PreprocessingOptions = Preprocessing(),
+    asked: FitOptions = ASKED,
+    epochs: Annotated[int | None, option("Passes over the training images.")] = None,
+    gamma: Annotated[float | None, option("γ of Eq. 3.")] = None,
+    interval: Annotated[int | None, option("T, epochs between updates of μ.")] = None,
+    lr: Annotated[float | None, option("λ, learning rate.")] = None,
+    seed: Annotated[int, option("Seed of the training.")] = 0,
+    device: Device = "auto",
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the method."),
+        list[str] | None, option("NAME=VALUE, any other parameter of the method.", "--set")
     ] = None,
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    jobs: Jobs = None,
+    caching: CacheOptions = CacheOptions(),
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a method on the majority training images of a cohort.
@@ -177,101 +99,60 @@ def fit(
     Killed, and started again with the same command, it goes on where it was.
     """
     say_start(quiet)
-    from conocc.data.load import CohortSpec
-    from conocc.data.preprocessing import Preprocessing
     from conocc.experiments.run import fit_run, make_detector, read_run
 
     command = command_line()
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    params |= {"device": device, "verbose": 0 if quiet else 1, "random_state": seed}
+    params |= {"device": device, "verbose": int(not quiet), "random_state": seed}
     params |= dict(setting(text) for text in settings or [])
     make_detector(method, params).check_params()  # before the images are read
-    spec = CohortSpec(
-        cohort,
-        Preprocessing(size=size, colour=colour, fit=fitting, voi=voi, axis=axis, scaled=scaled),
-        majority=tuple(majority) if majority else None,
-        patient_regex=patient_regex,
-        pseudonyms=pseudonyms,
-        split_seed=split_seed,
-        calibration_size=calibrate,
-        cache=kept_in(cache, no_cache),
-    )
-    loaded = spec.load(n_jobs=jobs, verbose=0 if quiet else 1)
-    for note in loaded.notes:
-        out.print(f"• {escape(note)}")
+    spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
+    loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
+    say_all(loaded.notes, "• ")
     where = escape(str(run))
-    if fit_run(loaded, method, params, run, command=command, spec=spec):
-        out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
-        if calibrate:
-            print_calibration(read_run(run)["calibration"])
-    else:
+    if not fit_run(loaded, method, params, run, command=command, spec=spec):
         out.print(f"{where} is finished already; nothing was done.")
+        return
+    out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
+    if spec.calibration_size:
+        say_calibration(read_run(run)["calibration"])
 
 
-@app.command()
-def score(
+@app.command
+def calibrate(
     run: RunArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Files or folders.")],
-    scores: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("scores.csv"),
-    top: Annotated[int, typer.Option(help="Slices of a volume whose scores are averaged.")] = 3,
-    false_alarms: FalseAlarms = None,
-    confidence: Confidence = 0.95,
-    unit: Unit = "image",
-    fdr: Fdr = None,
-    workers: Workers = 1,
-    engine: Engine = "processes",
-    address: Address = None,
+    cohort: CohortArgument,
+    /,
+    *,
+    asked: ClassOptions = ASKED,
+    caching: CacheOptions = CacheOptions(),
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Score images into a CSV table: higher is less like the majority class.
+    """Calibrate a run's threshold on majority images that it was not trained on.
 
-    An image is 'predicted' minority above the threshold: the model's own, which promises nothing,
-    or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
-    Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
-    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
-    its --top highest.
-    Killed, and started again with the same command, it does what is missing.
+    Only majority images count; images and patients of the run's training and test split are left
+    out. 'score' and 'evaluate' then take --false-alarms and --fdr.
     """
-    say_start(quiet)
-    from conocc.experiments.inference import score_files
-    from conocc.thresholds.rules import Rule
+    from conocc.experiments.run import calibrate_run
 
-    done = score_files(
-        run,
-        images,
-        scores,
-        rule=Rule(false_alarms, confidence, unit, fdr),
-        top=top,
-        engine=engine,
-        workers=workers,
-        address=address,
-        verbose=0 if quiet else 1,
-    )
-    out.print(f"Scored {done.count} images: {escape(str(scores))}")
-    out.print(escape(done.words))
-    if done.failed:
-        listed = scores.with_name("errors.csv")
-        for path, reason in done.errors:
-            err.print(f"{escape(path)}: {escape(reason)}")
-        err.print(f"{done.failed} could not be read; all are in {escape(str(listed))}")
-        raise typer.Exit(SOME_FAILED)
+    command = command_line()
+    loaded = read_as(run, cohort, caching, threads, quiet, asked)
+    say_calibration(calibrate_run(run, loaded, command=command))
 
 
-@app.command()
+@app.command
 def evaluate(
     run: RunArgument,
     cohort: CohortArgument,
-    majority: Majority = None,
-    patient_regex: PatientRegex = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead.")] = False,
-    false_alarms: FalseAlarms = None,
-    confidence: Confidence = 0.95,
-    unit: Unit = "image",
-    fdr: Fdr = None,
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    jobs: Jobs = None,
+    /,
+    *,
+    asked: ClassOptions = ASKED,
+    as_json: Annotated[bool, option("Print metrics.json instead.", "--json")] = False,
+    rule: RuleOptions = RULE,
+    caching: CacheOptions = CacheOptions(),
+    threads: Threads = None,
 ) -> None:
     """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
@@ -280,33 +161,137 @@ def evaluate(
     the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
     """
     from conocc.experiments.run import evaluate_run, read_run
-    from conocc.thresholds.rules import Rule, summary
+    from conocc.thresholds.rules import summary
 
-    rule = Rule(false_alarms, confidence, unit, fdr)
     command = command_line()
-    loaded = read_cohort_as(run, cohort, cache, no_cache, jobs, as_json, majority, patient_regex)
+    loaded = read_as(run, cohort, caching, threads, as_json, asked)
     result = evaluate_run(run, loaded, command=command, rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return
-    table = metrics_table(f"{run} on {loaded.name}")
-    add_metrics(table, read_run(run)["method"], result)
-    out.print(table)
-    print_tested(result)
-    for sentence in summary(result):
-        out.print(escape(sentence))
-    for reason, number in result["left_out"].items():
-        if number:
-            out.print(f"{number} images left out: {reason}.")
+    say_metrics(f"{run} on {loaded.name}", {read_run(run)["method"]: result})
+    say_all(summary(result))
+    say_left_out(result["left_out"])
 
 
-@app.command("methods")
-def list_methods() -> None:
+@app.command
+def score(
+    run: RunArgument,
+    images: ImagesArgument,
+    /,
+    *,
+    scores: Annotated[Path, option("The table to write.", "--out")] = Path("scores.csv"),
+    top: Annotated[int, option("Slices of a volume whose scores are averaged.")] = 3,
+    rule: RuleOptions = RULE,
+    parallel: ParallelOptions = ParallelOptions(),
+    quiet: Quiet = False,
+) -> int:
+    """Score images into a CSV table: a higher score is less like the majority class.
+
+    An image is flagged, 'predicted' minority, above the threshold: the model's own, which promises
+    nothing, or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
+    Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
+    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
+    its --top highest.
+    Killed, and started again with the same command, it does what is missing.
+    """
+    say_start(quiet)
+    from conocc.experiments.inference import score_files
+
+    done = score_files(
+        run,
+        images,
+        scores,
+        rule=rule,
+        top=top,
+        engine=parallel.engine,
+        workers=parallel.jobs,
+        address=parallel.address,
+        verbose=int(not quiet),
+    )
+    out.print(f"Scored {done.count} images: {escape(str(scores))}")
+    out.print(escape(done.words))
+    reasons = [f"{path}: {reason}" for path, reason in done.errors]
+    return say_failed(reasons, done.failed, scores.with_name("errors.csv"), "read")
+
+
+@app.command
+def methods() -> None:
     """List the methods, with one line and the source of each."""
     from conocc.detectors import METHODS, method_class
 
-    table = Table("id", "what it is", "source", box=None)
+    table = Table("id", "what it is", Column("source", no_wrap=True), box=None)
     for name, method in METHODS.items():
-        summary = (method_class(name).__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, summary, method.source)
+        what = (method_class(name).__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, what, method.source)
     out.print(table)
+
+
+def read_as(
+    run: str | Path,
+    where: str,
+    caching: CacheOptions,
+    threads: int | None,
+    quiet: bool,
+    asked: CohortSpec = ASKED,
+) -> Cohort:
+    """Load a cohort as a run's own was read."""
+    from conocc.experiments.run import load_model, preprocessing_of, read_run
+
+    noted = read_run(Path(run))["loading"]
+    own = CohortSpec.from_dict(noted) if noted else ASKED
+    spec = CohortSpec(
+        where,
+        preprocessing_of(load_model(run), run),
+        majority=asked.majority or own.majority,
+        patient_regex=asked.patient_regex or own.patient_regex,
+        pseudonyms=own.pseudonyms,
+        cache=caching.where,
+    )
+    return spec.load(n_jobs=threads, verbose=int(not quiet))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; the value is a Python literal, or else a word."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"--set takes NAME=VALUE; got {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def say_calibration(found: dict[str, Any]) -> None:
+    """Print what `calibrate_run` returned, or a fit noted of its own calibration."""
+    patients = "patients not known"
+    if found["patients"] is not None:
+        patients = f"{found['patients']} patients"
+    out.print(f"Calibrated on {found['images']} majority images, {patients}.")
+    say_left_out(found["left_out"])
+
+
+def say_metrics(title: str, results: dict[str, dict[str, Any]]) -> None:
+    """Print what `evaluate_run` returned of some methods, and say of what images it is."""
+    from conocc.experiments.tables import SENSITIVITY
+    from conocc.metrics.ranking import METRICS
+
+    table = Table("method", title=escape(title))
+    for name in METRICS:
+        table.add_column(name, justify="right")
+    for method, result in results.items():
+        table.add_row(method, *map(_interval, result["metrics"].values()))
+    out.print(table)
+    counts = result["counts"]
+    patients = f" of {counts['patients']} patients" if counts["patients"] else ""
+    out.print(
+        f"{counts['majority']} majority and {counts['minority']} minority test images{patients}; "
+        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
+    )
+    out.print(SENSITIVITY)
+
+
+def _interval(metric: dict[str, Any]) -> str:
+    if metric["low"] is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})"

@@ -3,277 +3,141 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import SOME_FAILED, app, err, out, say_start
+from conocc.cli.application import SOME_FAILED, app, command_line, err, out, say_all, say_start
 from conocc.cli.options import (
-    Address,
-    Axis,
-    Cache,
+    ASKED,
+    CacheOptions,
     CohortArgument,
-    Colour,
-    Device,
-    Engine,
-    Fit,
-    Majority,
-    PatientRegex,
-    Pseudonyms,
-    Quiet,
-    Scaled,
-    Size,
-    SplitSeed,
-    Voi,
-    Workers,
-    command_line,
-    kept_in,
-    setting,
+    CohortOptions,
+    ParallelOptions,
+    PreprocessingOptions,
+    StudyOptions,
+    option,
 )
+from conocc.cli.runs import setting
+from conocc.data.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from conocc.data.load import CohortSpec
     from conocc.experiments.benchmark import Job
 
-CohortsArgument = Annotated[
-    list[str], typer.Argument(metavar="COHORT…", help="Folders, archives, manifests or phantoms.")
-]
-StudyOut = Annotated[
-    Path, typer.Option("--out", metavar="STUDY", help="Folder for the study; rows accumulate.")
-]
-Methods = Annotated[str, typer.Option(help="'all', or some, separated by commas.")]
-Epochs = Annotated[
-    int | None, typer.Option(help="Of the methods that have epochs.", show_default=False)
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="[METHOD.]NAME=VALUE",
-        help="A parameter of the methods that have it, or of one; V1,V2 makes a fit of each.",
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="List the fits and their cost only.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed fits again.")]
+CohortsArgument = Annotated[list[str], option("Folders, archives, manifests or phantoms.")]
+Methods = Annotated[str, option("'all', or some, separated by commas.")]
 
 
-@app.command()
+@app.command
 def benchmark(
     cohorts: CohortsArgument,
-    study: StudyOut,
+    /,
+    *,
+    study: StudyOptions,
     methods: Methods = "all",
-    runs: Annotated[int, typer.Option(help="Fits of each method, with seeds from 0.")] = 3,
-    epochs: Epochs = None,
-    settings: Settings = None,
-    size: Size = None,
-    colour: Colour = "grey",
-    fitting: Fit = "stretch",
-    voi: Voi = "none",
-    axis: Axis = "axial",
-    scaled: Scaled = True,
-    pseudonyms: Pseudonyms = False,
-    majority: Majority = None,
-    patient_regex: PatientRegex = None,
-    split_seed: SplitSeed = 0,
-    cache: Cache = None,
-    device: Device = "auto",
-    workers: Workers = 1,
-    engine: Engine = "processes",
-    address: Address = None,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
-    quiet: Quiet = False,
-) -> None:
+    runs: Annotated[int, option("Fits of each method, with seeds from 0.")] = 3,
+    preprocessing: PreprocessingOptions = Preprocessing(),
+    asked: CohortOptions = ASKED,
+    caching: CacheOptions = CacheOptions(),
+    parallel: ParallelOptions = ParallelOptions(),
+) -> int:
     """Fit methods to the split of each cohort, several times: the paper's Table 2.
 
     Killed, and started again with the same command, it does what is missing.
     Cohorts that need other options are added by a second call with the same --out.
     """
-    say_start(quiet)
+    say_start(study.quiet)
     from conocc.experiments.benchmark import benchmark_jobs
 
-    loading = _specs(
-        cohorts,
-        majority,
-        cache,
-        size=size,
-        colour=colour,
-        fit=fitting,
-        voi=voi,
-        axis=axis,
-        scaled=scaled,
-        pseudonyms=pseudonyms,
-        patient_regex=patient_regex,
-        split_seed=split_seed,
-    )
+    asked = replace(asked, preprocessing=preprocessing, cache=caching.where)
     jobs = benchmark_jobs(
-        loading, _names(methods), settings=_settings(settings, epochs, device), runs=runs
+        [replace(asked, where=where) for where in cohorts],
+        _names(methods),
+        settings=_settings(study),
+        runs=runs,
     )
-    _study(jobs, study, workers, engine, address, dry_run, retry_failed, quiet)
+    return _study(jobs, study, parallel)
 
 
-@app.command()
+@app.command
 def crossval(
     cohorts: CohortsArgument,
-    study: StudyOut,
+    /,
+    *,
+    study: StudyOptions,
     methods: Methods = "all",
-    folds: Annotated[str, typer.Option(help="'paper', or how many.")] = "paper",
+    folds: Annotated[str, option("'paper', or how many.")] = "paper",
     group: Annotated[
         str | None,
-        typer.Option(
-            help="'patient' or 'none': whose images stay together.",
-            show_default="patient; none with --folds paper",
-        ),
+        option("'patient' or 'none': whose images stay together; patient, but for the paper's."),
     ] = None,
-    epochs: Epochs = None,
-    settings: Settings = None,
-    size: Size = None,
-    colour: Colour = "grey",
-    fitting: Fit = "stretch",
-    voi: Voi = "none",
-    axis: Axis = "axial",
-    scaled: Scaled = True,
-    pseudonyms: Pseudonyms = False,
-    majority: Majority = None,
-    patient_regex: PatientRegex = None,
-    split_seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
-    cache: Cache = None,
-    device: Device = "auto",
-    workers: Workers = 1,
-    engine: Engine = "processes",
-    address: Address = None,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
-    quiet: Quiet = False,
-) -> None:
+    preprocessing: PreprocessingOptions = Preprocessing(),
+    asked: CohortOptions = ASKED,
+    caching: CacheOptions = CacheOptions(),
+    parallel: ParallelOptions = ParallelOptions(),
+) -> int:
     """Cross-validate methods on each cohort: the paper's Table 3.
 
     Killed, and started again with the same command, it does what is missing.
     """
-    say_start(quiet)
+    say_start(study.quiet)
     from conocc.experiments.benchmark import crossval_jobs
 
-    loading = _specs(
-        cohorts,
-        majority,
-        cache,
-        size=size,
-        colour=colour,
-        fit=fitting,
-        voi=voi,
-        axis=axis,
-        scaled=scaled,
-        pseudonyms=pseudonyms,
-        patient_regex=patient_regex,
-        split_seed=split_seed,
-    )
+    asked = replace(asked, preprocessing=preprocessing, cache=caching.where)
     jobs = crossval_jobs(
-        loading,
+        [replace(asked, where=where) for where in cohorts],
         _names(methods),
-        settings=_settings(settings, epochs, device),
+        settings=_settings(study),
         rule=int(folds) if folds.isdecimal() else folds,
         group=group,
     )
-    _study(jobs, study, workers, engine, address, dry_run, retry_failed, quiet)
+    return _study(jobs, study, parallel)
 
 
-@app.command()
+@app.command
 def sweep(
     cohort: CohortArgument,
-    study: StudyOut,
-    method: Annotated[str, typer.Option(help="Which method; see 'conocc methods'.")] = "conocc",
-    lr: Annotated[str | None, typer.Option(help="Values of λ.", show_default=False)] = None,
-    gamma: Annotated[str | None, typer.Option(help="Values of γ.", show_default=False)] = None,
-    interval: Annotated[str | None, typer.Option(help="Values of T.", show_default=False)] = None,
-    epochs: Epochs = None,
-    settings: Settings = None,
-    seed: Annotated[int, typer.Option(help="Seed of every fit.")] = 0,
-    size: Size = None,
-    colour: Colour = "grey",
-    fitting: Fit = "stretch",
-    voi: Voi = "none",
-    axis: Axis = "axial",
-    scaled: Scaled = True,
-    pseudonyms: Pseudonyms = False,
-    majority: Majority = None,
-    patient_regex: PatientRegex = None,
-    split_seed: SplitSeed = 0,
-    cache: Cache = None,
-    device: Device = "auto",
-    workers: Workers = 1,
-    engine: Engine = "processes",
-    address: Address = None,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
-    quiet: Quiet = False,
-) -> None:
+    /,
+    *,
+    study: StudyOptions,
+    method: Annotated[str, option("Which method; see 'conocc methods'.")] = "conocc",
+    lr: Annotated[str | None, option("Values of λ.")] = None,
+    gamma: Annotated[str | None, option("Values of γ.")] = None,
+    interval: Annotated[str | None, option("Values of T.")] = None,
+    seed: Annotated[int, option("Seed of every fit.")] = 0,
+    preprocessing: PreprocessingOptions = Preprocessing(),
+    asked: CohortOptions = ASKED,
+    caching: CacheOptions = CacheOptions(),
+    parallel: ParallelOptions = ParallelOptions(),
+) -> int:
     """Fit a method at every combination of the values given, separated by commas: Fig. 5.
 
     Where ConOCC's λ is swept, the plain autoencoder is fitted at each λ too.
     """
-    say_start(quiet)
+    say_start(study.quiet)
     from conocc.experiments.benchmark import sweep_jobs
 
-    (loading,) = _specs(
-        [cohort],
-        majority,
-        cache,
-        size=size,
-        colour=colour,
-        fit=fitting,
-        voi=voi,
-        axis=axis,
-        scaled=scaled,
-        pseudonyms=pseudonyms,
-        patient_regex=patient_regex,
-        split_seed=split_seed,
-    )
     named = {"lr": lr, "gamma": gamma, "interval": interval}
-    texts = [*(settings or []), *(f"{k}={v}" for k, v in named.items() if v is not None)]
-    jobs = sweep_jobs(loading, method, settings=_settings(texts, epochs, device), seed=seed)
-    _study(jobs, study, workers, engine, address, dry_run, retry_failed, quiet)
-
-
-def _specs(
-    cohorts: list[str],
-    majority: list[str] | None,
-    cache: Path | None,
-    *,
-    patient_regex: str | None,
-    pseudonyms: bool,
-    split_seed: int,
-    **preprocessing: Any,
-) -> list[CohortSpec]:
-    from conocc.data.load import CohortSpec
-    from conocc.data.preprocessing import Preprocessing
-
-    return [
-        CohortSpec(
-            where,
-            Preprocessing(**preprocessing),
-            majority=tuple(majority) if majority else None,
-            patient_regex=patient_regex,
-            pseudonyms=pseudonyms,
-            split_seed=split_seed,
-            cache=kept_in(cache, False),
-        )
-        for where in cohorts
-    ]
+    swept = [f"{name}={values}" for name, values in named.items() if values is not None]
+    spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
+    jobs = sweep_jobs(spec, method, settings=_settings(study, swept), seed=seed)
+    return _study(jobs, study, parallel)
 
 
 def _names(methods: str) -> str | list[str]:
     return "all" if methods == "all" else methods.split(",")
 
 
-def _settings(texts: list[str] | None, epochs: int | None, device: str) -> dict[str, list[Any]]:
+def _settings(study: StudyOptions, more: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Read what a study sets: [METHOD.]NAME=V1,V2; a comma inside brackets parts no values."""
-    settings: dict[str, list[Any]] = {"device": [device]}
-    if epochs is not None:
-        settings["epochs"] = [epochs]
-    for text in texts or []:
+    settings: dict[str, list[Any]] = {"device": [study.device]}
+    if study.epochs is not None:
+        settings["epochs"] = [study.epochs]
+    for text in [*(study.settings or []), *more]:
         key, equals, values = text.partition("=")
         if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise ValueError(f"--set takes NAME=VALUE or METHOD.NAME=VALUE; got {text!r}.")
@@ -283,59 +147,43 @@ def _settings(texts: list[str] | None, epochs: int | None, device: str) -> dict[
     return settings
 
 
-def _study(
-    jobs: list[Job],
-    study: Path,
-    workers: int,
-    engine: str,
-    address: str | None,
-    dry_run: bool,
-    retry_failed: bool,
-    quiet: bool,
-) -> None:
+def _study(jobs: list[Job], study: StudyOptions, parallel: ParallelOptions) -> int:
     from conocc.experiments.benchmark import run_study
     from conocc.experiments.significance import write_comparisons
     from conocc.experiments.table_formats import as_text
     from conocc.experiments.tables import other_contents, read_rows, write_tables
 
-    if dry_run:
-        _print_costs(jobs, study, workers)
-        return
+    if study.dry_run:
+        _list_missing(jobs, study.out)
+        return 0
     rows = run_study(
         jobs,
-        study,
+        study.out,
         command=command_line(),
-        engine=engine,
-        workers=workers,
-        address=address,
-        retry_failed=retry_failed,
-        verbose=0 if quiet else 1,
+        engine=parallel.engine,
+        workers=parallel.jobs,
+        address=parallel.address,
+        retry_failed=study.retry_failed,
+        verbose=int(not study.quiet),
     )
-    for made in [*write_tables(study), *write_comparisons(study)]:
-        out.print(escape(as_text(made)))
-    out.print(f"Tables and rows are in {escape(str(study / 'tables'))}")
-    for sentence in other_contents(read_rows(study), {row["key"] for row in rows}):
+    say_all(as_text(made) for made in [*write_tables(study.out), *write_comparisons(study.out)])
+    out.print(f"Tables and rows are in {escape(str(study.out / 'tables'))}")
+    for sentence in other_contents(read_rows(study.out), {row["key"] for row in rows}):
         err.print(escape(sentence))
     failed = sum(row["status"] == "error" for row in rows)
     if failed:
         err.print(f"{failed} of {len(rows)} fits failed; --retry-failed does them again.")
-        raise typer.Exit(SOME_FAILED)
+    return SOME_FAILED if failed else 0
 
 
-def _print_costs(jobs: list[Job], study: Path, workers: int) -> None:
-    from conocc.experiments.benchmark import costs, has_row
+def _list_missing(jobs: list[Job], study: Path) -> None:
+    from conocc.experiments.benchmark import has_row
 
     missing = [job for job in jobs if not has_row(job, study)]
-    table = Table("fit", "cohort", "seed", "fold", "seconds", box=None)
-    seconds = costs(missing, share=workers)
-    for job, cost in zip(missing, seconds, strict=True):
+    table = Table("fit", "cohort", "seed", "fold", box=None)
+    for job in missing:
         params = " ".join(f"{k}={v}" for k, v in job.params.items() if k != "device")
-        fit = escape(f"{job.method} {params}")
-        where = escape(Path(job.cohort.where).name)
-        table.add_row(fit, where, str(job.seed), str(job.fold or ""), f"{cost:.0f}")
+        fit, where = escape(f"{job.method} {params}"), escape(Path(job.cohort.where).name)
+        table.add_row(fit, where, str(job.seed), str(job.fold or ""))
     out.print(table)
-    hours = sum(seconds) / workers / 3600
-    out.print(
-        f"{len(missing)} of {len(jobs)} fits are missing, "
-        f"about {hours:.1f} hours with --jobs {workers}."
-    )
+    out.print(f"{len(missing)} of {len(jobs)} fits are missing.")

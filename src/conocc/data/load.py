@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,74 +31,6 @@ from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
 from conocc.data.splits import kept_for_calibration, split_by_patient
 from conocc.data.volumes import with_slices
-
-
-@dataclass(frozen=True)
-class CohortSpec:
-    """What `load_cohort` is to load, as plain values: it goes into files and to other processes.
-
-    Parameters
-    ----------
-    where : str
-        A folder, an archive or a manifest (`conocc.data.layouts`), or the name of a phantom
-        (`conocc.data.phantoms`).
-    preprocessing : Preprocessing
-        How files become arrays. Without a size, a phantom has its natural one, and files must
-        all have one shape.
-    majority : tuple of str, optional
-        The class or classes to learn, where the layout does not know it by name.
-        It is never guessed from counts.
-    patient_regex : str, optional
-        Searched in each path; its group named 'patient', or its first, is the patient.
-    pseudonyms : bool, default=False
-        Whether pseudonyms stand for all patients and for all names of files and folders, and not
-        only for those that DICOM tells (`conocc.data.pseudonyms`). Classes keep their names.
-    split_seed, test_size
-        Of the split by patient that is made where the layout gives none
-        (`conocc.data.splits.split_by_patient` has the rule).
-    calibration_size : float in (0, 1), optional
-        Share of the training patients that are kept out of training, for a threshold; drawn
-        with `split_seed` (`conocc.data.splits.kept_for_calibration` has the rule).
-    cache : bool or str, default=True
-        Where decoded images are kept: the user's cache folder, another one, or nowhere.
-    """
-
-    where: str
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    majority: tuple[str, ...] | None = None
-    patient_regex: str | None = None
-    pseudonyms: bool = False
-    split_seed: int = 0
-    test_size: float = 0.4
-    calibration_size: float | None = None
-    cache: bool | str = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CohortSpec:
-        """Read what `to_dict` gave, after JSON too."""
-        majority = values["majority"]
-        return cls(
-            **{
-                **values,
-                "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
-                "majority": None if majority is None else tuple(majority),
-            }
-        )
-
-    def absolute(self) -> CohortSpec:
-        """Name folders from the root: another process may have another working directory."""
-        where = self.where if self.where in PHANTOMS else os.path.abspath(self.where)
-        cache = os.path.abspath(self.cache) if isinstance(self.cache, str) else self.cache
-        return replace(self, where=where, cache=cache)
-
-    def load(self, *, n_jobs: int | None = None, verbose: int = 0) -> Cohort:
-        """Load the cohort; see `load_cohort`."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return load_cohort(**values, n_jobs=n_jobs, verbose=verbose)
 
 
 def load_cohort(
@@ -127,7 +59,7 @@ def load_cohort(
     ----------
     where, preprocessing, majority, patient_regex, pseudonyms, split_seed, test_size, \
     calibration_size, cache
-        See `CohortSpec`.
+        See `conocc.data.cohort_spec.CohortSpec`.
     n_jobs : int, optional
         Threads that decode; all cores by default.
     verbose : int, default=0

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 
 from conocc.data.cohort import Cohort
-from conocc.data.load import CohortSpec
+from conocc.data.cohort_spec import CohortSpec
 from conocc.detectors import METHODS, method_class, method_id
 from conocc.experiments.cross_validation import folds
 from conocc.experiments.parallel import Task, check_engine, do_all, threads_of

@@ -44,7 +44,8 @@ from conocc.experiments.run import SCORE_COLUMNS, model_path
 from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
 from conocc.io.tables import write_csv
-from conocc.thresholds.rules import RULE, Decisions, Rule, decisions
+from conocc.thresholds.rule import RULE, Rule
+from conocc.thresholds.rules import Decisions, decisions
 
 SHARD_FORMAT = 1
 # Files in a shard: what is done again at most after a kill, and given up with one file that

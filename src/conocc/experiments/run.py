@@ -34,7 +34,7 @@ import torch
 
 from conocc._version import __version__
 from conocc.data.cohort import Cohort
-from conocc.data.load import CohortSpec
+from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
@@ -42,7 +42,8 @@ from conocc.io.files import folder_lock, write_json, write_text
 from conocc.io.tables import read_csv, write_csv
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
-from conocc.thresholds.rules import RULE, Rule, decisions, observed_rates
+from conocc.thresholds.rule import RULE, Rule
+from conocc.thresholds.rules import decisions, observed_rates
 
 logger = logging.getLogger("conocc")
 

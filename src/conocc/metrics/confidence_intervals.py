@@ -30,7 +30,8 @@ from conocc.metrics.auc_variance import (
     unbiased,
 )
 from conocc.metrics.bootstrap import Metric, resampled
-from conocc.metrics.ranking import METRICS, Bools, Floats, Ints, in_unit_interval
+from conocc.metrics.checks import in_unit_interval
+from conocc.metrics.ranking import METRICS, Bools, Floats, Ints
 
 # What is left below this when structural components cancel, or resamples agree, is rounding.
 NO_VARIANCE = 1e-15

@@ -167,15 +167,6 @@ def finite_row(name: str, values: ArrayLike) -> Floats:
     return row
 
 
-def in_unit_interval(name: str, value: float) -> float:
-    """Return a value in (0, 1), or refuse it by its parameter's name."""
-    if not 0 < value < 1:
-        raise ValueError(
-            f"The {name!r} parameter must be in the range (0, 1). Got {value!r} instead."
-        )
-    return value
-
-
 def patient_names(patient: ArrayLike, n: int | None = None) -> NDArray[np.generic]:
     """Return the patient of each of `n` images, or refuse what does not name them; -> (n,)."""
     names = np.asarray(patient)

@@ -37,16 +37,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, false_discovery_control
 
+from conocc.metrics.checks import in_unit_interval
 from conocc.metrics.ranking import (
     Bools,
     Floats,
     Ints,
     finite_row,
-    in_unit_interval,
     patient_names,
 )
+from conocc.thresholds.rule import known_unit
 
-UNITS = ("image", "patient")
 # A certainty or a p-value that equals its bound by hand may miss it in the last bit.
 ROUNDING = 1e-12
 
@@ -389,16 +389,6 @@ def calibrate(
         names = patient_names(patient, scores.size)
         codes = tuple(np.unique(names, return_inverse=True)[1].tolist())
     return Calibration(tuple(scores.tolist()), codes, random_state)
-
-
-def known_unit(unit: str) -> str:
-    """Return the unit, or refuse it."""
-    if unit not in UNITS:
-        raise ValueError(
-            f"The 'unit' parameter must be one of {', '.join(map(repr, UNITS))}. "
-            f"Got {unit!r} instead."
-        )
-    return unit
 
 
 def percent(share: float) -> str:

@@ -18,65 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conocc.metrics.confidence_intervals import share_interval
-from conocc.metrics.ranking import Bools, Floats, in_unit_interval
+from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.conformal import (
     Calibration,
     benjamini_hochberg,
-    known_unit,
     p_values,
     patient_maxima,
     percent,
 )
+from conocc.thresholds.rule import Rule
 
 Strings = NDArray[np.str_]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is asked of the decisions; without a rate, the detector's own threshold.
-
-    Parameters
-    ----------
-    false_alarms : float in (0, 1), optional
-        Rate of new majority images, or patients, that may be flagged.
-    confidence : float in (0, 1), default=0.95
-        With what certainty that rate is kept.
-    unit : str, default="image"
-        ``"image"`` or ``"patient"``, as in `conocc.thresholds.conformal`; p-values are of this
-        unit.
-    fdr : float in (0, 1), optional
-        Rate of majority images, or patients, among those of a batch that are flagged.
-
-    Raises
-    ------
-    ValueError
-        If both rates are given, or a value is outside its range.
-
-    Examples
-    --------
-    >>> Rule(false_alarms=0.05).unit
-    'image'
-    """
-
-    false_alarms: float | None = None
-    confidence: float = 0.95
-    unit: str = "image"
-    fdr: float | None = None
-
-    def __post_init__(self) -> None:
-        known_unit(self.unit)
-        for name in ("false_alarms", "confidence", "fdr"):
-            if (value := getattr(self, name)) is not None:
-                in_unit_interval(name, value)
-        if self.false_alarms is not None and self.fdr is not None:
-            raise ValueError(
-                "A threshold has one promise: give a rate of false alarms or of false "
-                f"discoveries (fdr). Got {self.false_alarms} and {self.fdr}."
-            )
-
-
-# What nobody asked for: the detector's own threshold.
-RULE = Rule()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,123 @@
+"""Cohorts at the command line: what is in one, patches out of one, and the cache of all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from rich.markup import escape
+from rich.table import Table
+
+from conocc.cli.application import data_app, out, say_all, say_failed, say_start
+from conocc.cli.options import (
+    ASKED,
+    AxisOptions,
+    CacheOptions,
+    CohortArgument,
+    CohortOptions,
+    PatchOptions,
+    PatientOptions,
+    PreprocessingOptions,
+    Quiet,
+    Threads,
+    option,
+)
+from conocc.data.patches import Rules
+from conocc.data.preprocessing import Preprocessing
+
+
+@data_app.command
+def inspect(
+    cohort: CohortArgument,
+    /,
+    *,
+    preprocessing: PreprocessingOptions = Preprocessing(),
+    asked: CohortOptions = ASKED,
+    caching: CacheOptions = CacheOptions(),
+    threads: Threads = None,
+    picture: Annotated[
+        Path | None, option("Where the montage goes: NAME-montage.png.", "--montage")
+    ] = None,
+) -> None:
+    """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
+    say_start()
+    spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
+    loaded = spec.load(n_jobs=threads, verbose=1)
+    from conocc.visualization.figures.drawing import save_figure  # not before: it takes a second
+    from conocc.visualization.figures.pictures import montage
+
+    say_all(loaded.notes, "• ")
+    table = Table("split", "class", "images", "patients")
+    for row in loaded.counts().itertuples(index=False):
+        table.add_row(*(str(value) for value in row))
+    out.print(table)
+    picture = picture or Path(f"{Path(loaded.name).name}-montage.png")
+    save_figure(montage(loaded), picture)
+    out.print(f"Montage: {escape(str(picture))}")
+
+
+@data_app.command
+def patches(
+    images: Annotated[Path, option("A folder of images.")],
+    /,
+    *,
+    folder: Annotated[Path, option("A new folder for the patches.", "--out")],
+    boxes: Annotated[
+        Path | None, option("Table path,x,y,width,height[,label][,patient] in pixels.")
+    ] = None,
+    masks: Annotated[Path | None, option("Folder of masks, named as the images.")] = None,
+    rules: PatchOptions = Rules(),
+    how: AxisOptions = Preprocessing(),
+    asked: PatientOptions = ASKED,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> int:
+    """Cut square patches around boxes or the parts of masks, ready for 'fit'.
+
+    Where a patch cannot be cut, errors.csv in the folder says why; the exit code is then 3.
+    """
+    from conocc.data.decoding import usable_threads
+    from conocc.data.patches import cut_patches
+
+    made = cut_patches(
+        images,
+        folder,
+        boxes=boxes,
+        masks=masks,
+        rules=rules,
+        axis=how.axis,
+        patient_regex=asked.patient_regex,
+        jobs=usable_threads(threads),
+        verbose=int(not quiet),
+    )
+    say_all(made.notes, "• ")
+    counts = ", ".join(f"{number} {label}" for label, number in made.counts.items())
+    out.print(f"Cut {escape(counts)}: {escape(str(folder))}")
+    reasons = [reason for _, reason in made.errors]
+    return say_failed(reasons, len(reasons), folder / "errors.csv", "cut")
+
+
+@data_app.command(name="cache")
+def list_cache(
+    *,
+    folder: Annotated[Path | None, option("Another folder than the user's.", "--cache")] = None,
+    clear: Annotated[bool, option("Remove what it holds.")] = False,
+) -> None:
+    """List the decoded images that are kept, or remove them."""
+    from conocc.data import cache
+
+    where, notes = cache.cache_folder(str(folder) if folder else True)
+    if where is None:
+        raise ValueError(notes[0])
+    if clear:
+        out.print(f"{cache.clear(where)} sets of images were removed: {escape(str(where))}")
+        return
+    table = Table("images", "shape", "MB")
+    found = cache.entries(where)
+    for entry in found:
+        shape = "×".join(map(str, entry.shape))
+        table.add_row(str(entry.images), shape, f"{entry.megabytes:,.1f}")
+    out.print(table)
+    total = sum(entry.megabytes for entry in found)
+    out.print(f"{len(found)} sets of images, {total:,.1f} MB: {escape(str(where))}")
