@@ -12,16 +12,9 @@ from PIL import Image
 
 from conocc.detectors.residual_scale import ResidualScale
 from conocc.experiments.artifacts import Embedding
-from conocc.visualization.figures import (
-    curves,
-    drawing,
-    features,
-    pictures,
-    residual_maps,
-    sweeps,
-)
-from conocc.visualization.figures.curves import Scored
-from conocc.visualization.figures.drawing import COLOURS, DASHES, line_style
+from conocc.visualization import charts, drawing, images
+from conocc.visualization.charts import Scored
+from conocc.visualization.drawing import COLOURS, DASHES, line_style
 from made_runs import embedding, gallery
 
 RNG = np.random.default_rng(0)
@@ -37,7 +30,7 @@ def texts(figure) -> str:
 
 
 def test_roc_curves_name_axes_fits_areas_and_chance():
-    said = texts(curves.roc_curves(SCORED))
+    said = texts(charts.curves(SCORED, "roc"))
     assert "sensitivity" in said
     assert "specificity" in said
     assert "chance (0.500)" in said
@@ -48,21 +41,21 @@ def test_roc_curves_name_axes_fits_areas_and_chance():
 def test_roc_curve_goes_through_the_points_of_the_scores():
     """Four images: minority 3 and 1, majority 2 and 0; steps at (0, ½), (½, ½), (½, 1)."""
     four = Scored("four", np.array([True, False, True, False]), np.array([3.0, 2, 1, 0]))
-    curve, chance = curves.roc_curves([four]).axes[0].lines
+    curve, chance = charts.curves([four], "roc").axes[0].lines
     assert curve.get_xydata().tolist() == [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]]
     assert chance.get_xydata().tolist() == [[0, 0], [1, 1]]
 
 
-@pytest.mark.parametrize(("minority", "share"), [(True, "0.333"), (False, "0.667")])
-def test_precision_recall_curves_know_their_class_and_its_chance(minority, share):
-    said = texts(curves.precision_recall_curves(SCORED, minority=minority))
-    assert f"recall of the {'minority' if minority else 'majority'}" in said
+@pytest.mark.parametrize(("kind", "share"), [("minority", "0.333"), ("majority", "0.667")])
+def test_precision_recall_curves_know_their_class_and_its_chance(kind, share):
+    said = texts(charts.curves(SCORED, kind))
+    assert f"recall of the {kind}" in said
     assert f"chance ({share})" in said
-    assert ("AUPR-min" if minority else "AUPR-maj") in said
+    assert f"AUPR-{kind[:3]}" in said
 
 
 def test_a_histogram_counts_every_image_and_marks_the_threshold():
-    figure = curves.score_histogram(SCORED[0])
+    figure = charts.score_histogram(SCORED[0])
     assert {"majority (20)", "minority (10)", "threshold"} <= set(texts(figure).split("\n"))
     for stairs in figure.axes[0].patches:
         assert stairs.get_data().values.sum() == pytest.approx(1)
@@ -70,8 +63,8 @@ def test_a_histogram_counts_every_image_and_marks_the_threshold():
 
 def test_a_histogram_outlines_the_calibration_scores():
     """Clipped into the bars that the test scores have."""
-    scored = replace(SCORED[0], calibration=np.array([0.0, 0.5, 99.0]))
-    figure = curves.score_histogram(scored)
+    scored = SCORED[0]._replace(calibration=np.array([0.0, 0.5, 99.0]))
+    figure = charts.score_histogram(scored)
     assert "calibration (3)" in texts(figure)
     outline = figure.axes[0].patches[-1].get_data().values
     assert outline.sum() == pytest.approx(1)
@@ -79,13 +72,13 @@ def test_a_histogram_outlines_the_calibration_scores():
 
 
 def test_a_histogram_of_equal_scores_is_drawn():
-    curves.score_histogram(Scored("all alike", np.arange(4) > 1, np.ones(4)))
+    charts.score_histogram(Scored("all alike", np.arange(4) > 1, np.ones(4)))
 
 
 def test_training_curves_have_a_panel_for_each_stage_and_a_line_for_each_term():
     stages = {"stage": ["pre", "pre", "svdd"], "epoch": [1, 2, 1]}
     history = pd.DataFrame({**stages, "L_AE": [900.0, 2.0, np.nan], "distance": [np.nan] * 2 + [3]})
-    first, second = curves.training_curves(history, "dsvdd").axes
+    first, second = charts.training_curves(history, "dsvdd").axes
     assert [line.get_label() for line in first.lines] == ["L_AE"]
     assert [line.get_label() for line in second.lines] == ["distance"]
     assert first.get_yscale() == "log"
@@ -94,7 +87,7 @@ def test_training_curves_have_a_panel_for_each_stage_and_a_line_for_each_term():
 
 
 def test_a_method_without_epochs_has_no_training_curves():
-    assert curves.training_curves(pd.DataFrame({"stage": [], "epoch": []})) is None
+    assert charts.training_curves(pd.DataFrame({"stage": [], "epoch": []})) is None
 
 
 def grid():
@@ -112,7 +105,7 @@ def grid():
 
 def test_parameter_bars_show_every_cell_at_its_place_and_the_level_beside():
     names, levels = ["lr", "gamma", "interval"], [({"lr": 1e-3}, 0.6), ({"lr": 1e-4}, 0.55)]
-    figure = sweeps.parameter_bars(grid(), names, levels=levels)
+    figure = charts.parameter_bars(grid(), names, levels=levels)
     low, high = figure.axes  # λ ascends
     assert low.get_title() == "λ = 0.0001 · CAE 0.550"
     assert [label.get_text() for label in high.get_xticklabels()] == ["γ = 0.1", "γ = 1", "γ = 10"]
@@ -125,25 +118,25 @@ def test_parameter_bars_show_every_cell_at_its_place_and_the_level_beside():
 
 
 def test_the_place_of_a_fit_that_failed_stays_empty():
-    bars = sweeps.parameter_bars(grid()[1:], ["lr", "gamma", "interval"]).axes[1].containers[0]
+    bars = charts.parameter_bars(grid()[1:], ["lr", "gamma", "interval"]).axes[1].containers[0]
     assert [np.isnan(bar.get_height()) for bar in bars] == [True, False, False]
 
 
 @pytest.mark.parametrize("names", [["gamma"], ["gamma", "interval"]])
 def test_one_or_two_parameters_make_one_panel(names):
-    figure = sweeps.parameter_bars(grid()[:6], names, levels=[({}, 0.6)])
+    figure = charts.parameter_bars(grid()[:6], names, levels=[({}, 0.6)])
     assert len(figure.axes) == 1
     assert figure.axes[0].get_title() == "CAE 0.600"
 
 
 def test_values_that_are_words_or_lists_can_be_swept():
     cells = [({"channels": [4, 8]}, 0.6), ({"channels": [8]}, 0.7), ({"channels": None}, 0.6)]
-    assert "channels = [4, 8]" in texts(sweeps.parameter_bars(cells, ["channels"]))
+    assert "channels = [4, 8]" in texts(charts.parameter_bars(cells, ["channels"]))
 
 
 def test_feature_maps_stand_side_by_side_with_their_centers_and_compactness():
     own, mean = embedding(), embedding(center=False)
-    figure = features.feature_maps([("conocc", own), ("cae", mean)])
+    figure = charts.feature_maps([("conocc", own), ("cae", mean)])
     first, second, bar = figure.axes
     assert first.get_title() == f"conocc\ncompactness {own.compactness():.3f}"
     assert first.get_legend_handles_labels()[1] == ["μ"]
@@ -154,14 +147,14 @@ def test_feature_maps_stand_side_by_side_with_their_centers_and_compactness():
 
 def test_colour_is_the_rank_of_the_distance_to_the_center():
     made = embedding()
-    points = features.feature_maps([("conocc", made)]).axes[0].collections[0]
+    points = charts.feature_maps([("conocc", made)]).axes[0].collections[0]
     distance = np.linalg.norm(made.train, axis=1)
     assert np.array_equal(np.argsort(points.get_array()), np.argsort(distance))
 
 
 def test_a_map_shows_at_most_so_many_images(monkeypatch):
-    monkeypatch.setattr(features, "MAPPED", 5)
-    points = features.feature_maps([("conocc", embedding())]).axes[0].collections[0]
+    monkeypatch.setattr(charts, "MAPPED", 5)
+    points = charts.feature_maps([("conocc", embedding())]).axes[0].collections[0]
     assert len(points.get_offsets()) == 5
 
 
@@ -171,13 +164,13 @@ def test_a_map_shows_at_most_so_many_images(monkeypatch):
 )
 def test_what_cannot_be_mapped_is_said(train, said):
     made = Embedding(**{**vars(embedding()), "train": train})
-    assert said in texts(features.feature_maps([("conocc", made)]))
+    assert said in texts(charts.feature_maps([("conocc", made)]))
 
 
 def test_a_strip_holds_input_reconstruction_and_residual_side_by_side():
-    assert pictures.case_strip(gallery(), 0).shape == (16, 3 * 16 + 2 * 2, 3)
-    assert pictures.case_strip(gallery(channels=3), 0).shape == (16, 52, 3)
-    assert pictures.case_strip(gallery(reconstructs=False), 0).shape == (16, 16, 3)
+    assert images.case_strip(gallery(), 0).shape == (16, 3 * 16 + 2 * 2, 3)
+    assert images.case_strip(gallery(channels=3), 0).shape == (16, 52, 3)
+    assert images.case_strip(gallery(reconstructs=False), 0).shape == (16, 16, 3)
 
 
 SCALE = ResidualScale(1.0, 3.0, images=9, source="calibration")
@@ -187,9 +180,7 @@ def test_a_residual_is_laid_over_its_image_on_a_fixed_scale():
     """Nothing up to the faint size, orange or blue from there on, no more beyond the full one."""
     given, residual = np.zeros((1, 1, 6)), np.array([[[0.0, 1.0, -1.0, 3.0, -3.0, 30.0]]])
     given[0, 0, 0] = 1
-    white, faint, dark_faint, bright, dark, beyond = residual_maps.overlay(given, residual, SCALE)[
-        0
-    ]
+    white, faint, dark_faint, bright, dark, beyond = images.overlay(given, residual, SCALE)[0]
     assert white.tolist() == [255] * 3
     assert faint.tolist() == dark_faint.tolist() == [0] * 3
     # 0.85 of #D55E00 and of #56B4E9 over black
@@ -198,31 +189,29 @@ def test_a_residual_is_laid_over_its_image_on_a_fixed_scale():
 
 
 def test_halfway_between_faint_and_full_the_colour_is_half_as_opaque():
-    half = residual_maps.overlay(np.zeros((1, 1, 1)), np.full((1, 1, 1), 2.0), SCALE)[0, 0]
+    half = images.overlay(np.zeros((1, 1, 1)), np.full((1, 1, 1), 2.0), SCALE)[0, 0]
     assert np.allclose(half, [0.425 * 213, 0.425 * 94, 0], atol=1.5)
 
 
 def test_channels_are_averaged_under_and_in_the_overlay():
     given = np.array([[[0.0, 3.0]], [[0.0, 0.0]], [[0.0, 0.0]]])  # mean 0 and 1: black and white
     residual = np.array([[[9.0, 9.0]], [[0.0, -9.0]], [[0.0, 0.0]]])  # mean 3 and 0
-    assert residual_maps.overlay(given, residual, SCALE)[0].tolist() == [[181, 80, 0], [255] * 3]
+    assert images.overlay(given, residual, SCALE)[0].tolist() == [[181, 80, 0], [255] * 3]
 
 
 def test_a_gallery_is_on_the_scale_that_was_kept_with_it():
     """On a scale that all its residuals fall short of it is calm: grey."""
     wide = ResidualScale(100.0, 200.0, images=9, source="calibration")
     made = replace(gallery(), residual_scale=np.array(json.dumps(wide.as_json())))
-    strip = pictures.case_strip(made, 0)[:, 36:]
+    strip = images.case_strip(made, 0)[:, 36:]
     assert np.ptp(strip, axis=2).max() == 0
-    own = pictures.case_strip(gallery(), 0)[:, 36:]
+    own = images.case_strip(gallery(), 0)[:, 36:]
     assert np.ptp(own, axis=2).max() > 100
 
 
 def test_an_explanation_has_a_colour_bar_in_units():
     given = np.random.default_rng(0).normal(size=(1, 16, 16))
-    figure = residual_maps.explanation(
-        given, 0 * given, SCALE, title="1: a  score 3", unit="a unit"
-    )
+    figure = images.explanation(given, 0 * given, SCALE, title="1: a  score 3", unit="a unit")
     said = texts(figure)
     assert {"1: a  score 3", "image", "reconstruction", "image − reconstruction"} <= set(
         said.split("\n")
@@ -237,20 +226,20 @@ def test_an_explanation_has_a_colour_bar_in_units():
         "3 brighter",
     ]
     printable = figure.axes[2].images[0].get_array()
-    assert np.array_equal(printable, residual_maps.overlay(given, given, SCALE))
+    assert np.array_equal(printable, images.overlay(given, given, SCALE))
     # The reconstruction is on the grey scale of its image: zeros are no darker than that.
     again = figure.axes[1].images[0].get_array()
     assert np.unique(again).tolist() == [round(255 * -given.min() / np.ptp(given))]
 
 
 def test_a_sheet_lays_images_out_in_rows():
-    assert pictures.sheet(gallery().montage, columns=3).shape == (16 * 2 + 2, 16 * 3 + 2 * 2, 3)
+    assert images.sheet(gallery().montage, columns=3).shape == (16 * 2 + 2, 16 * 3 + 2 * 2, 3)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PDF"])
 def test_figures_are_written_in_the_format_of_their_ending(ending, tmp_path):
     path = tmp_path / "new" / f"roc.{ending}"
-    drawing.save_figure(curves.roc_curves(SCORED), path)
+    drawing.save_figure(charts.curves(SCORED, "roc"), path)
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending.lower()]
     assert path.read_bytes().startswith(start)
     if ending == "png":
@@ -260,12 +249,12 @@ def test_figures_are_written_in_the_format_of_their_ending(ending, tmp_path):
 
 def test_an_unknown_ending_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"roc\.docx.*must be one of.*svg"):
-        drawing.save_figure(curves.roc_curves(SCORED), tmp_path / "roc.docx")
+        drawing.save_figure(charts.curves(SCORED, "roc"), tmp_path / "roc.docx")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_same_figure_is_the_same_svg_and_asks_for_nothing():
-    first, second = (drawing.svg(curves.roc_curves(SCORED)) for _ in range(2))
+    first, second = (drawing.svg(charts.curves(SCORED, "roc")) for _ in range(2))
     assert first == second
     links = re.findall(rb'(?:href|src)="([^"]*)"', first)
     assert all(link.startswith((b"#", b"data:")) for link in links)
@@ -273,7 +262,7 @@ def test_the_same_figure_is_the_same_svg_and_asks_for_nothing():
 
 def test_the_callers_settings_are_left_alone():
     before = dict(matplotlib.rcParams)
-    curves.roc_curves(SCORED)
+    charts.curves(SCORED, "roc")
     assert dict(matplotlib.rcParams) == before
 
 

@@ -44,8 +44,8 @@ def inspect(
     say_start()
     spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
     loaded = spec.load(n_jobs=threads, verbose=1)
-    from conocc.visualization.figures.drawing import save_figure  # not before: it takes a second
-    from conocc.visualization.figures.pictures import montage
+    from conocc.visualization.drawing import save_figure  # not before: it takes a second
+    from conocc.visualization.images import montage
 
     say_all(loaded.notes, "• ")
     table = Table("split", "class", "images", "patients")

@@ -29,8 +29,8 @@ def embed(
     The features are those that 'evaluate' kept; with a cohort they are made anew.
     """
     from conocc.experiments.artifacts import Embedding
-    from conocc.visualization.figures.drawing import save_figure
-    from conocc.visualization.figures.features import feature_maps
+    from conocc.visualization.charts import feature_maps
+    from conocc.visualization.drawing import save_figure
 
     cohort = None if (Path(runs[-1]) / "run.json").exists() else runs.pop()
     if not runs:

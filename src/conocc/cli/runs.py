@@ -55,8 +55,8 @@ def demo(
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
     from conocc.data.load import load_cohort
     from conocc.experiments.run import evaluate_run, fit_run
-    from conocc.visualization.figures.drawing import save_figure
-    from conocc.visualization.figures.pictures import montage
+    from conocc.visualization.drawing import save_figure
+    from conocc.visualization.images import montage
 
     cohort = load_cohort("phantom-mri")
     save_figure(montage(cohort), folder / "montage.png")

@@ -26,9 +26,9 @@ from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
 from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import write_csv
-from conocc.visualization.figures.drawing import save_figure
-from conocc.visualization.figures.residual_maps import explanation
+from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
+from conocc.visualization.images import explanation
 
 # Of what `OneClassDetector.normalized` gives, by its parameter `normalize`.
 UNITS = {

@@ -6,17 +6,16 @@ security policy forbids it to ask for anything.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pandas as pd
+import numpy as np
 from matplotlib.figure import Figure
 
 from conocc._version import __version__
@@ -28,43 +27,30 @@ from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import read_csv
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import summary
-from conocc.visualization.figures.curves import (
+from conocc.visualization.charts import (
+    CURVES,
+    MAPPED,
     Scored,
-    precision_recall_curves,
-    roc_curves,
+    curves,
+    feature_maps,
+    parameter_bars,
     score_histogram,
     training_curves,
 )
-from conocc.visualization.figures.drawing import check_kind, save_figure, svg
-from conocc.visualization.figures.features import MAPPED, feature_maps
-from conocc.visualization.figures.pictures import case_strip, png, sheet
-from conocc.visualization.figures.sweeps import parameter_bars
-from conocc.visualization.html import rendered
+from conocc.visualization.drawing import check_kind, save_figure, svg
+from conocc.visualization.html import data_url, rendered
+from conocc.visualization.images import case_strip, png, sheet
 
 COMMAND, PAGE = "report", "report.html"
 # More curves than this in one figure cannot be told apart; a sweep has its bars instead.
 MOST_CURVES = 14
 # More parameters than this cannot be drawn as panels, groups and bars.
 MOST_SWEPT = 3
-# A longer list of comparisons is folded.
-MOST_COMPARISONS = 12
 # What of a cohort's part of the page are charts, not images.
 CHARTS = ("curves", "maps", "sweep", "histograms", "training")
 # Figures wider than this, in inches, scroll sideways on a phone.
 WIDE = 5
-# What the evaluation counts as left out, and a reader need not be told.
-EXPECTED = {"trained on", "calibrated on"}
 
-CAPTION_OF_MAPS = (
-    "t-SNE of the training images' bottleneck features. The center μ is embedded along with "
-    "them; methods without one show the mean feature. Sizes and distances do not compare "
-    "between maps. Compactness does, whatever the scale of the features: the mean distance of "
-    "majority test images to the center, divided by the mean distance between random pairs of "
-    "a majority and a minority test image; less is more compact. A map shows at most "
-    f"{MAPPED} images, and compactness is of at most {EMBEDDED} of each class, drawn with a seed."
-)
-
-T = TypeVar("T")
 Context = dict[str, Any]
 
 
@@ -123,7 +109,7 @@ def _charts(parts: Sequence[Context]) -> Iterator[tuple[str, Figure]]:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A fit: its row, and what its evaluation left in its folder; None is what is not there."""
+    """A fit: its row, and the folder in which its evaluation left files."""
 
     row: Mapping[str, Any]
     folder: Path
@@ -135,55 +121,31 @@ class Fit:
     @property
     def part(self) -> str:
         """Which of the fits with this label it is."""
-        if self.row["fold"] is not None:
-            return f"fold {self.row['fold']}"
-        return f"seed {self.row['seed']}"
+        part = "seed" if self.row["fold"] is None else "fold"
+        return f"{part} {self.row[part]}"
 
-    @cached_property
+    @property
+    def compactness(self) -> float | None:
+        kept = self.read("embedding.npz")
+        return kept and kept.compactness()
+
+    def read(self, name: str) -> Any:
+        """Read what was left under this name; None, if nothing was."""
+        path = self.folder / name
+        return READERS.get(name, read_csv)(path) if path.exists() else None
+
     def scored(self) -> Scored | None:
-        """The test images' scores, with the threshold and the scores that it was set on."""
-        table = self._read("scores.csv", read_csv)
+        """Give the test images' scores, the threshold, and the scores that it was set on."""
+        table, calibration = self.read("scores.csv"), self.read("calibration.csv")
         if table is None:
             return None
-        calibration = self._read("calibration.csv", read_csv)
         return Scored(
             self.label,
             table["minority"].to_numpy(bool),
             table["anomaly_score"].to_numpy(float),
-            self.measured.get("decision", {}).get("threshold"),
+            (self.read("metrics.json") or {}).get("decision", {}).get("threshold"),
             None if calibration is None else calibration["anomaly_score"].to_numpy(float),
         )
-
-    @cached_property
-    def measured(self) -> dict[str, Any]:
-        """What the evaluation found; nothing, if there was none."""
-        return self._read("metrics.json", _read_json) or {}
-
-    @property
-    def history(self) -> pd.DataFrame | None:
-        return self._read("history.csv", read_csv)
-
-    @cached_property
-    def split(self) -> pd.DataFrame | None:
-        return self._read("split.csv", read_csv)
-
-    @property
-    def gallery(self) -> Gallery | None:
-        return self._read("gallery.npz", Gallery.load)
-
-    @cached_property
-    def embedding(self) -> Embedding | None:
-        return self._read("embedding.npz", Embedding.load)
-
-    @property
-    def compactness(self) -> float | None:
-        return self.embedding.compactness() if self.embedding else None
-
-    def _read(self, name: str, read: Callable[[Path], T]) -> T | None:
-        try:
-            return read(self.folder / name)
-        except FileNotFoundError:
-            return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -192,6 +154,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"Cannot read '{path}': {error}.") from error
     return value
+
+
+# The other files of a fit are tables.
+READERS = {
+    "metrics.json": _read_json,
+    "gallery.npz": Gallery.load,
+    "embedding.npz": Embedding.load,
+}
 
 
 # --- the two kinds of page ---------------------------------------------------------------------
@@ -229,9 +199,9 @@ def _run_page(folder: Path) -> Context:
     measured = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     unfinished = None if about.get("finished") else "The fit is not finished."
     error = unfinished or (None if measured else "It has not been evaluated.")
+    unknown = ("metrics", "counts", "prevalence", "left_out", "fold", "seconds", "threads")
     row = {
-        **dict.fromkeys(("metrics", "counts", "prevalence", "left_out", "fold")),
-        **dict.fromkeys(("seconds", "threads")),
+        **dict.fromkeys(unknown),
         **about,
         **{key: measured[key] for key in measured if key not in ("versions", "command", "cohort")},
         "label": about["method"],
@@ -251,26 +221,25 @@ def _run_page(folder: Path) -> Context:
 def _page(
     kind: str, folder: Path, tables: list[Table], parts: list[Context], fits: list[Fit]
 ) -> Context:
-    commands = [c for fit in fits for c in fit.row.get("commands", [fit.row.get("command")]) if c]
-    settings: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-    versions: list[tuple[str, Any]] = []
+    settings: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    versions: dict[str, list[str]] = defaultdict(list)
     for fit in fits:
-        settings[fit.row["method"]] += fit.row["params"].items()
-        versions += (fit.row["versions"] or {}).items()
-        versions += [("threads", fit.row["threads"])] if fit.row["threads"] else []
+        for name, value in fit.row["params"].items():
+            settings[fit.row["method"]][name].append(json.dumps(value))
+        for name, value in {**(fit.row["versions"] or {}), "threads": fit.row["threads"]}.items():
+            versions[name] += [str(value)] if value else []
     return {
         "kind": kind,
         "name": folder.resolve().name,
-        "commands": list(dict.fromkeys(commands)),
+        "commands": [c for fit in fits for c in fit.row.get("commands", [fit.row["command"]]) if c],
         "tables": tables,
-        "most_comparisons": MOST_COMPARISONS,
         "parts": parts,
         "fits": fits,
         "metrics": list(METRICS),
-        "errors": [fit for fit in fits if fit.row["status"] != "done"],
-        "settings": {m: _distinct(pairs, " | ", json.dumps) for m, pairs in settings.items()},
-        "versions": _distinct(versions, ", ", str),
+        "settings": settings,
+        "versions": versions,
         "version": __version__,
+        "limits": {"mapped": MAPPED, "embedded": EMBEDDED},
     }
 
 
@@ -286,16 +255,6 @@ def _run_table(row: Mapping[str, Any]) -> Table:
     return Table("", said, ("metric",), ("value", "low", "high"), tuple(lines))
 
 
-def _distinct(
-    pairs: Iterable[tuple[str, Any]], separator: str, text: Callable[[Any], str]
-) -> dict[str, str]:
-    """Give each name all values that it has, in the order in which they come."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for name, value in pairs:
-        found[name][text(value)] = None
-    return {name: separator.join(values) for name, values in found.items()}
-
-
 # --- one cohort --------------------------------------------------------------------------------
 
 
@@ -305,37 +264,43 @@ def _part(title: str, fits: Sequence[Fit]) -> Context:
     firsts = list({fit.label: fit for fit in reversed(done)}.values())[::-1]
     if len(firsts) > MOST_CURVES:
         firsts = []
+    scored = [one for fit in firsts if (one := fit.scored())]
+    names = ", ".join(one.label for one in scored)
     return {
         "title": title,
         "about": _about(done or fits),
-        "montage": _montage(done),
+        "montage": list(_montage(done)),
         "shown": firsts[0].part if firsts and len(done) > 1 else "",
         "too_many": bool(done) and not firsts,
-        "curves": list(_curves(firsts)),
+        "curves": [
+            _figure(
+                kind if kind == "roc" else f"precision-recall-{kind}",
+                curves(scored, kind),
+                f"{shown} {names}",
+            )
+            for kind, (*_, shown) in CURVES.items()
+            if scored
+        ],
         "maps": list(_maps(firsts)),
         "sweep": list(_sweep(done)),
         "histograms": list(_histograms(firsts)),
         "training": list(_training(firsts)),
-        "galleries": [found for fit in firsts if (found := _gallery(fit))],
+        "galleries": [_gallery(fit, kept) for fit in firsts if (kept := fit.read("gallery.npz"))],
     }
 
 
 def _about(fits: Sequence[Fit]) -> Context:
     """Count the cohort by side and class; add its prevalence and what was noted of it."""
-    first = next((fit for fit in fits if fit.split is not None), fits[0])
-    split, row = first.split, first.row
-    notes = list(row["notes"] or [])
-    for reason, number in (row["left_out"] or {}).items():
-        if number and reason not in EXPECTED:
-            notes.append(f"Left out of the evaluation: {number} images, {reason}.")
+    first = next((fit for fit in fits if (fit.folder / "split.csv").exists()), fits[0])
+    split, row = first.read("split.csv"), first.row
     counts = []
     if split is not None:
-        for (side, minority), of_group in split.groupby(["split", "minority"], sort=False):
-            kind = "minority" if minority else "majority"
-            labels = ", ".join(sorted(set(of_group["label"])))
-            counts.append((side, kind, labels, len(of_group), of_group["patient"].nunique()))
+        for (side, minority), its in split.groupby(["split", "minority"], sort=False):
+            labels = ", ".join(sorted(set(its["label"])))
+            counts.append((side, minority, labels, len(its), its["patient"].nunique()))
     return {
-        "notes": notes,
+        "notes": row["notes"] or [],
+        "left_out": row["left_out"] or {},
         "counts": counts,
         "patients": split is not None and not (split["patient"] == split["path"]).all(),
         "part": first.part if row["fold"] is not None else "",
@@ -343,126 +308,83 @@ def _about(fits: Sequence[Fit]) -> Context:
     }
 
 
-def _montage(fits: Sequence[Fit]) -> list[Context]:
-    kept = next((found for fit in fits if (found := fit.gallery)), None)
-    if kept is None:
-        return []
-    sheets = []
-    for minority, name in ((False, "majority"), (True, "minority")):
-        chosen = kept.montage_minority == minority
-        labels = ", ".join(sorted(set(kept.montage_label[chosen].tolist())))
-        images = kept.montage[chosen]
-        alt = f"{len(images)} test images of the {name} class: {labels}"
-        sheets.append({"src": _inline(png(sheet(images)), "png"), "alt": alt})
-    return sheets
-
-
-def _curves(fits: Sequence[Fit]) -> Iterator[Context]:
-    scored = [fit.scored for fit in fits if fit.scored is not None]
-    if not scored:
-        return
-    names = ", ".join(one.label for one in scored)
-    yield _figure("roc", roc_curves(scored), f"ROC curves of {names}")
-    for minority, name in ((True, "minority"), (False, "majority")):
-        curves = precision_recall_curves(scored, minority=minority)
-        alt = f"Precision–recall curves of finding the {name} class: {names}"
-        yield _figure(f"precision-recall-{name}", curves, alt)
+def _montage(fits: Sequence[Fit]) -> Iterator[Context]:
+    kept: Any = next((found for fit in fits if (found := fit.read("gallery.npz"))), None)
+    for name in ("majority", "minority") if kept else ():
+        chosen = kept.montage_minority == (name == "minority")
+        labels = ", ".join(np.unique(kept.montage_label[chosen]))
+        alt = f"{chosen.sum()} test images of the {name} class: {labels}"
+        yield {"src": data_url(png(sheet(kept.montage[chosen])), "png"), "alt": alt}
 
 
 def _maps(fits: Sequence[Fit]) -> Iterator[Context]:
-    found = [(fit.label, embedding) for fit in fits if (embedding := fit.embedding)]
-    if not found:
-        return
-    known = [f"{fit.label} {c:.3f}" for fit in fits if (c := fit.compactness) is not None]
+    found = [(fit.label, kept) for fit in fits if (kept := fit.read("embedding.npz"))]
+    known = [f"{label} {c:.3f}" for label, kept in found if (c := kept.compactness()) is not None]
     alt = f"t-SNE maps of training features; compactness {', '.join(known) or 'unknown'}"
-    yield _figure("features", feature_maps(found), alt, CAPTION_OF_MAPS)
+    if found:
+        yield _figure("features", feature_maps(found), alt)
 
 
 def _sweep(fits: Sequence[Fit]) -> Iterator[Context]:
     """Draw Fig. 5 for the method of which most parameter values were tried."""
     rows = [fit.row for fit in fits if fit.row.get("protocol") == "sweep"]
     seed = min((row["seed"] for row in rows), default=0)
-    by_method: dict[str, list[tuple[Mapping[str, Any], float]]] = {}
+    tried: dict[str, list[tuple[Mapping[str, Any], float]]] = defaultdict(list)
     for row in rows:
         if row["seed"] == seed:
-            cell = row["params"], row["metrics"]["AUC"]["value"]
-            by_method.setdefault(row["method"], []).append(cell)
-    if not by_method:
-        return
-    method, *others = sorted(by_method, key=lambda name: -len(by_method[name]))
-    names = _swept([params for params, _ in by_method[method]])
-    if not 1 <= len(names) <= MOST_SWEPT:
-        return
-    other = others[0] if others else ""
-    figure = parameter_bars(
-        by_method[method], names, levels=by_method.get(other, []), level_name=other
-    )
-    level = f" and the level of {other}" if other else ""
-    caption = f"One fit each, with seed {seed}; a fit that failed leaves its place empty."
-    alt = f"AUC of {method} over {', '.join(names)}{level}"
-    yield _figure("parameters", figure, alt, caption)
+            tried[row["method"]].append((row["params"], row["metrics"]["AUC"]["value"]))
+    method, other, *_ = [*sorted(tried, key=lambda name: -len(tried[name])), "", ""]
+    names = _swept([params for params, _ in tried[method]])
+    if 1 <= len(names) <= MOST_SWEPT:
+        level = f" and the level of {other}" if other else ""
+        bars = parameter_bars(tried[method], names, levels=tried[other], level_name=other)
+        said = f"One fit each, with seed {seed}; a fit that failed leaves its place empty."
+        yield _figure("parameters", bars, f"AUC of {method} over {', '.join(names)}{level}", said)
 
 
 def _swept(params: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name the parameters that differ, those with the fewest values first."""
-    values = {name: {json.dumps(p.get(name)) for p in params} for name in params[0]}
-    differing = [name for name in values if len(values[name]) > 1 and name != "random_state"]
-    return sorted(differing, key=lambda name: len(values[name]))
+    names = dict.fromkeys(name for one in params for name in one if name != "random_state")
+    values = {name: {json.dumps(one.get(name)) for one in params} for name in names}
+    return sorted((n for n in names if len(values[n]) > 1), key=lambda n: len(values[n]))
 
 
 def _histograms(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
-        if fit.scored is not None:
+        if scored := fit.scored():
+            said = " ".join(summary(fit.read("metrics.json") or {}))
             alt = f"Scores of both classes by {fit.label}"
-            figure = score_histogram(fit.scored)
-            yield _figure(f"scores-{fit.label}", figure, alt, " ".join(summary(fit.measured)))
+            yield _figure(f"scores-{fit.label}", score_histogram(scored), alt, said)
 
 
 def _training(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
-        history = fit.history
-        if history is not None and (curves := training_curves(history, fit.label)):
-            alt = f"Losses over the epochs of {fit.label}"
-            yield _figure(f"training-{fit.label}", curves, alt)
+        history = fit.read("history.csv")
+        if history is not None and (drawn := training_curves(history, fit.label)):
+            yield _figure(f"training-{fit.label}", drawn, f"Losses over the epochs of {fit.label}")
 
 
-def _gallery(fit: Fit) -> Context | None:
-    kept = fit.gallery
-    if kept is None:
-        return None
+def _gallery(fit: Fit, kept: Gallery) -> Context:
     cases = [
-        {
-            "src": _inline(png(case_strip(kept, i)), "png"),
-            "path": str(kept.path[i]),
-            "score": float(kept.anomaly_score[i]),
-        }
-        for i in range(len(kept.path))
+        (data_url(png(case_strip(kept, i)), "png"), str(kept.path[i]), float(score))
+        for i, score in enumerate(kept.anomaly_score)
     ]
     majority = int((~kept.minority).sum())  # they stand before the minority
     return {
         "label": fit.label,
         "key": fit.row["key"],
         "scale": kept.scale() if len(kept.reconstruction) else None,
-        "groups": [
-            ("Majority images scored highest", cases[:majority]),
-            ("Minority images scored lowest", cases[majority:]),
-        ],
+        "majority": cases[:majority],
+        "minority": cases[majority:],
     }
-
-
-# --- the page ----------------------------------------------------------------------------------
 
 
 def _figure(name: str, figure: Figure, alt: str, caption: str = "") -> Context:
     return {
         "name": name,
         "figure": figure,
-        "src": _inline(svg(figure), "svg+xml"),
+        "src": data_url(svg(figure), "svg+xml"),
         "alt": alt,
         "caption": caption,
         "wide": figure.get_size_inches()[0] > WIDE,
     }
-
-
-def _inline(image: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
@@ -49,14 +48,6 @@ styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]  # its keys are 
 def blank(width: float = 4.2, height: float = 3.6) -> Figure:
     """Make an empty figure; by default one that keeps its letters legible in half a page."""
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def rgb(image: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Give an image as 8-bit RGB, on its own scale or a given one; (c, h, w) -> (h, w, 3)."""
-    low = float(image.min()) if low is None else low
-    high = float(image.max()) if high is None else high
-    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1).transpose(1, 2, 0)
-    return np.broadcast_to(np.rint(255 * scaled), (*scaled.shape[:2], 3)).astype(np.uint8)
 
 
 def line_style(i: int) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""Images themselves: montages, the images on which a method erred most, and residuals over them.
+
+Residuals are overlays, all on one scale (`conocc.detectors.residual_scale`).
+Letters: n images, k chosen ones, c channels, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from conocc.data.cohort import Cohort
+from conocc.data.index import printable
+from conocc.detectors.residual_scale import ResidualScale, averaged
+from conocc.experiments.artifacts import Gallery
+from conocc.visualization.drawing import MINORITY, blank, styled
+
+GAP = 2
+# Where the image is brighter than its reconstruction, and where darker: colours that
+# colour-blind readers tell apart, both legible on dark tissue and on bright.
+BRIGHTER, DARKER = MINORITY, "#56B4E9"
+# Under full colour the image is still to be seen.
+OPAQUE = 0.85
+# The colour bar has as many steps, on the grey of an image.
+SHADES, GROUND = 513, "#666666"
+
+
+def rgb(image: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Give an image as 8-bit RGB, on its own scale or a given one; (c, h, w) -> (h, w, 3)."""
+    low = float(image.min()) if low is None else low
+    high = float(image.max()) if high is None else high
+    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1).transpose(1, 2, 0)
+    return np.broadcast_to(np.rint(255 * scaled), (*scaled.shape[:2], 3)).astype(np.uint8)
+
+
+@styled
+def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -> Figure:
+    """Show some images of each class, drawn with a seed; each on its own grey scale."""
+    generator = np.random.default_rng(seed)
+    figure = blank(columns, 2 * rows + 1.2)
+    figure.suptitle(cohort.name)
+    for axes, name in zip(figure.subplots(2), ("majority", "minority"), strict=True):
+        chosen = cohort.rows(minority=name == "minority")
+        labels = ", ".join(map(printable, sorted(set(cohort.label[chosen].tolist()))))
+        axes.set_title(f"{name}: {labels} ({len(chosen)} images)")
+        axes.set_axis_off()
+        some = generator.permutation(chosen)[: rows * columns]
+        if len(some):
+            axes.imshow(sheet(np.stack([cohort.images[row] for row in some]), columns))
+    return figure
+
+
+def case_strip(kept: Gallery, case: int) -> np.ndarray:
+    """Put input, reconstruction and residual of one image side by side; -> (h, 3 w + gaps, 3).
+
+    The reconstruction is shown on the grey scale of its input, the residual as an `overlay` on
+    one scale for the whole gallery.
+    """
+    given = kept.input[case]
+    low, high = float(given.min()), float(given.max())
+    parts = [rgb(given)]
+    if len(kept.reconstruction):
+        parts.append(rgb(kept.reconstruction[case], low, high))
+        parts.append(overlay(given, kept.residual[case], kept.scale()))
+    gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
+    return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
+
+
+def sheet(images: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Put images into rows and columns, each on its own grey scale; (n, c, h, w) -> uint8 RGB."""
+    n, _, h, w = images.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    paper = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (h + GAP), (i % columns) * (w + GAP)
+        paper[top : top + h, left : left + w] = rgb(image)
+    return paper
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Give a picture as a PNG of at most 256 colours, which makes it small."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
+    """Lay a residual over its image in grey; (c, h, w), (c, h, w) -> (h, w, 3) uint8.
+
+    Orange is brighter than the reconstruction, blue darker; of colour images the mean over
+    channels. Nothing is drawn where it is no larger than `scale.faint`.
+    """
+    ground = rgb(given.mean(0, keepdims=True)) / 255
+    colour = _colours(averaged(residual[None])[0], scale)
+    blended = ground * (1 - colour[..., 3:]) + colour[..., :3] * colour[..., 3:]
+    overlaid: np.ndarray = np.rint(255 * blended).astype(np.uint8)
+    return overlaid
+
+
+def _colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
+    """Colour and opacity of residuals, which rises from faint to full; (...) -> (..., 4)."""
+    opacity = (np.abs(residual) - scale.faint) / (scale.full - scale.faint)
+    hue = np.where(residual[..., None] < 0, to_rgb(DARKER), to_rgb(BRIGHTER))
+    return np.concatenate([hue, OPAQUE * np.clip(opacity, 0, 1)[..., None]], axis=-1)
+
+
+@styled
+def explanation(
+    given: np.ndarray,
+    reconstruction: np.ndarray,
+    scale: ResidualScale,
+    *,
+    title: str,
+    unit: str,
+) -> Figure:
+    """Show an image, what a method makes of it, and where the two differ, with a colour bar.
+
+    (c, h, w), (c, h, w), in the units of `OneClassDetector.normalized`, which `unit` names.
+    """
+    figure = blank(9.2, 3.2)
+    figure.suptitle(title)
+    pictures = {
+        "image": rgb(given),
+        "reconstruction": rgb(reconstruction, float(given.min()), float(given.max())),
+        "image − reconstruction": overlay(given, given - reconstruction, scale),
+    }
+    for axes, (name, picture) in zip(figure.subplots(1, 3), pictures.items(), strict=True):
+        axes.imshow(picture)
+        axes.set_title(name)
+        axes.set_axis_off()
+    shades = ListedColormap(_colours(np.linspace(-scale.full, scale.full, SHADES), scale))
+    scaled = ScalarMappable(Normalize(-scale.full, scale.full), shades)
+    bar = figure.colorbar(scaled, ax=axes, extend="both")
+    bar.ax.set_facecolor(GROUND)
+    full, faint = f"{scale.full:.3g}", f"{scale.faint:.2g}"
+    bar.set_ticks(
+        [-scale.full, -scale.faint, scale.faint, scale.full],
+        labels=[f"−{full} darker", f"−{faint}", faint, f"{full} brighter"],
+    )
+    bar.set_label(unit, fontsize=7)
+    return figure
