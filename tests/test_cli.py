@@ -20,7 +20,7 @@ from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED
 from conocc.cli import run as run_command
 from conocc.data.preprocessing import Preprocessing
-from made_cohorts import make_folder
+from made_cohorts import make_folder, write_image
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
 
@@ -100,7 +100,7 @@ def test_score_writes_a_row_for_each_image(run, folder, tmp_path):
     assert len(rows) == 8
     assert {row["predicted"] for row in rows} <= {"majority", "minority"}
     assert all(float(row["anomaly_score"]) > 0 for row in rows)
-    assert not (tmp_path / "errors.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_bad_files_are_listed_the_good_ones_scored_and_the_exit_code_says_so(run
     assert code == SOME_FAILED
     assert "Scored 1 images" in said
     assert "2 could not be read" in said
-    errors = {Path(r["path"]).name: r["reason"] for r in table(tmp_path / "errors.csv")}
+    errors = {Path(r["path"]).name: r["reason"] for r in table(tmp_path / "s.errors.csv")}
     assert errors.keys() == {"cut.png", "empty.png"}
     assert "empty" in errors["empty.png"]
     assert len(table(tmp_path / "s.csv")) == 1
@@ -169,6 +169,29 @@ def test_evaluate_prints_a_table_and_json(run, folder):
     assert "not of a threshold set beforehand" in " ".join(said.split())
     code, said = call("evaluate", run, folder, "--no-cache", "--json")
     assert json.loads(said)["counts"]["minority"] == 8
+
+
+def test_results_on_another_cohort_go_elsewhere(run, folder, tmp_path):
+    """And those of a run that may only be read; the copy is a run like any other."""
+    for name in ("plain", "odd"):
+        for i in range(4):
+            write_image(tmp_path / "new" / name / f"{i}.png", like=f"{name}{i}")
+    assert call("evaluate", run, folder, "--no-cache")[0] == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    code, said = call("evaluate", run, tmp_path / "new", "--no-cache")
+    assert (code, "holds the results on other test images" in said) == (1, True), said
+    for _ in range(2):
+        elsewhere = ("--no-cache", "--out", tmp_path / "copy")
+        code, said = call("evaluate", run, tmp_path / "new", *elsewhere)
+        assert code == 0, said
+        assert "4 majority and 4 minority test images" in said
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert call("report", tmp_path / "copy", "--out", tmp_path / "page")[0] == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"new", "copy", "page"}
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {"conocc.json", "report.html"}
+    code, said = call("evaluate", run, folder, "--no-cache", "--out", tmp_path / "new")
+    assert (code, "no empty folder" in said) == (1, True), said
 
 
 def test_inspect_shows_counts_and_draws_a_montage(folder, tmp_path):

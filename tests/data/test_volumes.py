@@ -307,7 +307,7 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
     rows = list(csv.DictReader(out.read_text().splitlines()))
     own = [float(row["anomaly_score"]) for row in rows if "v.nii[" in row["path"]]
     assert (len(rows), len(own)) == (21, 20)
-    (volume,) = csv.DictReader((out.parent / "volumes.csv").read_text().splitlines())
+    (volume,) = csv.DictReader((out.parent / f"{out.stem}.volumes.csv").read_text().splitlines())
     assert volume["volume"] == f"{folder.as_posix()}/new/v.nii"
     assert (volume["slices"], volume["top"]) == ("20", "2")
     assert float(volume["maximum"]) == max(own)
@@ -316,7 +316,7 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
     assert code == 1
     assert "'top' parameter must be at least 1" in said
     call("score", run, folder / "new/flat.png", "--out", out, "--quiet")
-    assert not (out.parent / "volumes.csv").exists()
+    assert not (out.parent / f"{out.stem}.volumes.csv").exists()
 
 
 def test_every_real_volume_is_scored_by_slice_or_refused_with_a_reason(data):

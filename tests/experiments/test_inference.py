@@ -17,7 +17,7 @@ from PIL import Image
 from conocc import load, load_cohort
 from conocc.experiments import inference as scoring
 from conocc.experiments.beside import beside
-from conocc.experiments.inference import score_files
+from conocc.experiments.inference import score_files, table_beside
 from conocc.experiments.run import fit_run, make_detector
 from made_cohorts import make_folder, write_image
 from reused_workers import stop_workers
@@ -87,7 +87,7 @@ def tables(run, images, tmp_path_factory) -> tuple[bytes, bytes]:
 
 
 def both(out: Path) -> tuple[bytes, bytes]:
-    return out.read_bytes(), out.with_name("errors.csv").read_bytes()
+    return out.read_bytes(), table_beside(out, "errors").read_bytes()
 
 
 def rows(table: bytes) -> list[dict[str, str]]:
@@ -195,10 +195,52 @@ def test_of_many_errors_the_first_five_are_told(run, tmp_path):
 
 
 def test_without_errors_there_is_no_table_of_them_not_even_an_older_one(run, images, tmp_path):
-    (tmp_path / "errors.csv").write_text("path,reason\nold,old\n")
+    (tmp_path / "s.errors.csv").write_text("path,reason\nold,old\n")
     done = score_files(run, [images / "a" / "0.png"], tmp_path / "s.csv")
     assert (done.count, done.failed, done.errors) == (1, 0, ())
-    assert not (tmp_path / "errors.csv").exists()
+    assert not (tmp_path / "s.errors.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.errors.csv", "s.volumes.csv"])
+def test_a_table_that_is_not_its_own_is_refused_before_anything_is_written(
+    run, images, tmp_path, name
+):
+    (tmp_path / name).write_text("path,mine\nx,1\n")
+    with pytest.raises(FileExistsError, match=f"{name}' is another table"):
+        score_files(run, [images], tmp_path / "s.csv")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "path,mine\nx,1\n"
+
+
+def test_tables_of_the_user_beside_its_own_stay(run, images, tmp_path):
+    for name in ("errors.csv", "volumes.csv", "t.errors.csv"):
+        (tmp_path / name).write_text("mine")
+    score_files(run, [images], tmp_path / "s.csv")
+    for name in ("errors.csv", "volumes.csv", "t.errors.csv"):
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_no_table_goes_into_the_folder_of_a_run(run, images):
+    before = sorted(run.iterdir())
+    for name in ("scores.csv", "mine.csv"):
+        with pytest.raises(FileExistsError, match="lies in the folder of a run"):
+            score_files(run, [images], run / name)
+    assert sorted(run.iterdir()) == before
+
+
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(run, images, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no '.*gone.png'"):
+        score_files(run, [images, tmp_path / "gone.png"], tmp_path / "s.csv")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_is_scored_an_older_table_stays(run, images, tmp_path):
+    score_files(run, [images], tmp_path / "s.csv")
+    before = (tmp_path / "s.csv").read_bytes()
+    (tmp_path / "bad.png").write_text("no image")
+    done = score_files(run, [tmp_path / "bad.png"], tmp_path / "s.csv")
+    assert (done.count, done.failed) == (0, 1)
+    assert (tmp_path / "s.csv").read_bytes() == before
 
 
 def test_a_file_that_is_named_twice_has_two_rows(run, images, tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -69,9 +70,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs links")
-def test_what_a_link_leads_to_is_not_written(tmp_path):
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_is_no_file_is_neither_replaced_nor_written_to(tmp_path, kind):
+    path = tmp_path / "table.csv"
     (tmp_path / "target").write_text("old")
-    (tmp_path / "table.csv").symlink_to(tmp_path / "target")
-    write_csv(tmp_path / "table.csv", ("path",), [("new",)])
+    {"link": lambda p: p.symlink_to("target"), "folder": Path.mkdir, "pipe": os.mkfifo}[kind](path)
+    before = path.lstat().st_mode
+    with pytest.raises(FileExistsError, match="table.csv' is no file"):
+        write_csv(path, ("path",), [("new",)])
+    assert path.lstat().st_mode == before
     assert (tmp_path / "target").read_text() == "old"
-    assert (tmp_path / "table.csv").read_text() == "path\nnew\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_lock_whose_file_cannot_be_unlinked_while_it_is_open_ends_well(tmp_path, monkeypatch):
+    """As on Windows: the file goes once the lock is released."""
+    unlink = Path.unlink
+
+    def refusing(path, missing_ok=False):
+        if path.name == ".lock" and any(
+            os.path.samefile(fd, path) for fd in Path("/proc/self/fd").iterdir() if fd.exists()
+        ):
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    with folder_lock(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not list(tmp_path.iterdir())

@@ -78,16 +78,18 @@ def report(
     folder: Annotated[Path, option("A folder that a study or 'fit' made.")],
     /,
     *,
+    to: Annotated[Path | None, option("Another folder for the page.", "--out")] = None,
     figures: Annotated[
         str | None, option("Also write the charts, without images, as files: pdf, svg, png.")
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page on a study or a run, into its folder."""
+    """Write one self-contained HTML page on a study or a run, into its folder or another one."""
     from conocc.visualization.report import write_report
 
-    out.print(escape(str(write_report(folder, figures=figures))))
+    page = write_report(folder, out=to, figures=figures)
+    out.print(escape(str(page)))
     if figures is not None:
-        out.print(f"Figures: {escape(str(folder / 'figures'))}")
+        out.print(f"Figures: {escape(str(page.parent / 'figures'))}")
 
 
 @app.command

@@ -149,6 +149,9 @@ def evaluate(
     /,
     *,
     asked: ClassOptions = ASKED,
+    folder: Annotated[
+        Path | None, option("Folder for a copy of the run, with these results.", "--out")
+    ] = None,
     as_json: Annotated[bool, option("Print metrics.json instead.", "--json")] = False,
     rule: RuleOptions = RULE,
     caching: CacheOptions = CacheOptions(),
@@ -159,12 +162,16 @@ def evaluate(
     The test images are those of the run's own split, found by content; images and patients
     that were trained or calibrated on are left out. False alarms and sensitivity are those at
     the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
+    A run has the results on one set of images; those on others, or of a run that may only be
+    read, go into a copy of it (--out).
     """
-    from conocc.experiments.run import evaluate_run, read_run
+    from conocc.experiments.run import copy_run, evaluate_run, read_run
     from conocc.thresholds.rules import summary
 
     command = command_line()
     loaded = read_as(run, cohort, caching, threads, as_json, asked)
+    if folder is not None:
+        run = copy_run(run, folder)
     result = evaluate_run(run, loaded, command=command, rule=rule)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
@@ -190,13 +197,13 @@ def score(
 
     An image is flagged, 'predicted' minority, above the threshold: the model's own, which promises
     nothing, or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
-    Files that cannot be read are listed in errors.csv beside the table; the exit code is then 3.
-    Where there are volumes, volumes.csv beside it has the highest score of each and the mean of
-    its --top highest.
+    Files that cannot be read are listed beside the table, in scores.errors.csv beside scores.csv;
+    the exit code is then 3. Where there are volumes, scores.volumes.csv has the highest score of
+    each and the mean of its --top highest.
     Killed, and started again with the same command, it does what is missing.
     """
     say_start(quiet)
-    from conocc.experiments.inference import score_files
+    from conocc.experiments.inference import score_files, table_beside
 
     done = score_files(
         run,
@@ -209,10 +216,13 @@ def score(
         address=parallel.address,
         verbose=int(not quiet),
     )
-    out.print(f"Scored {done.count} images: {escape(str(scores))}")
-    out.print(escape(done.words))
+    if done.count:
+        out.print(f"Scored {done.count} images: {escape(str(scores))}")
+        out.print(escape(done.words))
+    else:
+        out.print("No image was scored, and no table of scores was written.")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]
-    return say_failed(reasons, done.failed, scores.with_name("errors.csv"), "read")
+    return say_failed(reasons, done.failed, table_beside(scores, "errors"), "read")
 
 
 @app.command

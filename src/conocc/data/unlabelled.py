@@ -147,6 +147,13 @@ def list_images(
     return [_part(os.fspath(one), preprocessing) for one in where]
 
 
+def refuse_missing(where: Sequence[str | os.PathLike[str]]) -> None:
+    """Refuse paths of `list_images` at which there is nothing."""
+    for path in (os.fspath(one) for one in where):
+        if path not in PHANTOMS and not Path(volume_and_slice(path)[0]).exists():
+            raise FileNotFoundError(f"There is no '{printable(path)}'. Nothing was written.")
+
+
 def _part(where: str, preprocessing: Preprocessing) -> Part:
     path = Path(where)
     if where in PHANTOMS or is_archive(path):

@@ -19,7 +19,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice
@@ -35,7 +35,16 @@ from conocc.data.decoding import prefetch
 from conocc.data.image_io.nifti import is_slice_name
 from conocc.data.index import printable
 from conocc.data.preprocessing import Preprocessing
-from conocc.data.unlabelled import BLOCK, Block, Item, Part, deidentified_paths, list_images, shards
+from conocc.data.unlabelled import (
+    BLOCK,
+    Block,
+    Item,
+    Part,
+    deidentified_paths,
+    list_images,
+    refuse_missing,
+    shards,
+)
 from conocc.data.volumes import VOLUME_COLUMNS, by_volume, check_top
 from conocc.detectors import load
 from conocc.experiments.beside import Read, beside, here
@@ -43,7 +52,7 @@ from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
 from conocc.experiments.run import SCORE_COLUMNS, model_path
 from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
-from conocc.io.tables import write_csv
+from conocc.io.tables import refuse_other, write_csv
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import Decisions, decisions
 
@@ -96,9 +105,10 @@ def score_files(
 ) -> Scored:
     """Score files, folders or cohorts into a CSV table, read as the training images were.
 
-    Files that cannot be read go to ``errors.csv`` beside `out`, with the reason of each. Where
-    there are volumes, ``volumes.csv`` has the highest score of each and the mean of the `top`
-    highest of its slices.
+    Files that cannot be read go to a table beside `out`, with the reason of each: ``x.errors.csv``
+    beside ``x.csv``. Where there are volumes, ``x.volumes.csv`` has the highest score of each and
+    the mean of the `top` highest of its slices. Tables of an earlier call are replaced, that of
+    scores only if any image has one; nothing else ever is.
     Called again after it was killed, it does what is missing, with the same result.
 
     Parameters
@@ -121,6 +131,10 @@ def score_files(
     ------
     ValueError
         If the model cannot be used, or another command's scoring into `out` is unfinished.
+    FileNotFoundError
+        If one of `where` does not exist.
+    FileExistsError
+        If something else is in the place of a table, or `out` lies in a run.
     BlockingIOError
         If another process is at work on `out`.
     ConnectionError
@@ -137,6 +151,8 @@ def score_files(
     decided.columns(np.empty(0))  # what the rule refuses, it refuses before anything is scored
     preprocessing = Preprocessing.from_dict(detector.preprocessing_)
     out = Path(out).absolute()
+    refuse_missing(where)
+    _refuse_others(out)
     folder = out.with_name(f"{out.name}.shards")
     parts = list_images(where, preprocessing)
     images = [printable(Path(one).absolute()) for one in where]
@@ -165,7 +181,13 @@ def score_files(
                 total=len(work),
                 verbose=verbose,
             )
-        return _join([shard.result for shard in work], decided, top, out, folder)
+        done = _join([shard.result for shard in work], decided, top, out)
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with suppress(OSError):  # another process may have taken it
+        folder.rmdir()
+    return done
 
 
 def _sha256(data: bytes) -> str:
@@ -331,7 +353,23 @@ def _write_shard(path: Path, rows: Sequence[Row], errors: Sequence[Row]) -> None
     write_json(path, {"rows": list(rows), "errors": list(errors)})
 
 
-def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path, folder: Path) -> Scored:
+def table_beside(out: Path, kind: str) -> Path:
+    """Name the table of ``errors`` or ``volumes`` that goes with a table of scores."""
+    return out.with_name(f"{out.stem}.{kind}{out.suffix}")
+
+
+def _refuse_others(out: Path) -> None:
+    if (out.parent / "run.json").exists():
+        raise FileExistsError(
+            f"'{out}' lies in the folder of a run, whose files are its own. Choose another --out. "
+            "Nothing was written."
+        )
+    refuse_other(out, ("path", *SCORE_COLUMNS))
+    refuse_other(table_beside(out, "errors"), ERROR_COLUMNS)
+    refuse_other(table_beside(out, "volumes"), VOLUME_COLUMNS)
+
+
+def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> Scored:
     """Make the tables of all shards, in their order, one shard in memory at a time."""
     slices: dict[str, float] = {}
     count = 0
@@ -349,11 +387,12 @@ def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path, fold
                 slices.update((path, score) for path, score in pairs if is_slice_name(path))
                 yield paths, np.array(scores)
 
-    write_csv(out, ("path", *SCORE_COLUMNS), decided.rows(scored()))
+    rows = decided.rows(scored())
+    if first := next(rows, None):
+        write_csv(out, ("path", *SCORE_COLUMNS), chain([first], rows))
     volumes = by_volume(slices.keys(), slices.values(), top=top)
-    _write_or_remove(out.with_name("errors.csv"), ERROR_COLUMNS, errors)
-    _write_or_remove(out.with_name("volumes.csv"), VOLUME_COLUMNS, volumes)
-    shutil.rmtree(folder)
+    _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
+    _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, volumes)
     return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words())
 
 

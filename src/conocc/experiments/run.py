@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -38,7 +39,7 @@ from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
-from conocc.io.files import folder_lock, write_json, write_text
+from conocc.io.files import atomic_write, folder_lock, write_json, write_text
 from conocc.io.tables import read_csv, write_csv
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
@@ -312,6 +313,36 @@ def preprocessing_of(detector: Any, run: str | Path) -> Preprocessing:
     return Preprocessing.from_dict(detector.preprocessing_)
 
 
+def copy_run(run: str | Path, out: str | Path) -> Path:
+    """Copy a finished run without its results, to be evaluated on another cohort, or by others.
+
+    Where `out` holds the same run already, nothing is done.
+
+    Raises
+    ------
+    FileExistsError
+        If `out` holds anything else.
+    """
+    run, out = Path(run), Path(out)
+    model_path(run)  # or it is not finished
+    if (out / "run.json").exists():
+        if read_run(out) == read_run(run):
+            return out
+        raise FileExistsError(
+            f"'{out}' holds another run than '{run}', or it before it was calibrated. Choose "
+            "another --out, or delete it."
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"'{out}' is no empty folder. Choose another --out.")
+    with folder_lock(out):
+        for name in ("split.csv", "history.csv", "calibration.csv", "model.safetensors"):
+            if (run / name).exists():
+                with atomic_write(out / name) as temporary:
+                    shutil.copyfile(run / name, temporary)
+        write_json(out / "run.json", read_run(run))
+    return out
+
+
 # --- evaluating --------------------------------------------------------------------------------
 
 
@@ -325,6 +356,7 @@ def evaluate_run(
     Which images are test images says the run's own ``split.csv``, by their content; images that it
     does not know count as the cohort has them. Images and patients that were trained or
     calibrated on are left out, and counted under ``left_out``.
+    Results on the same images are replaced, those on others are not (`copy_run`).
     `rule` says when an image is ``predicted`` to be of the minority.
 
     Returns
@@ -338,7 +370,8 @@ def evaluate_run(
     Raises
     ------
     ValueError
-        If fewer than both classes are left, or the rule cannot be had of this run.
+        If fewer than both classes are left, the rule cannot be had of this run, or the run's
+        folder has results on other images.
     """
     run = Path(run)
     detector = load_model(run)
@@ -357,6 +390,8 @@ def evaluate_run(
             f"Cannot evaluate on '{cohort.name}': {counts['majority']} majority and "
             f"{counts['minority']} minority test images; both classes are needed.{why}"
         )
+    tested = _hash_of(test)
+    _refuse_other_results(run, tested)
     scores = detector.anomaly_score(test.images)
     decided = decided.with_batch_threshold(scores, patient)
     flagged = decided.flagged(scores)
@@ -369,6 +404,7 @@ def evaluate_run(
     result = {
         "format": RUN_FORMAT,
         "cohort": cohort.name,
+        "tested": tested,
         "metrics": measured(test.minority, scores, patient),
         "decision": decided.as_json(),
         "observed_rates": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
@@ -384,6 +420,24 @@ def evaluate_run(
         _embed(run, detector, cohort, test)
     write_json(run / "metrics.json", result)
     return result
+
+
+def _hash_of(test: Cohort) -> str:
+    """Hash which images were tested, and of which class they are."""
+    images = sorted(zip(test.digest.tolist(), test.minority.tolist(), strict=True))
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()
+
+
+def _refuse_other_results(run: Path, tested: str) -> None:
+    """Keep the results on other images, which a second evaluation would replace."""
+    if not (run / "metrics.json").exists():
+        return
+    before = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    if before.get("tested") != tested:
+        raise FileExistsError(
+            f"'{run}' holds the results on other test images, of '{before.get('cohort')}'. Choose "
+            "another folder for these (--out), or delete its metrics.json."
+        )
 
 
 @_alone

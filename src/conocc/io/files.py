@@ -45,8 +45,19 @@ def folder_lock(folder: Path) -> Iterator[None]:
             left.unlink(missing_ok=True)
         yield
     finally:
-        path.unlink(missing_ok=True)
+        # POSIX: before it is released, or it would be taken from the next one to hold it.
+        gone = _unlinked(path)
         lock.release()
+        if not gone:  # Windows, which unlinks no open file
+            _unlinked(path)
+
+
+def _unlinked(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -55,7 +66,13 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
     A reader sees the old file or the new one, also when the power fails in between; when the
     block or the disk fails, the old one stays and the temporary one goes.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a link, a folder or a device at `path`, before the block runs.
     """
+    refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
@@ -68,6 +85,15 @@ def atomic_write(path: Path, mode: int = 0o666) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse to put a file in the place of a link, a folder or a device."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise FileExistsError(
+            f"'{path}' is no file but a link, a folder or a device, and is not replaced. "
+            "Give another name."
+        )
 
 
 def refuse_foreign(folder: Path, command: str, names: str) -> None:

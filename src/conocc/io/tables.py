@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from conocc.io.files import atomic_write
+from conocc.io.files import atomic_write, refuse_special
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,25 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     lines = (map(_cell, row, paths) for row in rows)
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(_UnixLines(file)).writerows(chain([header], lines))
+
+
+def refuse_other(path: Path, header: Sequence[str]) -> None:
+    """Refuse to write over what is no table of this header, which is our own by that.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something else at `path`.
+    """
+    refuse_special(path)
+    first = ",".join(header).encode() + b"\n"
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(len(first)) != first:
+                raise FileExistsError(
+                    f"'{path}' is another table than this command writes, and is not replaced. "
+                    "Choose another --out, or move it away. Nothing was written."
+                )
 
 
 def _cell(value: Any, is_path: bool) -> Any:

@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 
 from conocc._version import __version__
-from conocc.data.image_io.nifti import volume_and_slice
 from conocc.data.index import printable
-from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import Preprocessing
-from conocc.data.unlabelled import Block, load_images
+from conocc.data.unlabelled import Block, load_images, refuse_missing
 from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
 from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_text
@@ -114,7 +112,7 @@ def explain_files(
         nothing was written, unless the disk failed.
     """
     out = Path(out)
-    _refuse_missing(where)
+    refuse_missing(where)
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run)
     scale = _scale(detector, run)
@@ -146,12 +144,6 @@ def explain_files(
     else:
         (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
     return Explained(len(cases), out / PAGE, legend, tuple(errors))
-
-
-def _refuse_missing(where: Sequence[str | Path]) -> None:
-    for path in map(str, where):
-        if path not in PHANTOMS and not Path(volume_and_slice(path)[0]).exists():
-            raise FileNotFoundError(f"There is no '{printable(path)}'. Nothing was written.")
 
 
 def _scale(detector: Any, run: str | Path) -> ResidualScale:

@@ -54,11 +54,15 @@ WIDE = 5
 Context = dict[str, Any]
 
 
-def write_report(folder: str | Path, *, figures: str | None = None) -> Path:
-    """Write ``report.html`` into the folder of a run or a study, and return its path.
+def write_report(
+    folder: str | Path, *, out: str | Path | None = None, figures: str | None = None
+) -> Path:
+    """Write ``report.html`` on the folder of a run or a study, and return its path.
 
     Parameters
     ----------
+    out : path, optional
+        The folder for the page, where it is not to be that one.
     figures : str, optional
         A kind of file that matplotlib writes, such as ``"pdf"``. The page's charts, which show no
         pixels, are then also files of that kind, in the folder ``figures``.
@@ -73,7 +77,8 @@ def write_report(folder: str | Path, *, figures: str | None = None) -> Path:
         If a file in it is damaged, or there is no such kind of file.
     """
     folder = Path(folder)
-    refuse_foreign(folder, COMMAND, re.escape(PAGE))
+    out = Path(out) if out is not None else folder
+    refuse_foreign(out, COMMAND, re.escape(PAGE))
     if figures is not None:
         check_kind(figures)
     if (folder / "rows").is_dir():
@@ -86,13 +91,13 @@ def write_report(folder: str | Path, *, figures: str | None = None) -> Path:
         )
     if figures is not None:
         charts = {f"{name}.{figures}": figure for name, figure in _charts(page["parts"])}
-        refuse_foreign(folder / "figures", COMMAND, "|".join(map(re.escape, charts)))
-        claim(folder / "figures", COMMAND, charts)
+        refuse_foreign(out / "figures", COMMAND, "|".join(map(re.escape, charts)))
+        claim(out / "figures", COMMAND, charts)
         for name, figure in charts.items():
-            save_figure(figure, folder / "figures" / name)
-    claim(folder, COMMAND, [PAGE])
-    write_text(folder / PAGE, rendered("report.html", page))
-    return folder / PAGE
+            save_figure(figure, out / "figures" / name)
+    claim(out, COMMAND, [PAGE])
+    write_text(out / PAGE, rendered("report.html", page))
+    return out / PAGE
 
 
 def _charts(parts: Sequence[Context]) -> Iterator[tuple[str, Figure]]:
