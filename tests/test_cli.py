@@ -305,6 +305,53 @@ def test_a_full_disk_is_a_sentence(folder, tmp_path, monkeypatch):
     assert "No space left on device: 'r/model.safetensors'." in said
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_without_greek_ends_no_command(run, folder, encoding):
+    """A γ in the help and a dash between two numbers are escaped."""
+    for arguments in (["fit", "--help"], ["evaluate", run, folder, "--no-cache"]):
+        said = subprocess.run(
+            [sys.executable, "-m", "conocc", *map(str, arguments)],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+        )
+        assert (said.returncode, b"Traceback" in said.stderr) == (0, False), said.stderr
+        said.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit"], "requires an argument"),
+        (["fit", "c", "--out", "r", "--sise", "3"], "Unknown option: --sise"),
+        (["fit", "c", "--out", "r", "--size", "big"], '"big"'),
+        (["fti"], 'Unknown command "fti"'),
+    ],
+)
+def test_a_command_that_is_not_known_has_exit_code_2(arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output = call(*arguments)
+    assert (code, said in output, output.startswith("Error: ")) == (2, True, True), output
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_an_option_is_given_may_begin_with_a_hyphen(tmp_path):
+    folder = make_folder(tmp_path / "c", *(f"{c}/{i}.png" for c in ("-a", "b") for i in range(8)))
+    code, said = call("fit", folder, "--majority", "-a", "--out", tmp_path / "r", *QUICK)
+    assert code == 0, said
+    code, said = call("fit", folder, "--voi", "-600,1500", "--majority", "x", "--out", "r")
+    assert (code, "'x'" in said) == (1, True), said
+
+
+def test_the_cache_is_listed_and_emptied(folder, tmp_path):
+    command = ("data", "inspect", folder, "--majority", "plain", "--cache", tmp_path / "cache")
+    assert call(*command, "--montage", tmp_path / "m.png")[0] == 0
+    code, said = call("data", "cache", "--cache", tmp_path / "cache")
+    assert (code, "1×16×16" in said, "1 sets of images" in said) == (0, True, True), said
+    code, said = call("data", "cache", "--cache", tmp_path / "cache", "--clear")
+    assert (code, "1 sets of images were removed" in said) == (0, True), said
+    assert not list((tmp_path / "cache" / "images").iterdir())
+
+
 def test_version_and_module_entry():
     import conocc
 

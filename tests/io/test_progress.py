@@ -1,0 +1,36 @@
+"""Progress is shown on stderr to whoever asks for it, with no logging set up."""
+
+import subprocess
+import sys
+
+from conocc.io import progress
+from conocc.io.progress import bar
+
+
+def test_without_verbose_nothing_is_shown(capsys):
+    with bar("Training", 2, verbose=0) as advance:
+        advance(2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_script_without_a_terminal_shows_lines():
+    """A program that sets up no logging, as in a notebook or under SLURM."""
+    program = (
+        "from conocc.io.progress import bar\n"
+        "with bar('Training', 4, verbose=1, done=1) as advance:\n"
+        "    advance(2)\n"
+        "    advance(1, 'loss 1.5')\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (said.stdout, said.stderr) == ("", "Training 1/4\nTraining 4/4 loss 1.5, 0 s left\n")
+
+
+def test_a_line_every_half_minute_is_enough(capsys, monkeypatch):
+    seconds = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(seconds)))
+    with bar("Reading", 10, verbose=1) as advance:
+        for _ in range(5):
+            advance()
+    assert capsys.readouterr().err == (
+        "Reading 0/10\nReading 2/10, 160 s left\nReading 4/10, 120 s left\n"
+    )
