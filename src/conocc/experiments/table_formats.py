@@ -34,10 +34,6 @@ class Cell:
     parts: Mapping[str, float | int | None]
     rank: int | None = None
 
-    @property
-    def value(self) -> float | None:
-        return self.parts[""]
-
 
 def mean(value: float, deviation: float | None = None, n: int = 1) -> Cell:
     """Print the mean over `n` fits and, over folds, their deviation."""

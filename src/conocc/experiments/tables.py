@@ -103,12 +103,12 @@ def grouped(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
     In a group a row's `cohort` and `label` are what its table calls them, and `own_name` is the
     cohort's.
     """
-    groups = {}
-    for key, group in sorted(rows_by(rows, "protocol", "rule", "group").items(), key=str):
-        protocol, rule, kind = key
+    groups, named = rows_by(rows, "protocol", "rule", "group"), {}
+    for protocol, rule, kind in sorted(groups, key=str):
         parts = (protocol, rule, None if rule == "paper" else kind)
-        groups["-".join(str(part) for part in parts if part is not None)] = _labelled(group)
-    return groups
+        name = "-".join(str(part) for part in parts if part is not None)
+        named[name] = _labelled(groups[protocol, rule, kind])
+    return named
 
 
 def rows_by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -182,12 +182,13 @@ def other_contents(rows: Iterable[Row], done: Collection[str]) -> Iterable[str]:
 def _methods_table(name: str, rows: list[dict[str, Any]]) -> Table:
     folds = rows[0]["protocol"] == "crossval"
     columns, found, lines = columns_of(rows), _values(rows), []
+    published = paper_figures(3 if folds else 2)
     for cohort, own_name in dict.fromkeys((row["cohort"], row["own_name"]) for row in rows):
-        published = paper_figures(3 if folds else 2).get(PAPER_COHORTS.get(own_name, ""), {})
+        data_set = PAPER_COHORTS.get(own_name, "")
         for metric in METRICS:
             cells = [_cell(found[cohort, label, metric], folds) for _, label in columns]
             lines.append(Line((cohort, metric), _ranked(cells)))
-            theirs = tuple(published.get((metric, method)) for method, _ in columns)
+            theirs = tuple(published.get((data_set, metric, method)) for method, _ in columns)
             if any(theirs):
                 lines.append(Line((cohort, f"{metric} (paper)"), theirs))
     labels = tuple(label for _, label in columns)
@@ -244,15 +245,14 @@ def _ranked(cells: list[Cell | None]) -> tuple[Cell | None, ...]:
     return tuple(cell and replace(cell, rank=ranks.get(cell.figure)) for cell in cells)
 
 
-def paper_figures(number: int) -> dict[str, dict[tuple[str, str], Cell]]:
-    """Give the paper's Table 2 or 3: data set to (metric, method) to figure."""
+def paper_figures(number: int) -> dict[tuple[str, str, str], Cell]:
+    """Give the figures of the paper's Table 2 or 3 by data set, metric and method."""
     with files("conocc").joinpath(f"paper/table{number}.csv").open(encoding="utf-8") as file:
-        published = pd.read_csv(file, comment="#").to_dict("records")
-    figures: dict[str, dict[tuple[str, str], Cell]] = {}
-    for row in published:
-        cell = mean(row["value"], None if math.isnan(row["std"]) else row["std"])
-        figures.setdefault(row["dataset"], {})[row["metric"], row["method"]] = cell
-    return figures
+        published = pd.read_csv(file, comment="#", index_col=["dataset", "metric", "method"])
+    return {
+        key: mean(value, None if math.isnan(std) else std)
+        for key, value, std in published[["value", "std"]].itertuples()
+    }
 
 
 # --- captions ----------------------------------------------------------------------------------

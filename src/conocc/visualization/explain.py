@@ -9,7 +9,7 @@ Letters: n images, c channels, h and w pixels.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,10 +18,9 @@ import numpy as np
 
 from conocc._version import __version__
 from conocc.data.index import printable
-from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, load_images, refuse_missing
-from conocc.detectors.residual_scale import FAINT, FULL, ResidualScale
-from conocc.experiments.run import load_model
+from conocc.detectors.residual_scale import FAINT, FULL
+from conocc.experiments.run import load_model, preprocessing_of
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import write_csv
 from conocc.visualization.drawing import save_figure
@@ -47,31 +46,14 @@ FILES = rf"{re.escape(PAGE)}|{re.escape(ERRORS)}|\d{{5,}}-.*\.png"
 class Explained:
     """What `explain_files` left: how many pictures, what they show, and what could not be read.
 
-    Attributes
-    ----------
-    count : int
-    page : Path
-        The HTML page that shows all of them.
-    legend : tuple of str
-        Sentences that say how to read them.
-    errors : tuple of (path, reason)
+    `page` is the HTML page that shows all pictures, `legend` are sentences that say how to read
+    them, `errors` pairs of a path and a reason.
     """
 
     count: int
     page: Path
-    legend: tuple[str, ...]
-    errors: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One picture: its file beside the page, the image's deidentified path, its score."""
-
-    file: str
-    path: str
-    score: float
-    summary: str
-    is_sum: bool  # whether the score is the sum of the squared differences, Eq. (6)
+    legend: list[str]
+    errors: list[tuple[str, str]]
 
 
 def explain_files(
@@ -115,69 +97,64 @@ def explain_files(
     refuse_missing(where)
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run)
-    scale = _scale(detector, run)
-    preprocessing = Preprocessing.from_dict(detector.preprocessing_)
-    cases: list[_Case] = []
+    method = type(detector).__name__
+    if not hasattr(detector, "reconstruct"):
+        raise ValueError(
+            f"{method} makes no reconstruction: it scores an image as a whole, and no pixel adds "
+            "a part of its own. Only methods that reconstruct can be explained."
+        )
+    reading = preprocessing_of(detector, run), detector.input_shape_
+    cases: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
-    blocks = load_images(where, preprocessing, detector.input_shape_, jobs=jobs, verbose=verbose)
-    for block in blocks:
+    for block in load_images(where, *reading, jobs=jobs, verbose=verbose):
         errors += block.errors
-        if block.path:
-            cases += _draw(detector, scale, block, out, first=len(cases) + 1)
+        cases += _draw(detector, block, out, first=len(cases) + 1) if block.path else []
     if not cases:
         listed = "\n".join(f"{path}: {reason}" for path, reason in errors[:5])
         raise ValueError(
             f"None of the {len(errors)} images can be explained. Nothing was written.\n{listed}"
         )
-    legend = _legend(detector, scale, is_sum=all(case.is_sum for case in cases))
-    page = {
-        "method": type(detector).__name__,
-        "version": __version__,
-        "legend": legend,
-        "cases": sorted(cases, key=lambda case: -case.score),
-        "unread": len(errors),
-    }
+    legend = list(_legend(detector, is_sum=all(case["is_sum"] for case in cases)))
+    cases.sort(key=lambda case: -case["score"])
+    page = {"method": method, "version": __version__, "legend": legend, "cases": cases}
     claim(out, COMMAND, [PAGE, *([ERRORS] if errors else [])])
-    write_text(out / PAGE, rendered("explain.html", page))
+    write_text(out / PAGE, rendered("explain.html", {**page, "unread": len(errors)}))
     if errors:
         write_csv(out / ERRORS, ("path", "reason"), errors)
     else:
         (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
-    return Explained(len(cases), out / PAGE, legend, tuple(errors))
+    return Explained(len(cases), out / PAGE, legend, errors)
 
 
-def _scale(detector: Any, run: str | Path) -> ResidualScale:
-    if not hasattr(detector, "reconstruct"):
-        raise ValueError(
-            f"{type(detector).__name__} makes no reconstruction: it scores an image as a whole, "
-            "and no pixel adds a part of its own. Only methods that reconstruct can be explained."
-        )
-    if detector.preprocessing_ is None:
-        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-    scale: ResidualScale = detector.residual_scale_
-    return scale
+def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, Any]]:
+    """Draw the images of a block, numbered from `first` on; give what the page says of each.
 
-
-def _draw(detector: Any, scale: ResidualScale, block: Block, out: Path, first: int) -> list[_Case]:
-    """Draw the images of a block, numbered from `first` on."""
+    `is_sum` is whether the score is the sum of the squared differences, Eq. (6).
+    """
     scores = detector.anomaly_score(block.images)
     given, again = detector.normalized(block.images), detector.reconstruct(block.images)
     sums = ((given - again).astype(np.float64) ** 2).sum((1, 2, 3))
     is_sum = np.isclose(scores, sums, rtol=SUM_TOLERANCE, atol=0)
-    summaries = [f"score {score:.4g}" for score in scores]
+    said = [f"score {score:.4g}" for score in scores]
     if detector.calibration_ is not None:
         p_values = detector.calibration_.p_values(scores, unit="image")
-        summaries = [f"{s}, p-value {p:.2g}" for s, p in zip(summaries, p_values, strict=True)]
+        said = [f"{score}, p-value {p:.2g}" for score, p in zip(said, p_values, strict=True)]
     cases = [
-        _Case(f"{first + i:05d}-{_safe(path)}.png", printable(path), float(scores[i]), s, is_sum[i])
-        for i, (path, s) in enumerate(zip(block.path, summaries, strict=True))
+        {
+            "file": f"{first + i:05d}-{_safe(path)}.png",
+            "path": printable(path),
+            "score": float(scores[i]),
+            "summary": said[i],
+            "is_sum": is_sum[i],
+        }
+        for i, path in enumerate(block.path)
     ]
-    claim(out, COMMAND, [case.file for case in cases])
+    claim(out, COMMAND, [case["file"] for case in cases])
+    scale, unit = detector.residual_scale_, UNITS[detector.normalize]
     for i, case in enumerate(cases):
-        title = f"{first + i}: {_safe(block.path[i])}   {case.summary}"
-        unit = UNITS[detector.normalize]
+        title = f"{first + i}: {_safe(block.path[i])}   {said[i]}"
         figure = explanation(given[i], again[i], scale, title=title, unit=unit)
-        save_figure(figure, out / case.file)
+        save_figure(figure, out / case["file"])
     return cases
 
 
@@ -190,24 +167,24 @@ def _safe(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(path).stem)[:LONGEST_NAME]
 
 
-def _legend(detector: Any, scale: ResidualScale, *, is_sum: bool) -> tuple[str, ...]:
+def _legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
     """Say what the colours are, of what images their scale is, and what the score is of them."""
-    sentences = [
+    scale = detector.residual_scale_
+    yield (
         "Orange is where an image is brighter than its reconstruction, blue where it is darker, "
         f"in {UNITS[detector.normalize]}: nothing is drawn up to {scale.faint:.3g}, and full "
         f"colour is from {scale.full:.3g} on. "
         f"The scale is the same for all images. It is of {scale.images} majority images, of "
         f"whose pixels {FAINT:.0%} show nothing and {1 - FULL:.1%} full colour."
-    ]
+    )
     if scale.source == "training":
-        sentences.append(
+        yield (
             "These are training images, of which a method leaves less than of new ones: new "
             "majority images look less calm here than they are. 'conocc calibrate' sets the "
             "scale on images that were never trained on."
         )
     if not is_sum:
-        sentences.append(
+        yield (
             f"The score of {type(detector).__name__} is not the sum of these differences: an "
             "image can score high and look calm, and the other way round."
         )
-    return tuple(sentences)

@@ -178,11 +178,10 @@ def _study_page(folder: Path) -> Context:
     if not rows:
         raise ValueError(f"'{folder}' has no rows yet: nothing of it is done.")
     groups = grouped(rows)
-    further = {table.name: table for table in compared(folder, rows)}
+    further = compared(folder, rows)
     tables, parts, fits = [], [], []
     for table, group in zip(make_tables(rows), groups.values(), strict=True):
-        names = (f"{table.name}-{kind}" for kind in ("intervals", "comparisons"))
-        tables += [table, *(further[name] for name in names if name in further)]
+        tables += [table, *(one for one in further if one.name.rpartition("-")[0] == table.name)]
         named = [Fit(row, folder / row["run"]) for row in group]
         named.sort(key=partial(_place, columns=table.columns))
         fits += named
@@ -253,8 +252,7 @@ def _run_table(row: Mapping[str, Any]) -> Table:
     lines = []
     for name, found in row["metrics"].items():
         values = (found[key] for key in ("value", "low", "high"))
-        cells = tuple(None if value is None else mean(value) for value in values)
-        lines.append(Line((name,), cells))
+        lines.append(Line((name,), tuple(None if v is None else mean(v) for v in values)))
     reasons = dict.fromkeys(m["reason"] for m in row["metrics"].values() if m.get("reason"))
     said = caption("run", [row], reasons=reasons)
     return Table("", said, ("metric",), ("value", "low", "high"), tuple(lines))
