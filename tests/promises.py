@@ -1,4 +1,4 @@
-"""Simulations of what thresholds promise; as a program, it prints the table of docs/research/results.md.
+"""Simulations of what thresholds promise; as a program, it prints a table of docs/research.
 
 Majority scores have variance 1. Where patients are unequal they have 1, 2, 3, 10 or 40 images,
 each as often, and most of the variance is between patients. Truths come from the law that the
