@@ -30,6 +30,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+def write_boxes(tmp_path: Path, *lines: str, more: str = "") -> Path:
+    """A table of boxes; `more` names columns behind the five that there must be."""
+    table = tmp_path / "boxes.csv"
+    table.write_text("\n".join([f"path,x,y,width,height{more}", *lines]) + "\n")
+    return table
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_patch_keeps_the_depth_of_its_image(tmp_path, dtype, colour):
@@ -66,7 +73,7 @@ def films(tmp_path) -> Path:
         film[:, :16] = 5
         Image.fromarray(film).save(folder / f"{name}.png")
     lines = [f"{name}.png,30,{20 + i},10,12" for i, name in enumerate(("p07_1", "p07_2", "p08_1"))]
-    (tmp_path / "boxes.csv").write_text("path,x,y,width,height\n" + "\n".join(lines) + "\n")
+    write_boxes(tmp_path, *lines)
     return folder
 
 
@@ -74,9 +81,8 @@ def test_classes_and_patients_that_look_like_formulas_are_read_again_as_they_are
     for i, name in enumerate(("-1.png", "-2.png")):
         (films / f"p0{i + 8}_1.png").rename(films / name)
     boxes = [f"-{i}.png,30,20,10,12,=odd,@{i}" for i in (1, 2)]
-    text = "\n".join(["path,x,y,width,height,label,patient", *boxes])
-    (tmp_path / "boxes.csv").write_text(text + "\n")
-    cut_patches(films, tmp_path / "out", boxes=tmp_path / "boxes.csv", rules=Rules(16))
+    table = write_boxes(tmp_path, *boxes, more=",label,patient")
+    cut_patches(films, tmp_path / "out", boxes=table, rules=Rules(16))
     first, _ = rows_of(tmp_path / "out" / "patches.csv")
     assert [first[name] for name in ("path", "label", "patient", "source")] == [
         *("./=odd/-1_0.png", "=odd", "@1", "./-1.png")
@@ -126,8 +132,7 @@ def test_the_seed_and_the_image_alone_decide_on_patches_outside(films, tmp_path)
     squares = {}
     for name in ("first", "again", "fewer", "other"):
         if name == "fewer":
-            lines = (tmp_path / "boxes.csv").read_text().splitlines()
-            (tmp_path / "boxes.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+            write_boxes(tmp_path, *(tmp_path / "boxes.csv").read_text().splitlines()[2:])
         if name == "other":
             rules = Rules(size=16, outside=True, seed=4)
         cut_patches(films, tmp_path / name, boxes=tmp_path / "boxes.csv", rules=rules, jobs=2)
@@ -149,9 +154,9 @@ def test_what_cannot_be_cut_is_listed_with_its_reason(films, tmp_path):
         *("--outside", "--out", tmp_path / "out", "--quiet"),
     )
     assert code == SOME_FAILED
-    reasons = {row["path"]: [] for row in rows_of(tmp_path / "out/errors.csv")}
+    reasons = {}
     for row in rows_of(tmp_path / "out/errors.csv"):
-        reasons[row["path"]].append(row["reason"])
+        reasons.setdefault(row["path"], []).append(row["reason"])
     assert reasons.keys() == {"cut.png", "p08_1.png", "p09_1.png"}
     assert reasons["cut.png"][0].startswith("Cannot read 'cut.png'")
     assert "leaves the image, which has 64x64" in reasons["p08_1.png"][0]
@@ -188,8 +193,7 @@ def test_patches_of_slices_keep_their_volume_for_patient(tmp_path):
     folder.mkdir()
     voxels = RNG.integers(500, 4000, (40, 40, 3)).astype(np.int16)
     (folder / "sub-01.nii.gz").write_bytes(nifti(voxels, slope=0.5, compressed=True))
-    table = tmp_path / "boxes.csv"
-    table.write_text("path,x,y,width,height\nsub-01.nii.gz[2],4,5,20,20\n")
+    table = write_boxes(tmp_path, "sub-01.nii.gz[2],4,5,20,20")
     cut_patches(folder, tmp_path / "out", boxes=table)
     (row,) = rows_of(tmp_path / "out/patches.csv")
     assert row["path"] == "inside/sub-01_2_0.npy"
@@ -200,8 +204,7 @@ def test_patches_of_slices_keep_their_volume_for_patient(tmp_path):
 
 def test_volumes_are_cut_along_the_axis_that_is_asked_for(tmp_path):
     write_volume(tmp_path / "brains/v.nii", shape=(18, 20, 30))
-    table = tmp_path / "boxes.csv"
-    table.write_text("path,x,y,width,height\nv.nii[19],0,14,16,16\n")
+    table = write_boxes(tmp_path, "v.nii[19],0,14,16,16")
     cut_patches(tmp_path / "brains", tmp_path / "out", boxes=table, axis="coronal")
     assert len(rows_of(tmp_path / "out/patches.csv")) == 1
 
@@ -212,8 +215,7 @@ def test_a_dicom_file_gives_its_patient_as_a_pseudonym(tmp_path):
     folder = tmp_path / "films"
     folder.mkdir()
     (folder / "smith77.dcm").write_bytes(dicom(image, who))
-    (tmp_path / "boxes.csv").write_text("path,x,y,width,height\nsmith77.dcm,1,1,16,16\n")
-    cut_patches(folder, tmp_path / "out", boxes=tmp_path / "boxes.csv")
+    cut_patches(folder, tmp_path / "out", boxes=write_boxes(tmp_path, "smith77.dcm,1,1,16,16"))
     (row,) = rows_of(tmp_path / "out/patches.csv")
     assert row["patient"] == pseudonym("Smith77")
     assert "smith" not in json.dumps(row).lower()
@@ -224,10 +226,8 @@ def test_a_dicom_file_gives_its_patient_as_a_pseudonym(tmp_path):
 def test_images_of_equal_names_do_not_overwrite_each_other(tmp_path):
     """a/b.png and a_b.png."""
     make_folder(tmp_path / "x", "a/b.png", "a_b.png")
-    (tmp_path / "boxes.csv").write_text(
-        "path,x,y,width,height,patient\na/b.png,0,0,4,4,p\na_b.png,0,0,4,4,q\n"
-    )
-    cut_patches(tmp_path / "x", tmp_path / "out", boxes=tmp_path / "boxes.csv")
+    table = write_boxes(tmp_path, "a/b.png,0,0,4,4,p", "a_b.png,0,0,4,4,q", more=",patient")
+    cut_patches(tmp_path / "x", tmp_path / "out", boxes=table)
     rows = rows_of(tmp_path / "out/patches.csv")
     assert [(row["path"], row["patient"]) for row in rows] == [
         ("inside/a_b_0.png", "p"),
@@ -245,7 +245,7 @@ def test_arguments_that_are_refused(films, tmp_path):
         cut_patches(boxes, tmp_path / "out", boxes=boxes)
     with pytest.raises(ValueError, match="is not empty. Choose another --out"):
         cut_patches(films, films, boxes=boxes)
-    boxes.write_text("path,x,y,width,height\np07_1.png,0,0,65,1\n")
+    write_boxes(tmp_path, "p07_1.png,0,0,65,1")
     with pytest.raises(ValueError, match=r"No patch was cut from '.*films'. .* leaves the image"):
         cut_patches(films, tmp_path / "out", boxes=boxes)
     for name, value in (("margin", -1), ("min_area", 0), ("least_tissue", 1.5), ("size", 8)):
@@ -259,8 +259,7 @@ def test_values_beyond_8_bits_survive_a_whole_way(tmp_path):
     folder.mkdir()
     image = RNG.normal(0, 1e5, (32, 32)).astype(np.float64)
     (folder / "a.npy").write_bytes(npy(image))
-    (tmp_path / "boxes.csv").write_text("path,x,y,width,height\na.npy,8,8,16,16\n")
-    cut_patches(folder, tmp_path / "out", boxes=tmp_path / "boxes.csv")
+    cut_patches(folder, tmp_path / "out", boxes=write_boxes(tmp_path, "a.npy,8,8,16,16"))
     cohort = load_cohort(tmp_path / "out", Preprocessing(size=16), majority="inside")
     np.testing.assert_array_equal(cohort.images[0, 0], image[8:24, 8:24].astype(np.float32))
 

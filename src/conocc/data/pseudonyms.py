@@ -73,7 +73,7 @@ def _key(path: Path) -> bytes:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except OSError as error:
         raise OSError(
-            f"Cannot read or make the key of pseudonyms '{path}': {error.strerror}. "
+            f"Cannot read or make the key of pseudonyms '{path}': {error.strerror or error}. "
             "CONOCC_CONFIG names another folder for it."
         ) from None
     except ValueError:

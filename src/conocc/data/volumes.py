@@ -1,7 +1,7 @@
 """Volumes among the files of a cohort: each becomes as many images as it has slices.
 
 A file is read as a whole, once each time that its slices are asked for, and no more of them are
-held at once than there are threads.
+in memory at once than there are threads.
 """
 
 from __future__ import annotations
@@ -16,18 +16,8 @@ from itertools import groupby
 from pathlib import Path
 
 from conocc.data.decoding import prefetch
-from conocc.data.image_io.nifti import (
-    AXES,
-    LEAST_FOREGROUND,
-    Volume,
-    cut,
-    is_slice_name,
-    is_volume_name,
-    read_nifti,
-    slice_name,
-    slices_with_content,
-    volume_and_slice,
-)
+from conocc.data.image_io import nifti
+from conocc.data.image_io.nifti import Volume, is_volume_name, slice_name, volume_and_slice
 from conocc.data.index import (
     Blob,
     Fetch,
@@ -46,7 +36,7 @@ VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top")
 def read_volume(folder: Path, path: str, prefix: str = "") -> Volume:
     """Read a NIfTI file, or say in one sentence why not; it is called `prefix` + `path` there."""
     try:
-        return read_nifti(content(folder, path))
+        return nifti.read_nifti(content(folder, path))
     except ValueError as error:
         raise ValueError(f"Cannot read '{printable(prefix + path)}': {error}.") from error
 
@@ -65,6 +55,7 @@ class _Cut:
     reason: str = ""
 
     def names(self, path: str) -> list[str]:
+        """Name the images that stand for the file at `path`: its slices, or else itself."""
         return [path] if self.reason else [slice_name(path, k) for k in self.slices]
 
 
@@ -84,11 +75,10 @@ def with_slices(
     """
     folder = listing.folder
     paths = [entry.path for entry in listing.entries]
-    if folder is None or not any(is_volume_name(path) or is_slice_name(path) for path in paths):
+    if folder is None or not any(is_volume_name(volume_and_slice(path)[0]) for path in paths):
         return listing
-    volumes = [
-        entry.path for entry in listing.entries if is_volume_name(entry.path) and not leave(entry)
-    ]
+    used = [entry.path for entry in listing.entries if not leave(entry)]
+    volumes = [path for path in used if is_volume_name(path)]
     cuts: dict[str, _Cut] = {}
     with bar("Cutting volumes", len(volumes), verbose=verbose) as advance:
         work = prefetch(partial(_cut, folder, axis), volumes, jobs=jobs)
@@ -98,15 +88,20 @@ def with_slices(
     entries = tuple(
         replace(entry, path=name)
         for entry in listing.entries
-        for name in (cuts[entry.path].names(entry.path) if entry.path in cuts else [entry.path])
+        for name in cuts.get(entry.path, _Cut(reason="no volume")).names(entry.path)
     )
     (name, times), *_ = Counter(entry.path for entry in entries).most_common(1)
     if times > 1:
         raise ValueError(f"'{printable(name)}' is listed with its volume, and by itself too.")
+
+    def fetch(rows: Sequence[int]) -> Iterator[Fetch]:
+        names = [entries[row].path for row in rows]
+        return fetch_images(folder, names, axis, partial(partial, read_file, folder))
+
     return replace(
         listing,
         entries=entries,
-        fetch=partial(_fetch, folder, entries, axis),
+        fetch=fetch,
         notes=(*listing.notes, *_notes([one for one in cuts.values() if not one.reason], axis)),
     )
 
@@ -116,10 +111,10 @@ def _cut(folder: Path, axis: str, path: str, prefix: str = "") -> _Cut:
         volume = read_volume(folder, path, prefix)
     except ValueError as error:
         return _Cut(reason=str(error))
-    number = volume.voxels.shape[AXES[axis]]
-    slices = slices_with_content(volume.voxels, axis)
+    number = volume.voxels.shape[nifti.AXES[axis]]
+    slices = nifti.slices_with_content(volume.voxels, axis)
     if not slices:
-        rule = f"less than {LEAST_FOREGROUND:.0%} of each is above the background"
+        rule = f"less than {nifti.LEAST_FOREGROUND:.0%} of each is above the background"
         reason = f"all of its {count(number, f'{axis} slice')} are empty: {rule}"
         return _Cut(reason=f"Cannot read '{printable(prefix + path)}': {reason}.")
     return _Cut(tuple(slices), number - len(slices), volume.series, volume.nan)
@@ -131,8 +126,8 @@ def _notes(cuts: Sequence[_Cut], axis: str) -> Iterator[str]:
         yield f"{count(len(cuts), 'volume')} cut into {slices}."
     if empty := sum(one.empty for one in cuts):
         yield (
-            f"{count(empty, 'empty slice')} left aside: less than {LEAST_FOREGROUND:.0%} of each "
-            "is above its volume's background."
+            f"{count(empty, 'empty slice')} left aside: less than "
+            f"{nifti.LEAST_FOREGROUND:.0%} of each is above its volume's background."
         )
     if series := [one.series for one in cuts if one.series > 1]:
         yield (
@@ -147,13 +142,6 @@ def _notes(cuts: Sequence[_Cut], axis: str) -> Iterator[str]:
 
 
 # Fetching
-
-
-def _fetch(
-    folder: Path, entries: Sequence[ImageEntry], axis: str, rows: Sequence[int]
-) -> Iterator[Fetch]:
-    names = [entries[row].path for row in rows]
-    return fetch_images(folder, names, axis, lambda name: partial(read_file, folder, name))
 
 
 def fetch_images(
@@ -199,13 +187,13 @@ class _SharedVolume:
 
 def _slice(shared: _SharedVolume, path: str, axis: str, k: int) -> Blob:
     voxels = shared.get().voxels
-    number = voxels.shape[AXES[axis]]
+    number = voxels.shape[nifti.AXES[axis]]
     if k >= number:
         raise ValueError(
             f"Cannot read '{printable(slice_name(path, k))}': there are {number} {axis} slices, "
             "counted from 0."
         )
-    return cut(voxels, axis, k)
+    return nifti.cut(voxels, axis, k)
 
 
 def _refused(folder: Path, axis: str, path: str, prefix: str) -> Blob:
