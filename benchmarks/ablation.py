@@ -27,7 +27,10 @@ from conocc.metrics.confidence_intervals import auc_interval
 
 HEADS = ("without", "seed", "AUC", "low", "high")
 # What `Description` puts one after another.
-FAMILIES = ("profile", "fine grid", "quantiles", "correlations", "residual", "bottleneck", "colour")
+FAMILIES = (
+    *("profile", "fine grid", "quantiles", "correlations", "flatness"),
+    *("residual", "bottleneck", "colour"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def families(description: lrt.Description, shape: tuple[int, ...]) -> np.ndarray
             names += ["fine grid"] * lrt.FINE_GRID**2
         if i < lrt.QUANTILE_LEVELS:
             names += ["quantiles"] * lrt.QUANTILES
-        names += ["correlations"] * (10 if i == 0 else 10 + 25)
+        names += ["correlations"] * 10
+        names += (["correlations"] * 24 + ["flatness"]) * (i > 0)
     for _ in lrt.pyramid(torch.zeros(1, 1, *description.sides)):
         names += ["residual"] * (6 * GRID**2)
     names += ["bottleneck"] * lrt.COMPONENTS

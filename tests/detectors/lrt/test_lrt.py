@@ -75,7 +75,10 @@ def test_tones_are_half_an_images_own_and_half_a_gaussians():
     rows = x.reshape(2, -1)
     expected = (rows + rows.mean(1, keepdims=True) + rows.std(1, keepdims=True) * ranked) / 2
     found = lrt.tone_mapped(torch.from_numpy(x)).numpy()
-    assert np.allclose(found.reshape(2, -1), expected, atol=1e-6)
+    # A pixel is ranked to 1/256 of a deviation, within which there are a few others of 600.
+    difference = np.abs(found.reshape(2, -1) - expected) / x.std((1, 2, 3))[:, None]
+    assert np.quantile(difference, 0.9) < 0.005
+    assert difference.max() < 0.1
 
 
 def test_equal_pixels_have_equal_tones():
@@ -86,6 +89,14 @@ def test_equal_pixels_have_equal_tones():
     assert torch.equal(
         lrt.tone_mapped(torch.full((2, 1, 8, 8), 7.0)), torch.full((2, 1, 8, 8), 7.0)
     )
+
+
+def test_tones_have_no_steps():
+    """Rounding moves no tone by more than itself, about; not even in an even background."""
+    x = torch.zeros(1, 1, 32, 32)
+    x[..., 10:20, 8:18] = torch.rand(1, 1, 10, 10)
+    noise = 1e-7 * torch.randn(1, 1, 32, 32)
+    assert torch.allclose(lrt.tone_mapped(x + noise), lrt.tone_mapped(x), rtol=0, atol=1e-4)
 
 
 # --- description --------------------------------------------------------------------------------
@@ -101,12 +112,12 @@ def test_correlations_are_numpys():
     maps = RNG.normal(size=(1, 3, 8, 9)) + 5
     rows = lrt.standardised(torch.from_numpy(maps))
     expected = np.corrcoef(maps[0].reshape(3, -1))
-    assert np.allclose(lrt.correlations(rows, rows)[0], expected, atol=0.01)  # its 1e-3 below
+    assert np.allclose(lrt.mean_products(rows, rows)[0], expected, atol=0.01)  # its 1e-3 below
 
 
 def test_the_number_of_features_is_that_of_the_parts():
     """At 32 pixels, four levels. Profile 4 · 80, fine grid on 32, 16 and 8: 3 · 64, quantiles
-    3 · 21, correlations 4 · 10 + 3 · 25; residual 4 · 16 · (4 + 2); bottleneck 32.
+    3 · 21, correlations 4 · 10 + 3 · 24, flatness 3; residual 4 · 16 · (4 + 2); bottleneck 32.
     """
     parts = 4 * 80 + 3 * 64 + 3 * 21 + 4 * 10 + 3 * 25 + 4 * 16 * 6 + 32
     assert lrt.Description((1, 32, 32))(torch.zeros(1, 1, 32, 32)).shape == (1, parts)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.registration import (
     ENOUGH,
     FARTHEST,
     Alignment,
     moved_back,
     slopes,
-    standardised,
     warped,
 )
 
@@ -22,7 +22,7 @@ def blobs(n: int, h: int = 48, w: int = 64) -> torch.Tensor:
     """Draw one smooth picture n times."""
     coarse = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 1, 6, 6))).float()
     picture = F.interpolate(coarse, (h, w), mode="bicubic", align_corners=True)
-    return standardised(picture).expand(n, 1, h, w).contiguous()
+    return zscore(picture).expand(n, 1, h, w).contiguous()
 
 
 def moves(n: int, far: float) -> torch.Tensor:
@@ -63,13 +63,13 @@ def test_slopes_are_differences(i):
     by_difference = (warped(x, p) - warped(x, -p)).flatten() / 2e-2
     inside = torch.zeros(40, 32, dtype=torch.bool)
     inside[3:-3, 3:-3] = True
-    found = slopes(x)[0, :, i]
+    found = slopes(x)[0, i]
     wanted = by_difference[inside.flatten()]
     assert torch.allclose(found[inside.flatten()], wanted, atol=0.05 * float(wanted.abs().max()))
 
 
 def test_images_of_one_anatomy_are_moved_onto_each_other():
-    x = standardised(warped(blobs(40), moves(40, 0.1)) + 0.1 * torch.randn(40, 1, 48, 64))
+    x = zscore(warped(blobs(40), moves(40, 0.1)) + 0.1 * torch.randn(40, 1, 48, 64))
     alignment = fitted(x)
     assert alignment.wanted
     there = alignment(x)
@@ -89,7 +89,7 @@ def test_every_channel_of_an_image_is_moved_alike():
 
 def test_images_with_nothing_in_common_are_left_alone():
     x = torch.from_numpy(RNG.normal(size=(60, 1, 8, 8))).float()
-    x = standardised(F.interpolate(x, (32, 32), mode="bicubic"))
+    x = zscore(F.interpolate(x, (32, 32), mode="bicubic"))
     alignment = fitted(x)
     assert not alignment.wanted
     assert alignment(x) is x
@@ -109,7 +109,7 @@ def test_images_are_moved_where_that_takes_enough_of_their_variance(left, wanted
 def test_images_do_not_move_where_nothing_tells_how_far():
     """Upright stripes look the same wherever they are along themselves."""
     across = torch.linspace(0, 9, 32).sin().expand(20, 1, 32, 32)
-    x = warped(standardised(across), moves(20, 0.1) * torch.tensor([1.0, 0, 0, 0, 0]))
+    x = warped(zscore(across), moves(20, 0.1) * torch.tensor([1.0, 0, 0, 0, 0]))
     p = fitted(x).found(fitted(x).downsampled(x))
     assert p[:, 1].abs().max() < 1e-3
     assert p[:, 3].abs().max() < 1e-3
@@ -125,7 +125,7 @@ def test_constant_images_stay(value):
 
 
 def test_what_is_found_does_not_hang_on_what_comes_with_it():
-    x = standardised(warped(blobs(40), moves(40, 0.1)))
+    x = zscore(warped(blobs(40), moves(40, 0.1)))
     alignment = fitted(x)
     downsampled = alignment.downsampled(x)
     assert torch.allclose(

@@ -44,7 +44,8 @@ from conocc.detectors.gabor_mahalanobis import (
     profile,
     refuse_overflow,
 )
-from conocc.detectors.lrt.registration import Alignment
+from conocc.detectors.input_validation import zscore
+from conocc.detectors.lrt.registration import Alignment, mean_products
 from conocc.detectors.lrt.synthetic_lesions import LESIONS, Change, with_lesion
 from conocc.detectors.one_class_detector import OneClassDetector
 from conocc.training import BLOCK, Batches, Train
@@ -59,7 +60,11 @@ LARGEST_SIDE = 64  # that an autoencoder sees
 LESIONED = 500  # training images at most that are given lesions
 SHRINKAGE = 0.2  # of the covariance, towards that of independent features
 DARKEST = 0.005  # rank among the pixels, as a share; below it, and above its like, all are alike
-SMALLEST_DEVIATION = 1e-6
+BRIGHTEST = 16  # deviations from an image's mean
+TONES = 256  # that are told apart in a deviation
+# Of a feature's size: what varies less is rounding noise, which the Gaussian would magnify.
+SMALLEST_DEVIATION = 1e-4
+FLATTEST = 0.02  # deviation of a level's intensities; flatter ones are alike
 
 
 def mirrored(x: Tensor) -> Tensor:
@@ -72,14 +77,23 @@ def tone_mapped(x: Tensor) -> Tensor:
 
     Half way from an intensity to the one that its rank has in a Gaussian of the image's mean and
     deviation: how a film was exposed counts for half, what is brighter than what stays.
+
+    The rank is that in a histogram of `TONES` tones a deviation, in which a pixel counts for the
+    two nearest tones by how near it is. So it has no steps: pixels that differ by rounding alone,
+    as those of one grey do once they are moved, have one rank. Of pixels that are `BRIGHTEST`
+    deviations and more from the mean, fewer than in 1 - `DARKEST` are there at all (Chebyshev).
     """
-    rows = x.flatten(1).contiguous()
-    ranked = rows.sort(1).values
-    below, upto = (torch.searchsorted(ranked, rows, right=right) for right in (False, True))
-    share = (below + upto).to(x) / (2 * rows.shape[1])
-    gaussian = torch.special.ndtri(share.clamp(DARKEST, 1 - DARKEST))
+    rows = x.flatten(1)
     mean = rows.mean(1, keepdim=True)
     deviation = (rows - mean).square().mean(1, keepdim=True).sqrt()
+    tone = (zscore(x).flatten(1).double().clamp(-BRIGHTEST, BRIGHTEST) + BRIGHTEST) * TONES
+    below = tone.long()
+    share = tone - below
+    counts = tone.new_zeros(len(x), 2 * BRIGHTEST * TONES + 2)
+    counts.scatter_add_(1, below, 1 - share).scatter_add_(1, below + 1, share)
+    ranks = (counts.cumsum(1) - counts / 2) / rows.shape[1]
+    rank = torch.lerp(ranks.gather(1, below), ranks.gather(1, below + 1), share).to(x)
+    gaussian = torch.special.ndtri(rank.clamp(DARKEST, 1 - DARKEST))
     half: Tensor = (rows + mean + deviation * gaussian) / 2
     return half.reshape(x.shape)
 
@@ -97,16 +111,15 @@ def quantiles(x: Tensor) -> Tensor:
     return ranked[:, below] * (1 - share) + ranked[:, above] * share
 
 
+def deviations(rows: Tensor) -> Tensor:
+    """Deviation of each row; (..., q) -> (..., 1)."""
+    return (rows - rows.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).sqrt()
+
+
 def standardised(maps: Tensor) -> Tensor:
     """Give each map mean 0 and deviation 1 over place; (n, m, h, w) -> (n, m, h·w)."""
     rows = maps.flatten(2)
-    rows = rows - rows.mean(2, keepdim=True)
-    return rows / (rows.square().mean(2, keepdim=True).sqrt() + 1e-3)
-
-
-def correlations(a: Tensor, b: Tensor) -> Tensor:
-    """Correlate standardised maps over place; (n, m, q), (n, m, q) -> (n, m, m)."""
-    return a @ b.transpose(1, 2) / a.shape[2]
+    return (rows - rows.mean(2, keepdim=True)) / (deviations(rows) + 1e-3)
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
@@ -120,10 +133,10 @@ def pyramid(x: Tensor) -> list[Tensor]:
 def features(x: Tensor, pairs: Tensor) -> Tensor:
     """Describe images by energies, intensities and how they go together; (n, 1, h, w) -> (n, d).
 
-    On each level of the pyramid: the profile (`conocc.detectors.gabor_mahalanobis`), the log of the energy in
-    all directions on an 8×8 grid where there is a pixel for each cell, quantiles of the
+    On each level of the pyramid: the profile (`conocc.detectors.gabor_mahalanobis`), the log of the
+    energy in all directions on an 8×8 grid where there is a pixel for each cell, quantiles of the
     intensities on the first three, the correlations of log-energies and intensities over place,
-    and those with the level before.
+    and, with the level before, the same and how flat halving its sides has made its intensities.
     """
     parts: list[Tensor] = []
     upper, lower = torch.triu_indices(5, 5, 1)
@@ -138,10 +151,12 @@ def features(x: Tensor, pairs: Tensor) -> Tensor:
         if i < QUANTILE_LEVELS:
             parts.append(quantiles(level.flatten(1)))
         rows = standardised(maps)
-        parts.append(correlations(rows, rows)[:, upper, lower])
+        parts.append(mean_products(rows, rows)[:, upper, lower])
         if before is not None:
             finer = standardised(F.avg_pool2d(before, 2))
-            parts.append(correlations(finer, rows).flatten(1))
+            # But for that of the intensity, which is the same map on both sides.
+            parts.append(mean_products(finer, rows).flatten(1)[:, :-1])
+            parts.append(1 / (deviations(level.flatten(1)) + FLATTEST))
         before = maps
     return torch.cat(parts, 1)
 
@@ -227,8 +242,8 @@ def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -
     eigenvalue of 1. Without displacements nothing is known of lesions, and the score is the
     squared Mahalanobis distance. The covariance is that of standardised features, shrunk.
     """
-    deviation = z.std(0)
-    scale = np.where(deviation > SMALLEST_DEVIATION, deviation, 1.0)
+    deviation, size = z.std(0), np.sqrt(np.square(z).mean(0))
+    scale = np.where(deviation > SMALLEST_DEVIATION * size, deviation, 1.0)
     covariance = ShrunkCovariance(shrinkage=SHRINKAGE).fit(z / scale).covariance_
     variances, axes = np.linalg.eigh(covariance)
     floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
@@ -270,13 +285,13 @@ class LRT(OneClassDetector):
     """Likelihood ratio of the majority class to the same with synthetic lesions.
 
     Compact: one Gaussian, its covariance shrunk by a fifth, of all that is known of a majority
-    image: its `GaborMahalanobis`, the energy on a finer grid, quantiles of its intensities, correlations of
-    its texture maps, where it falls in the bottleneck of a linear autoencoder, and the profile of
-    the residual over place, scale and direction. The residuals of training images are of
-    autoencoders that have not seen them; new images have the mean over all folds. Training images
-    count as they are and mirrored left to right. Images are first moved onto the mean of the
-    training images, where these are of one anatomy (`conocc.detectors.lrt.registration.Alignment`), and given tones
-    half their own.
+    image: its profile (`GaborMahalanobis`), the energy on a finer grid, quantiles of its
+    intensities, correlations of its texture maps, where it falls in the bottleneck of a linear
+    autoencoder, and the profile of the residual over place, scale and direction. The residuals of
+    training images are of autoencoders that have not seen them; new images have the mean over all
+    folds. Training images count as they are and mirrored left to right. Images are first moved
+    onto the mean of the training images, where these are of one anatomy
+    (`conocc.detectors.lrt.registration.Alignment`), and given tones half their own.
 
     Descriptive: up to 500 training images are given five kinds of lesions (shading, blurring or
     sharpening, a piece of another image, grain, haze), and a direction of the Gaussian counts by
@@ -309,7 +324,7 @@ class LRT(OneClassDetector):
     (8,)
     """
 
-    revision = 2
+    revision = 3
     _no_graph = (
         "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
         "either. Deploy it with this package, by `conocc score`."

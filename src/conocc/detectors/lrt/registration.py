@@ -12,6 +12,9 @@ Patches of tissue have no anatomy in common: their mean says nothing, and to mov
 away what they differ in. So images are moved only where that takes away enough of the variance
 around their mean.
 
+Where an image moves to is computed by sums over its own pixels alone, so that it is the same to
+the last bit at each place of a block and among any other images.
+
 Letters: n images, c channels, h and w pixels, a and b pixels of the template; ``p`` moves across
 and down in halves of a side, stretches across and down, a turn in radians.
 """
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.synthetic_lesions import smooth
 
 SIDE = 32  # of the template, in pixels
@@ -34,45 +38,51 @@ ENOUGH = 0.7
 BLOCK = 64
 
 
-def standardised(x: Tensor) -> Tensor:
-    """Give each image mean 0 and deviation 1, a constant one zeros; (n, ...) -> the same."""
-    rows = x.flatten(1)
-    rows = rows - rows.mean(1, keepdim=True)
-    deviation = rows.square().mean(1, keepdim=True).sqrt()
-    return (rows / deviation.clamp(min=1e-6)).reshape(x.shape)
+def mean_products(a: Tensor, b: Tensor) -> Tensor:
+    """Average products of rows over their places; (n, m, q), (n, k, q) -> (n, m, k).
+
+    Each is a sum over one image's own numbers. A product of matrices in a batch would round
+    differently by where in the batch an image is.
+    """
+    return torch.stack([(a[:, [i]] * b).mean(2) for i in range(a.shape[1])], 1)
+
+
+def centres(side: int, x: Tensor) -> Tensor:
+    """Places of pixels along a side, from -1 to 1 at its ends, like `x`; -> (side,)."""
+    return ((torch.arange(side) + 0.5) * (2 / side) - 1).to(x)
 
 
 def warped(x: Tensor, p: Tensor) -> Tensor:
     """Move images; beyond its border an image goes on as it ends there; (n, c, h, w), (n, 5)."""
     across, down, wider, higher, turn = p.unbind(1)
-    rows = torch.stack([1 + wider, turn, across, -turn, 1 + higher, down], 1)
-    return _sampled(x, rows.reshape(-1, 2, 3))
+    return _sampled(x, 1 + wider, turn, across, -turn, 1 + higher, down)
 
 
 def moved_back(x: Tensor, p: Tensor) -> Tensor:
     """Undo `warped`, but for what it moved out of the image; (n, c, h, w), (n, 5) -> the same."""
     across, down, wider, higher, turn = p.unbind(1)
     a, d = 1 + wider, 1 + higher
-    scale = a * d + turn * turn
-    rows = torch.stack([d, -turn, turn * down - d * across, turn, a, -turn * across - a * down], 1)
-    return _sampled(x, (rows / scale[:, None]).reshape(-1, 2, 3))
+    rows = (d, -turn, turn * down - d * across, turn, a, -turn * across - a * down)
+    return _sampled(x, *(number / (a * d + turn * turn) for number in rows))
 
 
-def _sampled(x: Tensor, affine: Tensor) -> Tensor:
-    grid = F.affine_grid(affine.to(x), list(x.shape), align_corners=False)
+def _sampled(x: Tensor, *affine: Tensor) -> Tensor:
+    """Look up each pixel where six numbers an image, (n,) each, say that it comes from."""
+    y, x_ = centres(x.shape[2], x)[:, None], centres(x.shape[3], x)
+    a, b, c, d, e, f = (number.to(x)[:, None, None] for number in affine)
+    grid = torch.stack([a * x_ + b * y + c, d * x_ + e * y + f], -1)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def slopes(x: Tensor) -> Tensor:
-    """Derive images by p, at 0; (n, 1, a, b) -> (n, a·b, 5)."""
+    """Derive images by p, at 0; (n, 1, a, b) -> (n, 5, a·b)."""
     a, b = x.shape[2:]
     down, across = (
         torch.gradient(x[:, 0], dim=dim)[0] * (side / 2) for dim, side in ((1, a), (2, b))
     )
-    y, x_ = (((torch.arange(side) + 0.5) * (2 / side) - 1).to(x) for side in (a, b))
-    y = y[:, None]
+    y, x_ = centres(a, x)[:, None], centres(b, x)
     parts = [across, down, across * x_, down * y, across * y - down * x_]
-    return torch.stack(parts, -1).flatten(1, 2)
+    return torch.stack(parts, 1).flatten(2)
 
 
 class Alignment(nn.Module):
@@ -91,37 +101,34 @@ class Alignment(nn.Module):
         """Give what is compared with the template; (n, c, h, w) -> (n, 1, a, b)."""
         a, b = self.template.shape[2:]
         coarse = F.adaptive_avg_pool2d(x.mean(1, keepdim=True), (a, b))
-        return standardised(smooth(coarse, 3))
+        return zscore(smooth(coarse, 3))
 
     def learn(self, downsampled: Tensor) -> None:
         """Make the template of small training images, (n, 1, a, b), and see what it brings."""
         before = (downsampled - downsampled.mean(0)).square().mean()
-        self.template.copy_(standardised(downsampled.mean(0, keepdim=True)))
+        self.template.copy_(zscore(downsampled.mean(0, keepdim=True)))
         for _ in range(ROUNDS):
-            self.template.copy_(standardised(self._onto(downsampled).mean(0, keepdim=True)))
+            self.template.copy_(zscore(self._onto(downsampled).mean(0, keepdim=True)))
         there = self._onto(downsampled)
         after = (there - there.mean(0)).square().mean()
         self.wanted.copy_((before > 0) & (after <= ENOUGH * before))
 
     def _onto(self, downsampled: Tensor) -> Tensor:
         blocks = (downsampled[start : start + BLOCK] for start in range(0, len(downsampled), BLOCK))
-        return torch.cat([standardised(warped(x, self.found(x))) for x in blocks])
+        return torch.cat([zscore(warped(x, self.found(x))) for x in blocks])
 
     def found(self, downsampled: Tensor) -> Tensor:
         """Find p for each of some small images; (n, 1, a, b) -> (n, 5)."""
-        pixels = self.template.numel()
         of_template = slopes(self.template)
         penalty = PENALTY * torch.eye(5).to(downsampled)
         p = downsampled.new_zeros(len(downsampled), 5)
         for _ in range(STEPS):
-            now = standardised(warped(downsampled, p))
+            now = zscore(warped(downsampled, p))
             J = (slopes(now) + of_template) / 2
-            residual = (self.template - now).flatten(1)[..., None]
-            turned = J.transpose(1, 2)
-            step = torch.linalg.solve(
-                turned @ J / pixels + penalty, turned @ residual / pixels - PENALTY * p[..., None]
-            )
-            p = (p + step[..., 0]).clamp(-FARTHEST, FARTHEST)
+            residual = (self.template - now).flatten(2)
+            downhill = mean_products(J, residual)[..., 0] - PENALTY * p
+            step = torch.linalg.solve(mean_products(J, J) + penalty, downhill)
+            p = (p + step).clamp(-FARTHEST, FARTHEST)
         return p
 
     def forward(self, x: Tensor) -> Tensor:
