@@ -225,8 +225,8 @@ def test_an_explanation_has_a_colour_bar_in_units():
         "1",
         "3 brighter",
     ]
-    printable = figure.axes[2].images[0].get_array()
-    assert np.array_equal(printable, images.overlay(given, given, SCALE))
+    drawn = figure.axes[2].images[0].get_array()
+    assert np.array_equal(drawn, images.overlay(given, given, SCALE))
     # The reconstruction is on the grey scale of its image: zeros are no darker than that.
     again = figure.axes[1].images[0].get_array()
     assert np.unique(again).tolist() == [round(255 * -given.min() / np.ptp(given))]

@@ -49,7 +49,7 @@ from conocc.data.volumes import VOLUME_COLUMNS, by_volume, check_top
 from conocc.detectors import load
 from conocc.experiments.beside import Read, beside, here
 from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
-from conocc.experiments.run import SCORE_COLUMNS, model_path
+from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
 from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
 from conocc.io.tables import refuse_other, write_csv
@@ -145,11 +145,9 @@ def score_files(
     model = model_path(run).absolute()
     checksum = _sha256(model.read_bytes())
     detector = _model(model, checksum)
-    if detector.preprocessing_ is None:
-        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
+    preprocessing = preprocessing_of(detector, run)
     decided = decisions(detector, rule)
     decided.columns(np.empty(0))  # what the rule refuses, it refuses before anything is scored
-    preprocessing = Preprocessing.from_dict(detector.preprocessing_)
     out = Path(out).absolute()
     refuse_missing(where)
     _refuse_others(out)

@@ -62,11 +62,9 @@ def case_strip(kept: Gallery, case: int) -> np.ndarray:
     one scale for the whole gallery.
     """
     given = kept.input[case]
-    low, high = float(given.min()), float(given.max())
     parts = [rgb(given)]
     if len(kept.reconstruction):
-        parts.append(rgb(kept.reconstruction[case], low, high))
-        parts.append(overlay(given, kept.residual[case], kept.scale()))
+        parts = _explained(given, kept.reconstruction[case], kept.scale())
     gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
 
@@ -91,6 +89,12 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def _explained(given: np.ndarray, again: np.ndarray, scale: ResidualScale) -> list[np.ndarray]:
+    """Give an image, its reconstruction on the same grey scale, and the overlay; (h, w, 3) each."""
+    low, high = float(given.min()), float(given.max())
+    return [rgb(given), rgb(again, low, high), overlay(given, given - again, scale)]
+
+
 def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
     """Lay a residual over its image in grey; (c, h, w), (c, h, w) -> (h, w, 3) uint8.
 
@@ -113,12 +117,7 @@ def _colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
 
 @styled
 def explanation(
-    given: np.ndarray,
-    reconstruction: np.ndarray,
-    scale: ResidualScale,
-    *,
-    title: str,
-    unit: str,
+    given: np.ndarray, reconstruction: np.ndarray, scale: ResidualScale, *, title: str, unit: str
 ) -> Figure:
     """Show an image, what a method makes of it, and where the two differ, with a colour bar.
 
@@ -126,12 +125,9 @@ def explanation(
     """
     figure = blank(9.2, 3.2)
     figure.suptitle(title)
-    pictures = {
-        "image": rgb(given),
-        "reconstruction": rgb(reconstruction, float(given.min()), float(given.max())),
-        "image − reconstruction": overlay(given, given - reconstruction, scale),
-    }
-    for axes, (name, picture) in zip(figure.subplots(1, 3), pictures.items(), strict=True):
+    pictures = _explained(given, reconstruction, scale)
+    names = ("image", "reconstruction", "image − reconstruction")
+    for axes, picture, name in zip(figure.subplots(1, 3), pictures, names, strict=True):
         axes.imshow(picture)
         axes.set_title(name)
         axes.set_axis_off()
