@@ -171,6 +171,18 @@ def test_evaluate_prints_a_table_and_json(run, folder):
     assert json.loads(said)["counts"]["minority"] == 8
 
 
+@pytest.mark.parametrize(
+    ("command", "name"), [("fit", "split.csv"), ("benchmark", "tables/benchmark.csv")]
+)
+def test_files_of_the_user_in_a_new_run_or_study_stay(folder, tmp_path, command, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    code, said = call(command, folder, "--majority", "plain", "--out", tmp_path, "--no-cache")
+    assert (code, f"holds '{Path(name).name}'" in said) == (1, True), said
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [Path(name).name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_results_on_another_cohort_go_elsewhere(run, folder, tmp_path):
     """And those of a run that may only be read; the copy is a run like any other."""
     for name in ("plain", "odd"):
@@ -234,6 +246,7 @@ def test_methods_are_listed_with_one_line_each():
         (["fit", "{folder}", "--majority", "plain", "--set", "x", "--out", "r"], "NAME=VALUE"),
         (["fit", "{folder}", "--majority", "plain", "--epochs", "0", "--out", "r"], "Got 0"),
         (["fit", "{folder}", "--majority", "plain", "--device", "tpu9", "--out", "r"], "tpu9"),
+        (["demo", "--out", "r", "--epochs", "0"], "Got 0"),
         (["score", "nowhere", "x.png"], "nowhere"),
         (["evaluate", "nowhere", "{folder}"], "nowhere"),
         (["data", "inspect", "{empty}", "--majority", "x"], "no image"),
@@ -245,7 +258,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     arguments = [a.format(folder=folder, empty=tmp_path / "empty") for a in arguments]
-    cached = ["--no-cache"] if arguments[0] != "score" else []
+    cached = ["--no-cache"] if arguments[0] not in ("score", "demo") else []
     code, output = call(*arguments, *cached)
     assert code == 1, output
     assert said in output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +12,10 @@ from conocc.cli.application import data_app, out, say_all, say_failed, say_start
 from conocc.cli.options import (
     ASKED,
     AxisOptions,
-    CacheOptions,
     CohortArgument,
     CohortOptions,
     PatchOptions,
     PatientOptions,
-    PreprocessingOptions,
     Quiet,
     Threads,
     option,
@@ -32,9 +29,7 @@ def inspect(
     cohort: CohortArgument,
     /,
     *,
-    preprocessing: PreprocessingOptions = Preprocessing(),
-    asked: CohortOptions = ASKED,
-    caching: CacheOptions = CacheOptions(),
+    read: CohortOptions = CohortOptions(),
     threads: Threads = None,
     picture: Annotated[
         Path | None, option("Where the montage goes: NAME-montage.png.", "--montage")
@@ -42,8 +37,7 @@ def inspect(
 ) -> None:
     """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
     say_start()
-    spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
-    loaded = spec.load(n_jobs=threads, verbose=1)
+    loaded = read.spec(cohort).load(n_jobs=threads, verbose=1)
     from conocc.visualization.drawing import save_figure  # not before: it takes a second
     from conocc.visualization.images import montage
 

@@ -8,7 +8,7 @@ is written here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -19,6 +19,9 @@ from conocc.data.cohort_spec import CohortSpec
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
 from conocc.thresholds.rule import Rule
+
+if TYPE_CHECKING:
+    from conocc.data.cohort import Cohort
 
 FLATTENED = Parameter(name="*")
 
@@ -44,30 +47,24 @@ def as_options(kind: type[Any], made: Callable[..., Any], /, **parameters: Param
     return FLATTENED(make_dataclass(kind.__name__, chosen, kw_only=True, namespace=space))
 
 
-_MAJORITY = option("Class to learn; may be given more than once.", any_value=True)
+_AXIS = option("Slices of volumes: axial, coronal or sagittal.")
 _PATIENT_REGEX = option("Finds the patient in a path: its first group.", any_value=True)
-_COHORT = {
-    "majority": _MAJORITY,
+_CLASSES = {
+    "majority": option("Class to learn; may be given more than once.", any_value=True),
     "patient_regex": _PATIENT_REGEX,
-    "pseudonyms": option("Hide all names of patients, files and folders."),
-    "split_seed": option("Seed of the split or the folds, where the cohort has none."),
 }
-_CALIBRATE = option("Share of the training patients to keep for a threshold.", "--calibrate")
-
 # The cohort of a command, until it says where that is.
 ASKED = CohortSpec("")
 
 if TYPE_CHECKING:
-    PreprocessingOptions = Preprocessing
     AxisOptions = Preprocessing
+    PreprocessingOptions = Preprocessing
     RuleOptions = Rule
     PatchOptions = Rules
     PatientOptions = CohortSpec
     ClassOptions = CohortSpec
-    CohortOptions = CohortSpec
-    FitOptions = CohortSpec
+    SpecOptions = CohortSpec
 else:
-    _AXIS = option("Slices of volumes: axial, coronal or sagittal.")
     AxisOptions = as_options(Preprocessing, Preprocessing, axis=_AXIS)
     PreprocessingOptions = as_options(
         Preprocessing,
@@ -99,11 +96,23 @@ else:
         min_area=option("Least pixels of a part of a mask."),
         seed=option("Seed of the patches outside."),
     )
-    _asked = partial(CohortSpec, ASKED.where)
-    PatientOptions = as_options(CohortSpec, _asked, patient_regex=_PATIENT_REGEX)
-    ClassOptions = as_options(CohortSpec, _asked, majority=_MAJORITY, patient_regex=_PATIENT_REGEX)
-    CohortOptions = as_options(CohortSpec, _asked, **_COHORT)
-    FitOptions = as_options(CohortSpec, _asked, **_COHORT, calibration_size=_CALIBRATE)
+    _spec = partial(CohortSpec, ASKED.where)
+    PatientOptions = as_options(CohortSpec, _spec, patient_regex=_PATIENT_REGEX)
+    ClassOptions = as_options(CohortSpec, _spec, **_CLASSES)
+    SpecOptions = as_options(
+        CohortSpec,
+        _spec,
+        **_CLASSES,
+        pseudonyms=option("Hide all names of patients, files and folders."),
+        split_seed=option("Seed of the split or the folds, where the cohort has none."),
+    )
+
+Device = Annotated[str, option("auto, cpu, cuda.")]
+CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phantom.")]
+ImagesArgument = Annotated[list[Path], option("Files or folders.")]
+RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
+Threads = Annotated[int | None, option("Threads that decode; all cores.")]
+Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), help="Show no progress.")]
 
 
 @FLATTENED
@@ -115,9 +124,49 @@ class CacheOptions:
     no_cache: Annotated[bool, option("Keep no decoded images.")] = False
 
     @property
-    def where(self) -> bool | str:
+    def kept_in(self) -> bool | str:
         """As `CohortSpec` takes it."""
         return False if self.no_cache else str(self.cache) if self.cache else True
+
+
+@FLATTENED
+@dataclass(frozen=True, kw_only=True)
+class CohortOptions(CacheOptions):
+    """How a cohort is read that no run knows yet."""
+
+    preprocessing: PreprocessingOptions = ASKED.preprocessing
+    asked: SpecOptions = ASKED
+
+    def spec(self, where: str) -> CohortSpec:
+        """Say all of the cohort at `where`."""
+        return replace(
+            self.asked, where=where, preprocessing=self.preprocessing, cache=self.kept_in
+        )
+
+
+@FLATTENED
+@dataclass(frozen=True, kw_only=True)
+class ReadAsOptions(CacheOptions):
+    """How a cohort is read as a run's own was."""
+
+    asked: ClassOptions = ASKED
+    threads: Threads = None
+
+    def load(self, run: str | Path, where: str, *, quiet: bool) -> Cohort:
+        """Load the cohort at `where` as that of `run` was."""
+        from conocc.experiments.run import load_model, preprocessing_of, read_run
+
+        noted = read_run(Path(run))["loading"]
+        own = CohortSpec.from_dict(noted) if noted else ASKED
+        spec = CohortSpec(
+            where,
+            preprocessing_of(load_model(run), run),
+            majority=self.asked.majority or own.majority,
+            patient_regex=self.asked.patient_regex or own.patient_regex,
+            pseudonyms=own.pseudonyms,
+            cache=self.kept_in,
+        )
+        return spec.load(n_jobs=self.threads, verbose=int(not quiet))
 
 
 @FLATTENED
@@ -132,7 +181,7 @@ class ParallelOptions:
 
 @FLATTENED
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions:
+class StudyOptions(CohortOptions, ParallelOptions):
     """What all studies take."""
 
     out: Annotated[Path, option("Folder for the study; rows accumulate.")]
@@ -149,11 +198,3 @@ class StudyOptions:
     dry_run: Annotated[bool, option("List the fits that are missing, and do none.")] = False
     retry_failed: Annotated[bool, option("Do failed fits again.")] = False
     quiet: Quiet = False
-
-
-Device = Annotated[str, option("auto, cpu, cuda.")]
-CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phantom.")]
-ImagesArgument = Annotated[list[Path], option("Files or folders.")]
-RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
-Threads = Annotated[int | None, option("Threads that decode; all cores.")]
-Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), help="Show no progress.")]

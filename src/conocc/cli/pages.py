@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conocc.cli.application import app, out, say_all, say_failed
-from conocc.cli.options import CacheOptions, ImagesArgument, Quiet, RunArgument, Threads, option
-from conocc.cli.runs import read_as
+from conocc.cli.options import ImagesArgument, Quiet, ReadAsOptions, RunArgument, Threads, option
 
 
 @app.command
@@ -20,8 +18,7 @@ def embed(
     /,
     *,
     picture: Annotated[Path, option("The figure: .png, .svg or .pdf.", "--out")],
-    caching: CacheOptions = CacheOptions(),
-    threads: Threads = None,
+    read: ReadAsOptions = ReadAsOptions(),
     quiet: Quiet = False,
 ) -> None:
     """Map the training images' bottleneck features by t-SNE, one map a run: Fig. 6.
@@ -32,14 +29,13 @@ def embed(
     from conocc.visualization.charts import feature_maps
     from conocc.visualization.drawing import save_figure
 
-    cohort = None if (Path(runs[-1]) / "run.json").exists() else runs.pop()
-    if not runs:
-        raise ValueError(f"'{cohort}' is not a run: it has no run.json.")
-    if cohort is not None:
+    if len(runs) > 1 and not (Path(runs[-1]) / "run.json").exists():
         from conocc.experiments.run import embed_run
 
+        *runs, cohort = runs
         for run in runs:
-            embed_run(run, read_as(run, cohort, caching, threads, quiet))
+            embed_run(run, read.load(run, cohort, quiet=quiet))
+    labels = _run_labels(runs)
     files = [Path(run) / "embedding.npz" for run in runs]
     for file in files:
         if not file.exists():
@@ -47,9 +43,7 @@ def embed(
                 f"'{file.parent}' has no embedding.npz: it was not evaluated, or its method has "
                 "no bottleneck features."
             )
-    embeddings = [
-        (label, Embedding.load(file)) for label, file in zip(_run_labels(runs), files, strict=True)
-    ]
+    embeddings = [(label, Embedding.load(f)) for label, f in zip(labels, files, strict=True)]
     save_figure(feature_maps(embeddings), picture)
     table = Table("run", "compactness")
     for name, embedding in embeddings:
@@ -61,12 +55,9 @@ def embed(
 
 def _run_labels(runs: list[str]) -> list[str]:
     """Name runs by their methods; those of one method by their folders too."""
-    methods = []
-    for run in runs:
-        about = Path(run, "run.json")
-        if not about.exists():
-            raise ValueError(f"'{run}' is not a run: it has no run.json.")
-        methods.append(json.loads(about.read_text(encoding="utf-8"))["method"])
+    from conocc.experiments.run import read_run
+
+    methods = [read_run(Path(run))["method"] for run in runs]
     return [
         method if methods.count(method) == 1 else f"{method} ({Path(run).resolve().name[:12]})"
         for method, run in zip(methods, runs, strict=True)

@@ -6,7 +6,7 @@ import ast
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rich.markup import escape
 from rich.table import Column, Table
@@ -21,27 +21,19 @@ from conocc.cli.application import (
     say_start,
 )
 from conocc.cli.options import (
-    ASKED,
-    CacheOptions,
-    ClassOptions,
     CohortArgument,
+    CohortOptions,
     Device,
-    FitOptions,
     ImagesArgument,
     ParallelOptions,
-    PreprocessingOptions,
     Quiet,
+    ReadAsOptions,
     RuleOptions,
     RunArgument,
     Threads,
     option,
 )
-from conocc.data.cohort_spec import CohortSpec
-from conocc.data.preprocessing import Preprocessing
 from conocc.thresholds.rule import RULE
-
-if TYPE_CHECKING:
-    from conocc.data.cohort import Cohort
 
 
 @app.command
@@ -54,18 +46,18 @@ def demo(
 ) -> None:
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
     from conocc.data.load import load_cohort
-    from conocc.experiments.run import evaluate_run, fit_run
+    from conocc.experiments.run import evaluate_run, fit_run, make_detector
     from conocc.visualization.drawing import save_figure
     from conocc.visualization.images import montage
 
+    shared = {"epochs": epochs, "lr": 1e-3, "random_state": 0, "verbose": 1}
+    methods = {"conocc": {**shared, "interval": max(1, epochs // 4)}, "cae": shared}
+    make_detector("cae", shared).check_params()  # before anything is written
     cohort = load_cohort("phantom-mri")
     save_figure(montage(cohort), folder / "montage.png")
     results = {}
-    for method in ("conocc", "cae"):
+    for method, params in methods.items():
         out.print(f"Fitting {method} to {len(cohort.where(split='train'))} majority images …")
-        params = {"epochs": epochs, "lr": 1e-3, "random_state": 0, "verbose": 1}
-        if method == "conocc":
-            params["interval"] = max(1, epochs // 4)
         fit_run(cohort, method, params, folder / method, command=command_line())
         results[method] = evaluate_run(folder / method, cohort, command=command_line())
     say_metrics("phantom-mri: tumour against tissue, 32x32", results)
@@ -79,8 +71,10 @@ def fit(
     *,
     run: Annotated[Path, option("Folder for the run.", "--out")],
     method: Annotated[str, option("Which method; see 'conocc methods'.")] = "conocc",
-    preprocessing: PreprocessingOptions = Preprocessing(),
-    asked: FitOptions = ASKED,
+    read: CohortOptions = CohortOptions(),
+    calibrate: Annotated[
+        float | None, option("Share of the training patients to keep for a threshold.")
+    ] = None,
     epochs: Annotated[int | None, option("Passes over the training images.")] = None,
     gamma: Annotated[float | None, option("γ of Eq. 3.")] = None,
     interval: Annotated[int | None, option("T, epochs between updates of μ.")] = None,
@@ -90,7 +84,6 @@ def fit(
     settings: Annotated[
         list[str] | None, option("NAME=VALUE, any other parameter of the method.", "--set")
     ] = None,
-    caching: CacheOptions = CacheOptions(),
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -107,7 +100,7 @@ def fit(
     params |= {"device": device, "verbose": int(not quiet), "random_state": seed}
     params |= dict(setting(text) for text in settings or [])
     make_detector(method, params).check_params()  # before the images are read
-    spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
+    spec = replace(read.spec(cohort), calibration_size=calibrate)
     loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
     say_all(loaded.notes, "• ")
     where = escape(str(run))
@@ -115,7 +108,7 @@ def fit(
         out.print(f"{where} is finished already; nothing was done.")
         return
     out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
-    if spec.calibration_size:
+    if calibrate:
         say_calibration(read_run(run)["calibration"])
 
 
@@ -125,9 +118,7 @@ def calibrate(
     cohort: CohortArgument,
     /,
     *,
-    asked: ClassOptions = ASKED,
-    caching: CacheOptions = CacheOptions(),
-    threads: Threads = None,
+    read: ReadAsOptions = ReadAsOptions(),
     quiet: Quiet = False,
 ) -> None:
     """Calibrate a run's threshold on majority images that it was not trained on.
@@ -138,7 +129,7 @@ def calibrate(
     from conocc.experiments.run import calibrate_run
 
     command = command_line()
-    loaded = read_as(run, cohort, caching, threads, quiet, asked)
+    loaded = read.load(run, cohort, quiet=quiet)
     say_calibration(calibrate_run(run, loaded, command=command))
 
 
@@ -148,14 +139,12 @@ def evaluate(
     cohort: CohortArgument,
     /,
     *,
-    asked: ClassOptions = ASKED,
+    read: ReadAsOptions = ReadAsOptions(),
     folder: Annotated[
         Path | None, option("Folder for a copy of the run, with these results.", "--out")
     ] = None,
     as_json: Annotated[bool, option("Print metrics.json instead.", "--json")] = False,
     rule: RuleOptions = RULE,
-    caching: CacheOptions = CacheOptions(),
-    threads: Threads = None,
 ) -> None:
     """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
@@ -169,7 +158,7 @@ def evaluate(
     from conocc.thresholds.rules import summary
 
     command = command_line()
-    loaded = read_as(run, cohort, caching, threads, as_json, asked)
+    loaded = read.load(run, cohort, quiet=as_json)
     if folder is not None:
         run = copy_run(run, folder)
     result = evaluate_run(run, loaded, command=command, rule=rule)
@@ -235,30 +224,6 @@ def methods() -> None:
         what = (method_class(name).__doc__ or "").strip().splitlines()[0]
         table.add_row(name, what, method.source)
     out.print(table)
-
-
-def read_as(
-    run: str | Path,
-    where: str,
-    caching: CacheOptions,
-    threads: int | None,
-    quiet: bool,
-    asked: CohortSpec = ASKED,
-) -> Cohort:
-    """Load a cohort as a run's own was read."""
-    from conocc.experiments.run import load_model, preprocessing_of, read_run
-
-    noted = read_run(Path(run))["loading"]
-    own = CohortSpec.from_dict(noted) if noted else ASKED
-    spec = CohortSpec(
-        where,
-        preprocessing_of(load_model(run), run),
-        majority=asked.majority or own.majority,
-        patient_regex=asked.patient_regex or own.patient_regex,
-        pseudonyms=own.pseudonyms,
-        cache=caching.where,
-    )
-    return spec.load(n_jobs=threads, verbose=int(not quiet))
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from conocc.cli.application import SOME_FAILED, app, command_line, err, out, say_all, say_start
-from conocc.cli.options import (
-    ASKED,
-    CacheOptions,
-    CohortArgument,
-    CohortOptions,
-    ParallelOptions,
-    PreprocessingOptions,
-    StudyOptions,
-    option,
-)
+from conocc.cli.options import CohortArgument, StudyOptions, option
 from conocc.cli.runs import setting
-from conocc.data.preprocessing import Preprocessing
+from conocc.io.files import refuse_foreign
 
 if TYPE_CHECKING:
     from conocc.experiments.benchmark import Job
@@ -40,10 +30,6 @@ def benchmark(
     study: StudyOptions,
     methods: Methods = "all",
     runs: Annotated[int, option("Fits of each method, with seeds from 0.")] = 3,
-    preprocessing: PreprocessingOptions = Preprocessing(),
-    asked: CohortOptions = ASKED,
-    caching: CacheOptions = CacheOptions(),
-    parallel: ParallelOptions = ParallelOptions(),
 ) -> int:
     """Fit methods to the split of each cohort, several times: the paper's Table 2.
 
@@ -53,14 +39,13 @@ def benchmark(
     say_start(study.quiet)
     from conocc.experiments.benchmark import benchmark_jobs
 
-    asked = replace(asked, preprocessing=preprocessing, cache=caching.where)
     jobs = benchmark_jobs(
-        [replace(asked, where=where) for where in cohorts],
+        [*map(study.spec, cohorts)],
         _names(methods),
         settings=_settings(study),
         runs=runs,
     )
-    return _study(jobs, study, parallel)
+    return _study(jobs, study)
 
 
 @app.command
@@ -75,10 +60,6 @@ def crossval(
         str | None,
         option("'patient' or 'none': whose images stay together; patient, but for the paper's."),
     ] = None,
-    preprocessing: PreprocessingOptions = Preprocessing(),
-    asked: CohortOptions = ASKED,
-    caching: CacheOptions = CacheOptions(),
-    parallel: ParallelOptions = ParallelOptions(),
 ) -> int:
     """Cross-validate methods on each cohort: the paper's Table 3.
 
@@ -87,15 +68,14 @@ def crossval(
     say_start(study.quiet)
     from conocc.experiments.benchmark import crossval_jobs
 
-    asked = replace(asked, preprocessing=preprocessing, cache=caching.where)
     jobs = crossval_jobs(
-        [replace(asked, where=where) for where in cohorts],
+        [*map(study.spec, cohorts)],
         _names(methods),
         settings=_settings(study),
         rule=int(folds) if folds.isdecimal() else folds,
         group=group,
     )
-    return _study(jobs, study, parallel)
+    return _study(jobs, study)
 
 
 @app.command
@@ -109,10 +89,6 @@ def sweep(
     gamma: Annotated[str | None, option("Values of γ.")] = None,
     interval: Annotated[str | None, option("Values of T.")] = None,
     seed: Annotated[int, option("Seed of every fit.")] = 0,
-    preprocessing: PreprocessingOptions = Preprocessing(),
-    asked: CohortOptions = ASKED,
-    caching: CacheOptions = CacheOptions(),
-    parallel: ParallelOptions = ParallelOptions(),
 ) -> int:
     """Fit a method at every combination of the values given, separated by commas: Fig. 5.
 
@@ -123,9 +99,8 @@ def sweep(
 
     named = {"lr": lr, "gamma": gamma, "interval": interval}
     swept = [f"{name}={values}" for name, values in named.items() if values is not None]
-    spec = replace(asked, where=cohort, preprocessing=preprocessing, cache=caching.where)
-    jobs = sweep_jobs(spec, method, settings=_settings(study, swept), seed=seed)
-    return _study(jobs, study, parallel)
+    jobs = sweep_jobs(study.spec(cohort), method, settings=_settings(study, swept), seed=seed)
+    return _study(jobs, study)
 
 
 def _names(methods: str) -> str | list[str]:
@@ -147,7 +122,7 @@ def _settings(study: StudyOptions, more: Sequence[str] = ()) -> dict[str, list[A
     return settings
 
 
-def _study(jobs: list[Job], study: StudyOptions, parallel: ParallelOptions) -> int:
+def _study(jobs: list[Job], study: StudyOptions) -> int:
     from conocc.experiments.benchmark import run_study
     from conocc.experiments.significance import write_comparisons
     from conocc.experiments.table_formats import as_text
@@ -156,13 +131,15 @@ def _study(jobs: list[Job], study: StudyOptions, parallel: ParallelOptions) -> i
     if study.dry_run:
         _list_missing(jobs, study.out)
         return 0
+    if not (study.out / "rows").exists():
+        refuse_foreign(study.out / "tables", "a study", ".*")
     rows = run_study(
         jobs,
         study.out,
         command=command_line(),
-        engine=parallel.engine,
-        workers=parallel.jobs,
-        address=parallel.address,
+        engine=study.engine,
+        workers=study.jobs,
+        address=study.address,
         retry_failed=study.retry_failed,
         verbose=int(not study.quiet),
     )

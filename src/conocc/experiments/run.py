@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
-from conocc.io.files import atomic_write, folder_lock, write_json, write_text
+from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
 from conocc.io.tables import read_csv, write_csv
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
@@ -52,6 +53,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RUN_FORMAT = 1
+# What a fit leaves beside run.json.
+FIT_FILES = ("split.csv", "history.csv", "calibration.csv", "model.safetensors")
 # What may change between two calls of the same fit.
 FREE_PARAMETERS = {"device", "verbose"}
 COHORT_COLUMNS = ("path", "digest", "label", "minority", "patient")
@@ -169,6 +172,7 @@ def _identity(cohort: Cohort, method: str, detector: Any) -> dict[str, Any]:
 def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
     """Tell whether `out` holds this run, finished; refuse it if it holds another one."""
     if not (out / "run.json").exists():
+        refuse_foreign(out, "fit", "|".join(map(re.escape, (*FIT_FILES, "checkpoint"))))
         return False
     about = read_run(out)
     was = {**about["params"], **{k: v for k, v in about.items() if k in identity}}
@@ -335,7 +339,7 @@ def copy_run(run: str | Path, out: str | Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' is no empty folder. Choose another --out.")
     with folder_lock(out):
-        for name in ("split.csv", "history.csv", "calibration.csv", "model.safetensors"):
+        for name in FIT_FILES:
             if (run / name).exists():
                 with atomic_write(out / name) as temporary:
                     shutil.copyfile(run / name, temporary)
