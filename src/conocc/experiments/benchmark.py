@@ -183,10 +183,17 @@ def _configurations(
 # --- keys --------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
-def _loaded(loading: CohortSpec) -> Cohort:
+_cohorts: dict[CohortSpec, Cohort] = {}
+COHORTS_KEPT = 4
+
+
+def _loaded(spec: CohortSpec, verbose: int = 0) -> Cohort:
     # Kept by each process: hashing all files again for every job would cost more than some fits.
-    return loading.load()
+    if spec not in _cohorts:
+        if len(_cohorts) == COHORTS_KEPT:
+            del _cohorts[next(iter(_cohorts))]
+        _cohorts[spec] = spec.load(verbose=verbose)
+    return _cohorts[spec]
 
 
 @lru_cache(maxsize=4)
@@ -216,7 +223,8 @@ def _content(
 
 def forget_cohorts() -> None:
     """Have cohorts read anew, whose files may have changed."""
-    for kept in (_loaded, _folds, _content):
+    _cohorts.clear()
+    for kept in (_folds, _content):
         kept.cache_clear()
 
 
@@ -401,6 +409,7 @@ def run_study(
     tasks = {}
     for job, label in zip(jobs, labels, strict=True):
         quiet = replace(job, cohort=job.cohort.absolute())
+        _loaded(quiet.cohort, verbose)  # shown here, and found in `_blank_row`
         order = WorkerJob(quiet, str(study.folder), _blank_row(job, label, command))
         tasks[order.key] = _task(order, study)
 
