@@ -12,7 +12,7 @@ Letters: n images, c channels, h and w pixels, d features of a profile or of a v
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -93,32 +93,43 @@ def levels_of(h: int, w: int) -> int:
     return min(LEVELS, (min(h, w) // GRID).bit_length())
 
 
+def pyramid(x: Tensor) -> Iterator[Tensor]:
+    """Halve the sides as often as `levels_of` says; (n, 1, h, w) -> levels, the finest first."""
+    for level in range(levels_of(*x.shape[2:])):
+        x = F.avg_pool2d(x, 2) if level else x
+        yield x
+
+
 def profile(x: Tensor, pairs: Tensor) -> Tensor:
     """Describe images by log-energies and intensities over place and scale.
 
-    Each level of the pyramid has half the side of the one before; on each there are, in every
-    cell of a 4×4 grid, the mean log-energy in four directions and the mean intensity of each
-    channel; (n, c, h, w) -> (n, 80 · c · levels).
+    On each level of the pyramid there are, in every cell of a 4×4 grid, the mean log-energy in
+    four directions and the mean intensity of each channel; (n, c, h, w) -> (n, 80 · c · levels).
     """
-    n, _, h, w = x.shape
-    x = x.flatten(0, 1)[:, None]
-    parts = []
-    for level in range(levels_of(h, w)):
-        x = F.avg_pool2d(x, 2) if level else x
-        parts += [cell_means(log_energy(x, pairs)), cell_means(x)]
-    return torch.cat(parts, 1).reshape(n, -1)
+    levels = pyramid(x.flatten(0, 1)[:, None])
+    parts = [cell_means(torch.cat([log_energy(level, pairs), level], 1)) for level in levels]
+    return torch.cat(parts, 1).reshape(len(x), -1)
 
 
 # --- Gaussian ----------------------------------------------------------------------------------
 
 
-def refuse_overflow(z: np.ndarray) -> None:
-    """Refuse what was computed of images, (n, ...), where it left the numbers that there are."""
+def finite(z: np.ndarray) -> np.ndarray:
+    """Give what was computed of images, (n, ...); refuse it where it left the numbers there are."""
     if not np.isfinite(z).all():
         raise ValueError(
             "What is computed of the training images is infinite or NaN: their values are too "
             "large. Scale them, or have them normalised."
         )
+    return z
+
+
+def whitening_of(covariance: np.ndarray) -> np.ndarray:
+    r"""Give W with :math:`W W^T = \Sigma^{-1}`, where Σ is no rounding noise; (d, d) -> (d, d)."""
+    variances, axes = np.linalg.eigh(covariance)
+    floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
+    whitening: np.ndarray = axes / np.sqrt(np.maximum(variances, floor))
+    return whitening
 
 
 class Gaussian(nn.Module):
@@ -132,16 +143,10 @@ class Gaussian(nn.Module):
         self.register_buffer("mean", torch.zeros(d, dtype=torch.float64))
         self.register_buffer("whitening", torch.eye(d, dtype=torch.float64))
 
-    def fit(self, z: np.ndarray) -> Self:
-        """Learn from (n, d) float64, with the covariance of Ledoit and Wolf."""
-        refuse_overflow(z)
-        estimate = LedoitWolf().fit(z)
-        variances, directions = np.linalg.eigh(estimate.covariance_)
-        floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
-        whitening = directions / np.sqrt(np.maximum(variances, floor))
-        self.mean.copy_(torch.from_numpy(estimate.location_))
+    def learn(self, mean: np.ndarray, whitening: np.ndarray) -> None:
+        """Take over what was estimated."""
+        self.mean.copy_(torch.from_numpy(mean))
         self.whitening.copy_(torch.from_numpy(whitening))
-        return self
 
     def whitened(self, z: Tensor) -> Tensor:
         """Turn (n, d) into vectors of the standard Gaussian; -> (n, d) float64."""
@@ -191,8 +196,9 @@ class GaborMahalanobis(OneClassDetector):
         self.gaussian_ = Gaussian(d)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        z = concatenated(apply(self._profile, X), len(X))
-        self.gaussian_.fit(z.double().numpy())
+        z = concatenated(apply(self._profile, X), len(X)).double().numpy()
+        estimate = LedoitWolf().fit(finite(z))
+        self.gaussian_.learn(estimate.location_, whitening_of(estimate.covariance_))
 
     def _score(self, x: Tensor) -> Tensor:
         distance: Tensor = self.gaussian_(self._profile(x))

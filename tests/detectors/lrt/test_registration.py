@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.registration import (
-    ENOUGH,
     FARTHEST,
+    LARGEST_SHARE_LEFT,
     Alignment,
     moved_back,
     slopes,
@@ -96,7 +96,9 @@ def test_images_with_nothing_in_common_are_left_alone():
     assert alignment.back(x, x) is x
 
 
-@pytest.mark.parametrize(("left", "wanted"), [(ENOUGH - 0.01, True), (ENOUGH + 0.01, False)])
+@pytest.mark.parametrize(
+    ("left", "wanted"), [(LARGEST_SHARE_LEFT - 0.01, True), (LARGEST_SHARE_LEFT + 0.01, False)]
+)
 def test_images_are_moved_where_that_takes_enough_of_their_variance(left, wanted, monkeypatch):
     """Without its mean, what is left after moving is `left` of what there was."""
     x = torch.from_numpy(RNG.normal(size=(30, 1, 32, 32))).float()

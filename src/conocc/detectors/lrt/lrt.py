@@ -22,7 +22,7 @@ components of an autoencoder, k folds; ``x`` images, ``z`` descriptions, ``y`` w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -35,20 +35,21 @@ from torch.nn import functional as F
 
 from conocc.detectors.gabor_mahalanobis import (
     SMALLEST_ENERGY,
-    SMALLEST_VARIANCE,
     Gaussian,
     cell_means,
     energies,
+    finite,
     gabor_pairs,
-    levels_of,
+    log_energy,
     profile,
-    refuse_overflow,
+    pyramid,
+    whitening_of,
 )
 from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.registration import Alignment, mean_products
 from conocc.detectors.lrt.synthetic_lesions import LESIONS, Change, with_lesion
 from conocc.detectors.one_class_detector import OneClassDetector
-from conocc.training import BLOCK, Batches, Train
+from conocc.training import BLOCK, Batches, Train, apply, concatenated
 
 FINE_GRID = 8
 QUANTILES = 21  # from 1 % to 99 %
@@ -67,9 +68,9 @@ SMALLEST_DEVIATION = 1e-4
 FLATTEST = 0.02  # deviation of a level's intensities; flatter ones are alike
 
 
-def mirrored(x: Tensor) -> Tensor:
-    """Turn left to right; (n, c, h, w) -> the same."""
-    return x.flip(-1)
+def deviations(rows: Tensor) -> Tensor:
+    """Deviation of each row; (..., q) -> (..., 1)."""
+    return (rows - rows.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).sqrt()
 
 
 def tone_mapped(x: Tensor) -> Tensor:
@@ -80,12 +81,11 @@ def tone_mapped(x: Tensor) -> Tensor:
 
     The rank is that in a histogram of `TONES` tones a deviation, in which a pixel counts for the
     two nearest tones by how near it is. So it has no steps: pixels that differ by rounding alone,
-    as those of one grey do once they are moved, have one rank. Of pixels that are `BRIGHTEST`
-    deviations and more from the mean, fewer than in 1 - `DARKEST` are there at all (Chebyshev).
+    as those of one grey do once they are moved, have one rank. It reaches `BRIGHTEST` deviations
+    from the mean, beyond which lies at most one pixel in 256 (Chebyshev).
     """
     rows = x.flatten(1)
     mean = rows.mean(1, keepdim=True)
-    deviation = (rows - mean).square().mean(1, keepdim=True).sqrt()
     tone = (zscore(x).flatten(1).double().clamp(-BRIGHTEST, BRIGHTEST) + BRIGHTEST) * TONES
     below = tone.long()
     share = tone - below
@@ -94,7 +94,7 @@ def tone_mapped(x: Tensor) -> Tensor:
     ranks = (counts.cumsum(1) - counts / 2) / rows.shape[1]
     rank = torch.lerp(ranks.gather(1, below), ranks.gather(1, below + 1), share).to(x)
     gaussian = torch.special.ndtri(rank.clamp(DARKEST, 1 - DARKEST))
-    half: Tensor = (rows + mean + deviation * gaussian) / 2
+    half: Tensor = (rows + mean + deviations(rows) * gaussian) / 2
     return half.reshape(x.shape)
 
 
@@ -105,29 +105,14 @@ def quantiles(x: Tensor) -> Tensor:
     """Give 21 quantiles from 1 % to 99 % of each row, interpolated linearly; (n, p) -> (n, 21)."""
     ranked = x.sort(1).values
     place = torch.linspace(0.01, 0.99, QUANTILES) * (x.shape[1] - 1)
-    below = place.long()
-    share = (place - below).to(x)
-    above = (below + 1).clamp(max=x.shape[1] - 1)
-    return ranked[:, below] * (1 - share) + ranked[:, above] * share
-
-
-def deviations(rows: Tensor) -> Tensor:
-    """Deviation of each row; (..., q) -> (..., 1)."""
-    return (rows - rows.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).sqrt()
+    below, above = place.floor().long(), place.ceil().long()
+    return torch.lerp(ranked[:, below], ranked[:, above], (place - below).to(x))
 
 
 def standardised(maps: Tensor) -> Tensor:
     """Give each map mean 0 and deviation 1 over place; (n, m, h, w) -> (n, m, h·w)."""
     rows = maps.flatten(2)
     return (rows - rows.mean(2, keepdim=True)) / (deviations(rows) + 1e-3)
-
-
-def pyramid(x: Tensor) -> list[Tensor]:
-    """Halve the sides as often as `levels_of` says; (n, 1, h, w) -> levels, the finest first."""
-    levels = [x]
-    for _ in range(1, levels_of(*x.shape[2:])):
-        levels.append(F.avg_pool2d(levels[-1], 2))
-    return levels
 
 
 def features(x: Tensor, pairs: Tensor) -> Tensor:
@@ -165,9 +150,9 @@ def residual_profile(residual: Tensor, pairs: Tensor) -> Tensor:
     """Describe residuals by place, scale and direction, too large or too small; -> (n, d)."""
     parts: list[Tensor] = []
     for level in pyramid(residual):
-        log_energy = (energies(level, pairs) + SMALLEST_ENERGY).log()
         log_square = (level.square() + SMALLEST_ENERGY).log()
-        parts.append(cell_means(torch.cat([log_energy, level, log_square], 1)).flatten(1))
+        maps = torch.cat([log_energy(level, pairs), level, log_square], 1)
+        parts.append(cell_means(maps).flatten(1))
     return torch.cat(parts, 1)
 
 
@@ -245,33 +230,14 @@ def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -
     deviation, size = z.std(0), np.sqrt(np.square(z).mean(0))
     scale = np.where(deviation > SMALLEST_DEVIATION * size, deviation, 1.0)
     covariance = ShrunkCovariance(shrinkage=SHRINKAGE).fit(z / scale).covariance_
-    variances, axes = np.linalg.eigh(covariance)
-    floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
-    matrix = axes / np.sqrt(np.maximum(variances, floor)) / scale[:, None]
+    matrix = whitening_of(covariance) / scale[:, None]
     if warped:
-        b, turned = np.linalg.eigh(np.mean([second_moment(kind @ matrix) for kind in warped], 0))
-        matrix = matrix @ turned * np.sqrt(np.maximum(b, 0))
-    gaussian.mean.copy_(torch.from_numpy(z.mean(0)))
-    gaussian.whitening.copy_(torch.from_numpy(matrix))
-
-
-def second_moment(y: np.ndarray) -> np.ndarray:
-    """Second moment over rows, scaled to a mean eigenvalue of 1 (or 0); (m, d) -> (d, d)."""
-    moment: np.ndarray = y.T @ y
-    trace = np.trace(moment)
-    return moment * (len(moment) / trace) if trace > 0 else moment
-
-
-def rows_of(X: Batches, rows: np.ndarray, function: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Give ``function(batch)`` for some rows of `X`, in their order, as one finite array (m, d)."""
-    with torch.no_grad():
-        done = [
-            function(X[rows[start : start + BLOCK]]).double().cpu().numpy()
-            for start in range(0, len(rows), BLOCK)
-        ]
-    found = np.concatenate(done)
-    refuse_overflow(found)
-    return found
+        moments = [whitened.T @ whitened for whitened in (kind @ matrix for kind in warped)]
+        tiny = np.finfo(float).tiny  # a lesion that changes nothing counts for nothing
+        B = np.mean([moment * (len(moment) / max(np.trace(moment), tiny)) for moment in moments], 0)
+        eigenvalues, turned = np.linalg.eigh(B)
+        matrix = matrix @ turned * np.sqrt(np.maximum(eigenvalues, 0))
+    gaussian.learn(z.mean(0), matrix)
 
 
 def _sees_images(self: LRT) -> bool:
@@ -339,42 +305,42 @@ class LRT(OneClassDetector):
 
     def _fit(self, X: Batches, train: Train) -> None:
         if len(X.shape) == 1:
-            fit_ratio(self.gaussian_, rows_of(X, np.arange(len(X)), lambda x: x), [])
+            vectors = concatenated(apply(self._described, X), len(X)).double().numpy()
+            fit_ratio(self.gaussian_, finite(vectors), [])
             return
+        description, n = self.description_, len(X)
         with X.chance:  # folds and lesions are drawn
-            self._learn(X)
+            fold = torch.randperm(n).numpy() % FOLDS
+            coarse = concatenated(apply(description.alignment.downsampled, X), n)
+            description.alignment.learn(coarse.to(X.device))
+            toned = concatenated(apply(self._downsampled, X), n).numpy()
+            for k in range(FOLDS + 1):
+                description.learn(k, finite(toned)[fold != k], self.seed_)
+            lesioned = torch.randperm(n).numpy()[:LESIONED]
+            z = np.empty((2 * n, len(self.gaussian_.mean)))
+            warped: list[list[np.ndarray]] = [[] for _ in LESIONS]
+            for k in np.unique(fold):
+                mine = np.flatnonzero(fold == k)
+                z[mine] = self._described_unseen(X, mine, k)
+                z[n + mine] = self._described_unseen(X, mine, k, lambda x: x.flip(-1))
+                mine = np.intersect1d(mine, lesioned)
+                for displaced, lesion in zip(warped, LESIONS, strict=True):
+                    change = partial(with_lesion, lesion=lesion)
+                    displaced.append(self._described_unseen(X, mine, k, change) - z[mine])
+        fit_ratio(self.gaussian_, z, [np.concatenate(kind) for kind in warped])
 
-    def _learn(self, X: Batches) -> None:
-        fold = torch.randperm(len(X)).numpy() % FOLDS
-        every = np.arange(len(X))
-        alignment = self.description_.alignment
-        alignment.learn(torch.cat([alignment.downsampled(x) for x, _ in X.blocks()])[: len(X)])
-        downsampled = rows_of(X, every, self._small).astype(np.float32)
-        for k in range(FOLDS + 1):
-            self.description_.learn(k, downsampled[fold != k], self.seed_)
-        z, warped = self._describe(X, fold)
-        fit_ratio(self.gaussian_, z, warped)
-
-    def _describe(self, X: Batches, fold: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Describe training images unseen, and what each kind of lesion adds to some of them.
-
-        The arrays are (2n, d), as they are and mirrored left to right, and (m, d) for each kind.
-        """
-        n = len(X)
-        with_lesions = torch.randperm(n).numpy()[:LESIONED]
-        z = np.empty((2 * n, len(self.gaussian_.mean)))
-        warped: list[list[np.ndarray]] = [[] for _ in LESIONS]
-        for k in np.unique(fold):
-            changed = partial(self._changed, k)
-            mine = np.flatnonzero(fold == k)
-            z[mine] = rows_of(X, mine, partial(self._unseen, k))
-            z[n + mine] = rows_of(X, mine, partial(changed, mirrored))
-            mine = np.intersect1d(mine, with_lesions)
-            for kind, lesion in zip(warped, LESIONS, strict=True):
-                if len(mine):
-                    lesioned = partial(changed, partial(with_lesion, lesion=lesion))
-                    kind.append(rows_of(X, mine, lesioned) - z[mine])
-        return z, [np.concatenate(kind) for kind in warped]
+    def _described_unseen(
+        self, X: Batches, rows: np.ndarray, k: int, change: Change | None = None
+    ) -> np.ndarray:
+        """Describe some images, changed, by an autoencoder that has not seen them; -> (m, d)."""
+        z = np.empty((len(rows), len(self.gaussian_.mean)))
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            x = self._aligned(X[rows[block]])
+            if change:  # drawn on the CPU, so that a seed draws the same lesions everywhere
+                x = self._normalized(change(x.cpu()).to(x.device))
+            z[block] = self.description_(x, [k]).cpu().numpy()
+        return finite(z)
 
     def _normalized(self, x: Tensor) -> Tensor:
         return self._normalization(x.device)(x).float()
@@ -383,19 +349,8 @@ class LRT(OneClassDetector):
         aligned: Tensor = self.description_.alignment(x)
         return aligned if aligned is x else self._normalized(aligned)
 
-    def _small(self, x: Tensor) -> Tensor:
-        downsampled: Tensor = self.description_.downsampled(tone_mapped(self._aligned(x)))
-        return downsampled
-
-    def _unseen(self, k: int, x: Tensor) -> Tensor:
-        features: Tensor = self.description_(self._aligned(x), [k])
-        return features
-
-    def _changed(self, k: int, change: Change, x: Tensor) -> Tensor:
-        # Drawn on the CPU, so that a seed draws the same lesions everywhere.
-        changed = change(self._aligned(x).cpu()).to(x.device)
-        features: Tensor = self.description_(self._normalized(changed), [k])
-        return features
+    def _downsampled(self, x: Tensor) -> Tensor:
+        return self.description_.downsampled(tone_mapped(self._aligned(x)))
 
     def _described(self, x: Tensor) -> Tensor:
         features: Tensor = self.description_(self._aligned(x)) if x.ndim == 4 else x

@@ -27,15 +27,15 @@ from torch.nn import functional as F
 
 from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.synthetic_lesions import smooth
+from conocc.training import BLOCK
 
 SIDE = 32  # of the template, in pixels
 PENALTY = 2.0  # λ
 STEPS = 10
 ROUNDS = 2  # of a template from images that were moved onto the one before
 FARTHEST = 0.3  # of each number in p
-# Of the variance around the mean, what moving leaves; with more left there is no anatomy.
-ENOUGH = 0.7
-BLOCK = 64
+# Of the variance around the mean, after moving; with more left there is no anatomy.
+LARGEST_SHARE_LEFT = 0.7
 
 
 def mean_products(a: Tensor, b: Tensor) -> Tensor:
@@ -105,17 +105,17 @@ class Alignment(nn.Module):
 
     def learn(self, downsampled: Tensor) -> None:
         """Make the template of small training images, (n, 1, a, b), and see what it brings."""
-        before = (downsampled - downsampled.mean(0)).square().mean()
-        self.template.copy_(zscore(downsampled.mean(0, keepdim=True)))
-        for _ in range(ROUNDS):
-            self.template.copy_(zscore(self._onto(downsampled).mean(0, keepdim=True)))
-        there = self._onto(downsampled)
-        after = (there - there.mean(0)).square().mean()
-        self.wanted.copy_((before > 0) & (after <= ENOUGH * before))
+        moved = downsampled
+        for _ in range(1 + ROUNDS):
+            self.template.copy_(zscore(moved.mean(0, keepdim=True)))
+            moved = self._onto(downsampled)
+        before, after = ((x - x.mean(0)).square().mean() for x in (downsampled, moved))
+        self.wanted.copy_((before > 0) & (after <= LARGEST_SHARE_LEFT * before))
 
     def _onto(self, downsampled: Tensor) -> Tensor:
-        blocks = (downsampled[start : start + BLOCK] for start in range(0, len(downsampled), BLOCK))
-        return torch.cat([zscore(warped(x, self.found(x))) for x in blocks])
+        return torch.cat(
+            [zscore(warped(x, self.found(x))) for x in torch.split(downsampled, BLOCK)]
+        )
 
     def found(self, downsampled: Tensor) -> Tensor:
         """Find p for each of some small images; (n, 1, a, b) -> (n, 5)."""
