@@ -221,7 +221,7 @@ def test_a_key_holds_all_that_decides_the_result(cohort):
         key(where=other_class),
         key(where=other_size),
         key(where=replace(other_size, preprocessing=Preprocessing(size=32, fit="pad"))),
-        key(where=replace(other_size, scaled=False)),
+        key(where=replace(other_size, preprocessing=Preprocessing(size=32, scaled=False))),
         key(where=replace(other_size, pseudonyms=True)),
         key(protocol="crossval", rule="paper", fold=1),
         key(protocol="crossval", rule="paper", fold=2),
