@@ -1,4 +1,4 @@
-"""Measure all sections, or those that are named, and write them into docs/research/performance.md."""
+"""Measure all sections, or those that are named, into docs/research/performance.md."""
 
 from __future__ import annotations
 
