@@ -104,7 +104,7 @@ def _volume(path: Path) -> None:
     from conocc.data.preprocessing import Preprocessing
     from conocc.data.unlabelled import load_images
 
-    for block in load_images([path], Preprocessing(size=16), (1, 16, 16), jobs=1):
+    for block in load_images([path], Preprocessing(size=16), (1, 16, 16), n_jobs=1):
         if block.errors:
             raise ValueError(block.errors[0][1])
 

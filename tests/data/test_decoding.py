@@ -43,7 +43,7 @@ def test_ahead_keeps_the_order(jobs, n):
         time.sleep(0.001 * (i % 2 == 0))
         return i * i
 
-    assert list(prefetch(slow_if_even, range(n), jobs=jobs)) == [i * i for i in range(n)]
+    assert list(prefetch(slow_if_even, range(n), n_jobs=jobs)) == [i * i for i in range(n)]
 
 
 @pytest.mark.parametrize(("handful", "bound"), [(1, 8), (10, 80)])
@@ -55,7 +55,7 @@ def test_ahead_stays_within_bounds(handful, bound):
         taken.append(i)
         return i
 
-    results = prefetch(count, iter(range(1000)), jobs=2, handful=handful)
+    results = prefetch(count, iter(range(1000)), n_jobs=2, handful=handful)
     next(results)
     time.sleep(0.05)
     assert handful <= len(taken) <= bound
@@ -80,7 +80,7 @@ def test_a_large_jpeg_is_scaled_if_the_reading_says_so(tmp_path, size):
 
 def test_ahead_works_while_the_caller_does_other_things():
     """Results are made on other threads."""
-    names = set(prefetch(lambda _: threading.current_thread().name, range(20), jobs=2))
+    names = set(prefetch(lambda _: threading.current_thread().name, range(20), n_jobs=2))
     assert threading.current_thread().name not in names
 
 
@@ -90,7 +90,7 @@ def test_ahead_passes_errors_on():
         raise ValueError("ended early")
 
     with pytest.raises(ValueError, match="ended early"):
-        list(prefetch(str, broken(), jobs=2))
+        list(prefetch(str, broken(), n_jobs=2))
 
 
 def test_digests_are_of_bytes_or_of_type_shape_and_values():

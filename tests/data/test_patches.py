@@ -135,7 +135,7 @@ def test_the_seed_and_the_image_alone_decide_on_patches_outside(films, tmp_path)
             write_boxes(tmp_path, *(tmp_path / "boxes.csv").read_text().splitlines()[2:])
         if name == "other":
             rules = Rules(size=16, outside=True, seed=4)
-        cut_patches(films, tmp_path / name, boxes=tmp_path / "boxes.csv", rules=rules, jobs=2)
+        cut_patches(films, tmp_path / name, boxes=tmp_path / "boxes.csv", rules=rules, n_jobs=2)
         table = (tmp_path / name / "patches.csv").read_text().splitlines()
         squares[name] = [line for line in table if line.startswith("outside/")]
     assert squares["first"] == squares["again"]

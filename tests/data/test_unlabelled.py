@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pytest
 
+from conocc import training
 from conocc.data.preprocessing import Preprocessing
-from conocc.data.unlabelled import list_images, read_block, shards
+from conocc.data.unlabelled import BLOCK, list_images, read_block, shards
 from made_cohorts import make_folder, pixels, write_image
 
 READING = Preprocessing(size=16)
@@ -53,14 +55,14 @@ def test_paths_are_told_as_they_were_given_and_hold_from_any_folder(tmp_path, mo
 
 
 def test_bad_files_do_not_stop_the_good_ones(tmp_path):
-    """Empty, cut, missing, of another kind; an empty folder: each with a sentence."""
+    """Empty, cut, of another kind; an empty folder: each with a sentence."""
     make_folder(tmp_path, "a/1.png", "a/2.png", "a/3.png")
     (tmp_path / "a/1.png").write_bytes(b"")
     (tmp_path / "a/2.png").write_bytes((tmp_path / "a/3.png").read_bytes()[:50])
     (tmp_path / "letter.doc").write_text("Dear colleague")
     (tmp_path / "nothing").mkdir()
     base = tmp_path.as_posix()
-    bad = ["a/1.png", "a/2.png", "gone.png", "letter.doc", "nothing"]
+    bad = ["a/1.png", "a/2.png", "letter.doc", "nothing"]
     images, path, errors = load(*(tmp_path / name for name in ("a", *bad[2:])))
     assert path == [f"{base}/a/3.png"]
     assert len(images) == 1
@@ -70,14 +72,22 @@ def test_bad_files_do_not_stop_the_good_ones(tmp_path):
         assert "\n" not in reason
 
 
-def test_an_empty_folder_and_a_missing_file_say_so(tmp_path):
+def test_an_empty_folder_says_so(tmp_path, monkeypatch):
     (tmp_path / "nothing").mkdir()
-    _, _, errors = load(tmp_path / "nothing", tmp_path / "gone.png")
     base = tmp_path.as_posix()
-    assert errors == {
-        f"{base}/nothing": f"Cannot read '{base}/nothing': it is a folder without images.",
-        f"{base}/gone.png": f"Cannot read '{base}/gone.png': No such file or directory.",
+    assert load(tmp_path / "nothing")[2] == {
+        f"{base}/nothing": f"Cannot read '{base}/nothing': it is a folder without images."
     }
+    monkeypatch.chdir(tmp_path / "nothing")
+    assert load(".")[2] == {".": "Cannot read '.': it is a folder without images."}
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path):
+    make_folder(tmp_path, "1.png")
+    with pytest.raises(FileNotFoundError, match=r"There is no '.*gone.png'"):
+        list_images([tmp_path / "1.png", tmp_path / "gone.png"], READING)
+    with pytest.raises(FileNotFoundError, match=r"There is no '.*gone.nii.gz"):
+        list_images([tmp_path / "gone.nii.gz[3]"], READING)
 
 
 def test_a_shard_is_of_so_many_images_whatever_they_lie_in(tmp_path):
@@ -87,8 +97,8 @@ def test_a_shard_is_of_so_many_images_whatever_they_lie_in(tmp_path):
     where = [tmp_path / "many.npz", tmp_path / "a", tmp_path / "z.png"]
     cut = list(shards(list_images(where, READING), 4))
     assert [[len(part) for part in shard] for shard in cut] == [[4], [1, 3], [1]]
-    whole = [path for part in list_images(where, READING) for path in part.paths()]
-    assert [path for shard in cut for part in shard for path in part.paths()] == whole
+    whole = [path for part in list_images(where, READING) for path, _ in part.items(16)]
+    assert [path for shard in cut for part in shard for path, _ in part.items(16)] == whole
 
 
 def test_a_part_of_an_archive_is_read_from_its_place(tmp_path):
@@ -129,6 +139,10 @@ def test_a_detector_is_given_no_other_shape(tmp_path):
     assert [one.rsplit("/", 1)[1] for one in path] == ["a.png"]
     (reason,) = errors.values()
     assert reason.endswith("b.png' has 20x20 pixels, where 16x16 pixels are expected.")
+
+
+def test_a_block_that_is_read_is_a_block_of_the_network():
+    assert BLOCK == training.BLOCK
 
 
 def test_manifests_and_phantoms_are_taken_for_their_images(tmp_path):

@@ -39,7 +39,7 @@ def folder(tmp_path) -> Path:
 
 
 def sliced(folder, axis="axial", **options):
-    return with_slices(list_cohort(folder), axis, jobs=2, **options)
+    return with_slices(list_cohort(folder), axis, n_jobs=2, **options)
 
 
 def fetched(listing, rows):
@@ -106,7 +106,7 @@ def test_files_that_are_no_volumes_stay_as_they_are(folder):
     blobs = fetched(listing, [0, 1, len(listing.entries) - 1])
     assert [type(blob) for blob in blobs] == [bytes, np.ndarray, bytes]
     plain = list_cohort(make_folder(folder / "flat", "a/1.png"))
-    assert with_slices(plain, "axial", jobs=1) is plain
+    assert with_slices(plain, "axial", n_jobs=1) is plain
 
 
 def test_series_and_nan_are_told(tmp_path):
@@ -140,7 +140,7 @@ def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
     """With a class, a side and a patient of its own; its number is held against the volume."""
     table = "path,label,split,patient\nplain/a.nii[0],x,train,p\nplain/a.nii[2],y,test,q\n"
     (folder / "set.csv").write_text(table)
-    listing = with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
+    listing = with_slices(list_cohort(folder / "set.csv"), "axial", n_jobs=1)
     assert [(e.path, e.label, e.split, e.patient) for e in listing.entries] == [
         ("plain/a.nii[0]", "x", "train", "p"),
         ("plain/a.nii[2]", "y", "test", "q"),
@@ -149,12 +149,12 @@ def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
     assert not empty.any()
     assert full.all()
     (folder / "set.csv").write_text(table + "plain/a.nii[6],y,test,q\n")
-    listing = with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
+    listing = with_slices(list_cohort(folder / "set.csv"), "axial", n_jobs=1)
     with pytest.raises(ValueError, match=r"'plain/a.nii\[6\]': there are 6 axial slices, counted"):
         fetched(listing, [2])
     (folder / "set.csv").write_text(table + "plain/a.nii,y,test,q\n")
     with pytest.raises(ValueError, match=r"'plain/a.nii\[2\]' is listed with its volume, and by"):
-        with_slices(list_cohort(folder / "set.csv"), "axial", jobs=1)
+        with_slices(list_cohort(folder / "set.csv"), "axial", n_jobs=1)
 
 
 def test_what_will_not_be_used_is_not_opened(tmp_path):
@@ -243,7 +243,7 @@ def test_a_volume_may_lie_across_two_shards(folder):
     """Its slices then come from both, and its time and size decide on each."""
     parts = list_images([folder / "odd"], Preprocessing(size=16, axis="coronal"))
     pieces = [*shards(parts, 25)]
-    paths = [path for shard in pieces for part in shard for path in part.paths()]
+    paths = [path for shard in pieces for part in shard for path, _ in part.items(16)]
     assert len(paths) == 40
     assert paths[20:] == [f"{folder.as_posix()}/odd/d.nii.gz[{k}]" for k in range(20)]
     (part,) = pieces[1]

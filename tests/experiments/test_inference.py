@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import shutil
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ import pytest
 from PIL import Image
 
 from conocc import load, load_cohort
-from conocc.experiments import inference as scoring
-from conocc.experiments.beside import beside
+from conocc.experiments import inference
 from conocc.experiments.inference import score_files, table_beside
 from conocc.experiments.run import fit_run, make_detector
 from made_cohorts import make_folder, write_image
@@ -56,7 +56,7 @@ conocc.experiments.inference._do = deadly
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Three files in a shard: the ten make four, one of them of nothing but bad files and one."""
-    monkeypatch.setattr(scoring, "SHARD", 3)
+    monkeypatch.setattr(inference, "SHARD", 3)
 
 
 @pytest.fixture(scope="module")
@@ -95,33 +95,14 @@ def rows(table: bytes) -> list[dict[str, str]]:
 
 
 def left(out: Path) -> list[str]:
-    """What lies beside the tables."""
-    return sorted(p.name for p in out.parent.iterdir() if p.suffix != ".csv")
+    """What lies beside the tables, and beside the note of whose they are."""
+    names = (p.name for p in out.parent.iterdir() if p.suffix != ".csv")
+    return sorted(name for name in names if name != "conocc.json")
 
 
 def finished_shards(out: Path) -> set[str]:
     folder = out.with_name(f"{out.name}.shards")
     return {p.stem for p in folder.glob("*.json")} - {"about"}
-
-
-def test_many_files_are_read_beside_this_process(run, images, tables, tmp_path, monkeypatch):
-    asked = []
-
-    def noting(*arguments):
-        asked.append(arguments)
-        return beside(*arguments)
-
-    monkeypatch.setattr(scoring, "beside", noting)
-    monkeypatch.setattr(scoring, "threads_of", lambda share: 2)
-    out = tmp_path / "scores.csv"
-    monkeypatch.setattr(scoring, "MANY", len(NAMES) + 1)
-    score_files(run, [images], out)
-    assert not asked
-    monkeypatch.setattr(scoring, "MANY", len(NAMES))
-    score_files(run, [images], out)
-    assert asked
-    assert both(out) == tables
-    assert not left(out)
 
 
 class Killed(BaseException):
@@ -131,7 +112,7 @@ class Killed(BaseException):
 @pytest.fixture
 def killed_after(monkeypatch):
     """Start a command, and end it after some shards; in the next one, list what it writes."""
-    original = scoring._write_shard
+    original = inference._write_shard
 
     def start(shards: int, *arguments):
         written = []
@@ -142,13 +123,13 @@ def killed_after(monkeypatch):
             original(path, *tables)
             written.append(path.stem)
 
-        monkeypatch.setattr(scoring, "_write_shard", writing)
+        monkeypatch.setattr(inference, "_write_shard", writing)
         if shards < 99:
             with pytest.raises(Killed):
                 score_files(*arguments)
         else:
             score_files(*arguments)
-        monkeypatch.setattr(scoring, "_write_shard", original)
+        monkeypatch.setattr(inference, "_write_shard", original)
         return written
 
     return start
@@ -243,6 +224,19 @@ def test_where_nothing_is_scored_an_older_table_stays(run, images, tmp_path):
     assert (tmp_path / "s.csv").read_bytes() == before
 
 
+def test_only_a_score_that_is_not_finite_is_an_error_of_the_image(
+    run, images, tmp_path, monkeypatch
+):
+    """Any other ValueError is a fault of the program, and ends it."""
+
+    def broken(self, X):
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("conocc.detectors.cae.CAE.anomaly_score", broken)
+    with pytest.raises(ValueError, match="a fault"):
+        score_files(run, [images], tmp_path / "s.csv")
+
+
 def test_a_file_that_is_named_twice_has_two_rows(run, images, tmp_path):
     score_files(run, [images / GOOD[0]] * 7, tmp_path / "s.csv")
     assert len({tuple(row.items()) for row in rows((tmp_path / "s.csv").read_bytes())}) == 1
@@ -315,7 +309,7 @@ def test_killed_while_the_tables_are_joined_nothing_is_scored_again(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(scoring, "_join", killed)
+        patch.setattr(inference, "_join", killed)
         score_files(run, [images], out)
     assert killed_after(ALL, run, [images], out) == []
     assert both(out) == tables
@@ -385,9 +379,16 @@ def deadly(tmp_path_factory):
 
 
 def test_three_processes_give_the_tables_of_one(run, images, tables, tmp_path, deadly):
-    score_files(run, [images], tmp_path / "s.csv", workers=3)
+    score_files(run, [images], tmp_path / "s.csv", n_jobs=3)
     assert both(tmp_path / "s.csv") == tables
     assert left(tmp_path / "s.csv") == []
+
+
+def test_there_are_never_more_processes_than_shards(run, images, tmp_path, deadly):
+    stop_workers()
+    score_files(run, [images / name for name in GOOD[:2]], tmp_path / "s.csv", n_jobs=1000)
+    workers = [p for p in active_children() if p.name.startswith("LokyProcess")]
+    assert len(workers) == 1
 
 
 def test_a_worker_that_dies_ends_nothing_and_a_shard_that_kills_three_is_listed(
@@ -398,7 +399,7 @@ def test_a_worker_that_dies_ends_nothing_and_a_shard_that_kills_three_is_listed(
     # Shards are (a/0 a/1 a/3) (a/4 a/bad b/0) (b/bad0 b/bad1 b/bad2) (b/z c/..1 c/y) (d/..)
     lost = [f"{folder.as_posix()}/d/{name}.png" for name in ("deadly-99", "y", "z")]
     make_folder(folder, "c/deadly-1.png", "c/y.png", "d/deadly-99.png", "d/y.png", "d/z.png")
-    done = score_files(run, [folder], tmp_path / "s.csv", workers=2)
+    done = score_files(run, [folder], tmp_path / "s.csv", n_jobs=2)
     scored, failed = map(rows, both(tmp_path / "s.csv"))
     assert [row["path"] for row in failed[-3:]] == lost
     assert {row["reason"] for row in failed[-3:]} == {
@@ -445,7 +446,7 @@ def test_a_dask_worker_that_dies_ends_nothing(run, images, tmp_path, cluster, de
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"engine": "ray"}, "processes, dask. Got 'ray'"), ({"workers": 0}, "1 or more. Got 0")],
+    [({"engine": "ray"}, "processes, dask. Got 'ray'"), ({"n_jobs": 0}, "1 or more. Got 0")],
 )
 def test_an_engine_that_there_is_not_is_refused(run, images, tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
@@ -458,9 +459,9 @@ def test_a_shard_of_another_model_is_not_scored(run, images, tmp_path):
     from conocc.data.unlabelled import list_images
 
     (part,) = list_images([images], Preprocessing(size=16))
-    shard = scoring.Shard((part,), run / "model.safetensors", "0" * 64, tmp_path / "x.json")
+    shard = inference.Shard((part,), run / "model.safetensors", "0" * 64, tmp_path / "x.json")
     with pytest.raises(ValueError, match="model.safetensors' changed while images were"):
-        scoring._do(shard, 1)
+        inference._do(shard, 1)
 
 
 def test_a_note_is_plain_json(run, images, tmp_path, killed_after):

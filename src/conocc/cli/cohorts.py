@@ -82,7 +82,7 @@ def patches(
         rules=rules,
         axis=how.axis,
         patient_regex=asked.patient_regex,
-        jobs=usable_threads(threads),
+        n_jobs=usable_threads(threads),
         verbose=int(not quiet),
     )
     say_all(made.notes, "• ")

@@ -99,7 +99,7 @@ def explain(
     """
     from conocc.visualization.explain import explain_files
 
-    done = explain_files(run, images, folder, jobs=threads, verbose=int(not quiet))
+    done = explain_files(run, images, folder, n_jobs=threads, verbose=int(not quiet))
     say_all(done.legend)
     out.print(f"Explained {done.count} images: {escape(str(done.page))}")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]
@@ -125,6 +125,6 @@ def export(
     """
     from conocc.deploy.onnx import export_run
 
-    parity = export_run(run, model, check or (), jobs=threads)
+    parity = export_run(run, model, check or (), n_jobs=threads)
     out.print(escape(parity.words()))
     out.print(f"Exported: {escape(str(model))}")

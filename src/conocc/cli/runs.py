@@ -201,7 +201,7 @@ def score(
         rule=rule,
         top=top,
         engine=parallel.engine,
-        workers=parallel.jobs,
+        n_jobs=parallel.jobs,
         address=parallel.address,
         verbose=int(not quiet),
     )

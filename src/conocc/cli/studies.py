@@ -138,7 +138,7 @@ def _study(jobs: list[Job], study: StudyOptions) -> int:
         study.out,
         command=command_line(),
         engine=study.engine,
-        workers=study.jobs,
+        n_jobs=study.jobs,
         address=study.address,
         retry_failed=study.retry_failed,
         verbose=int(not study.quiet),

@@ -136,21 +136,21 @@ def prefetch(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     *,
-    jobs: int,
+    n_jobs: int,
     handful: int = _HANDFUL,
 ) -> Iterator[Result]:
     """Yield ``function(item)`` in order, working on threads while the caller does other things.
 
     A thread is given a `handful` of items at a time. No more results wait for the caller than
-    keep `jobs` threads busy.
+    keep `n_jobs` threads busy.
     """
     items = iter(items)
-    pool = ThreadPoolExecutor(jobs)
+    pool = ThreadPoolExecutor(n_jobs)
     running: deque[Future[list[Result]]] = deque()
     try:
         while some := list(islice(items, handful)):
             running.append(pool.submit(_all, function, some))
-            if len(running) > 2 * jobs:
+            if len(running) > 2 * n_jobs:
                 yield from running.popleft().result()
         while running:
             yield from running.popleft().result()
@@ -174,7 +174,7 @@ def survey_all(fetches: Iterable[Fetch], n: int, *, n_jobs: int, verbose: int) -
     surveyed: list[Surveyed] = []
     bad: list[Unreadable] = []
     with bar("Hashing images", n, verbose=verbose) as advance:
-        for one in prefetch(fingerprint, fetches, jobs=n_jobs):
+        for one in prefetch(fingerprint, fetches, n_jobs=n_jobs):
             if isinstance(one, Unreadable):
                 bad.append(one)
             else:
@@ -210,7 +210,7 @@ def decode_all(
     bad: list[Unreadable] = []
     shapes: dict[tuple[int, ...], str] = {}
     work = prefetch(
-        partial(decode_one, preprocessing), zip(paths, fetches, strict=True), jobs=n_jobs
+        partial(decode_one, preprocessing), zip(paths, fetches, strict=True), n_jobs=n_jobs
     )
     with bar("Reading images", n, verbose=verbose) as advance:
         for path, digest, result in zip(paths, digests, work, strict=True):

@@ -82,7 +82,7 @@ def load_cohort(
     index = with_slices(
         index,
         preprocessing.axis,
-        jobs=threads,
+        n_jobs=threads,
         verbose=verbose,
         leave=lambda entry: _is_left_out(entry, wanted),
     )

@@ -139,7 +139,7 @@ def cut_patches(
     rules: Rules | None = None,
     axis: str = "axial",
     patient_regex: str | None = None,
-    jobs: int = 1,
+    n_jobs: int = 1,
     verbose: int = 0,
 ) -> Made:
     """Cut patches around boxes or the parts of masks into a folder that `load_cohort` takes.
@@ -185,13 +185,13 @@ def cut_patches(
         listing, marks = marked_by_boxes(folder, Path(boxes), reserved=reserved)
     elif masks is not None:
         listing, marks = marked_by_masks(folder, Path(masks), axis=axis, min_area=rules.min_area)
-    listing = with_slices(listing, axis, jobs=jobs, verbose=verbose)
+    listing = with_slices(listing, axis, n_jobs=n_jobs, verbose=verbose)
     paths = [entry.path for entry in listing.entries]
     items = zip(paths, listing.fetch(range(len(paths))), strict=True)
     done: list[_Cut] = []
     taken: Counter[str] = Counter()
     with bar("Cutting patches", len(paths), verbose=verbose) as advance:
-        for one in prefetch(partial(_cut, rules, marks), items, jobs=jobs):
+        for one in prefetch(partial(_cut, rules, marks), items, n_jobs=n_jobs):
             _write(out, one, taken)
             done.append(one)
             advance()

@@ -53,7 +53,7 @@ class Block:
     images : ndarray of float32, shape (k, c, h, w)
         k can be 0, where nothing could be read.
     path : tuple of str, length k
-        Where a path repeats what a DICOM file says of its patient, pseudonyms stand for that.
+        Where one repeats what a DICOM file says of its patient, pseudonyms stand for that.
     errors : tuple of (path, reason)
         The images among them that cannot be scored, each with a sentence.
     """
@@ -73,7 +73,7 @@ class Part:
         The folder that the files lie in, or an archive, as an absolute path; or a phantom.
     names : tuple of str
         Paths of files inside the folder, or of images inside the archive.
-    told : str
+    prefix : str
         What stands before a name where an image is named.
     first : int or None
         The place in the archive or phantom of the first image; None for files.
@@ -83,7 +83,7 @@ class Part:
 
     where: str
     names: tuple[str, ...]
-    told: str
+    prefix: str
     first: int | None = None
     axis: str = "axial"
 
@@ -95,15 +95,6 @@ class Part:
         first = None if self.first is None else self.first + start
         return replace(self, names=self.names[start:stop], first=first)
 
-    @property
-    def is_of_files(self) -> bool:
-        """Whether each image is a file of its own, which any process can fetch by itself."""
-        return self.first is None and not any(map(_is_of_volume, self.names))
-
-    def paths(self) -> Iterator[str]:
-        """Yield the path of each image, which is not to be told before its file was read."""
-        return (self.told + name for name in self.names)
-
     def stamps(self) -> list[tuple[int, int] | None]:
         """Size and time of each file, or of the archive; None where there is none."""
         if self.first is not None:
@@ -112,16 +103,19 @@ class Part:
         return [_stamp(os.path.join(self.where, file)) for file in files]
 
     def items(self, size: int | None) -> Iterator[Item]:
-        """Pair the path of each image with what fetches it; a phantom is drawn at `size`."""
-        return zip(self.paths(), self._fetches(size), strict=True)
+        """Pair the path of each image with what fetches it; a phantom is drawn at `size`.
+
+        The path may name a patient until the file was read (`deidentified_path`).
+        """
+        paths = (self.prefix + name for name in self.names)
+        return zip(paths, self._fetches(size), strict=True)
 
     def _fetches(self, size: int | None) -> Iterable[Fetch]:
         if self.first is None:
             fetch_file = partial(partial, _fetched, self.where)
-            folder = Path(self.where)
-            return fetch_images(folder, self.names, self.axis, fetch_file, self.told)
-        listing = _archive(self.where, size, _stamp(self.where))
-        return listing.fetch(range(self.first, self.first + len(self.names)))
+            return fetch_images(Path(self.where), self.names, self.axis, fetch_file, self.prefix)
+        archive = _archive(self.where, size, _stamp(self.where))
+        return archive.fetch(range(self.first, self.first + len(self.names)))
 
 
 def list_images(
@@ -141,56 +135,43 @@ def list_images(
     Returns
     -------
     list of Part
-        One for each of `where`, in their order and, in a folder, in that of the paths. What is
-        not there, and a folder without images, is a part of one image that cannot be read.
+        One for each of `where`, in their order and, in a folder, in that of the paths. A folder
+        without images is a part of one image that cannot be read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of `where` does not exist.
     """
     return [_part(os.fspath(one), preprocessing) for one in where]
 
 
-def refuse_missing(where: Sequence[str | os.PathLike[str]]) -> None:
-    """Refuse paths of `list_images` at which there is nothing."""
-    for path in (os.fspath(one) for one in where):
-        if path not in PHANTOMS and not Path(volume_and_slice(path)[0]).exists():
-            raise FileNotFoundError(f"There is no '{printable(path)}'. Nothing was written.")
-
-
 def _part(where: str, preprocessing: Preprocessing) -> Part:
     path = Path(where)
+    absolute = str(path.absolute())  # another process may have another working directory
     if where in PHANTOMS or is_archive(path):
         names = tuple(entry.path for entry in list_cohort(where, preprocessing.size).entries)
-        return Part(where if where in PHANTOMS else _absolute(path), names, f"{where}/", first=0)
+        return Part(where if where in PHANTOMS else absolute, names, f"{where}/", first=0)
+    if not os.path.exists(volume_and_slice(where)[0]):
+        raise FileNotFoundError(f"There is no '{printable(where)}'. Nothing was written.")
     if is_manifest(path):
         entries = list_cohort(where).entries
-        return _files(path.parent, tuple(entry.path for entry in entries), preprocessing)
+        return _files(path.parent, tuple(entry.path for entry in entries), preprocessing.axis)
     if path.is_dir() and (inside := walk(path).images):
-        return _files(path, inside, preprocessing)
-    before, slash, name = path.as_posix().rpartition("/")
-    return _cut(Part(_absolute(path.parent), (name,), before + slash, axis=preprocessing.axis))
+        return _files(path, inside, preprocessing.axis)
+    return _files(path.parent, (path.name or ".",), preprocessing.axis)
 
 
-def _files(folder: Path, inside: tuple[str, ...], preprocessing: Preprocessing) -> Part:
-    told = (folder / "x").as_posix().removesuffix("x")
-    return _cut(Part(_absolute(folder), inside, told, axis=preprocessing.axis))
-
-
-def _is_of_volume(name: str) -> bool:
-    return is_volume_name(volume_and_slice(name)[0])
-
-
-def _cut(part: Part) -> Part:
-    """Put the slices of volumes in their place."""
-    if not any(map(is_volume_name, part.names)):
-        return part
-    files = of_files("files", Path(part.where), [ImageEntry(name, label="") for name in part.names])
-    listing = with_slices(files, part.axis, jobs=usable_threads(None))
-    for note in listing.notes:
-        logger.info(note)
-    return replace(part, names=tuple(entry.path for entry in listing.entries))
-
-
-def _absolute(path: Path) -> str:
-    # Another process may have another working directory. Links stay as they are.
-    return str(path.absolute())
+def _files(folder: Path, names: tuple[str, ...], axis: str) -> Part:
+    """Put the slices of volumes in their place, and note what is left aside."""
+    if any(map(is_volume_name, names)):
+        files = of_files("files", folder, [ImageEntry(name, label="") for name in names])
+        cut = with_slices(files, axis, n_jobs=usable_threads(None))
+        for note in cut.notes:
+            logger.info(note)
+        names = tuple(entry.path for entry in cut.entries)
+    prefix = (folder / "x").as_posix().removesuffix("x")
+    return Part(str(folder.absolute()), names, prefix, axis=axis)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -238,7 +219,7 @@ def shards(parts: Iterable[Part], n: int) -> Iterator[tuple[Part, ...]]:
 
 
 def deidentified_paths(parts: Iterable[Part], size: int | None) -> Iterator[str]:
-    """Yield each path as it may be told, without decoding an image."""
+    """Yield each path with pseudonyms where it repeats a patient's data; decode no image."""
     for path, fetch in chain.from_iterable(part.items(size) for part in parts):
         surveyed = fingerprint(fetch)
         person = surveyed.person if isinstance(surveyed, Surveyed) else None
@@ -274,19 +255,19 @@ def load_images(
     preprocessing: Preprocessing,
     shape: tuple[int, ...],
     *,
-    jobs: int | None = None,
+    n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Iterator[Block]:
     """Yield the images that `where` leads to (`list_images`) in blocks, as `read_block` reads them.
 
-    `jobs` threads, by default one a core, read ahead while the caller works on a block.
+    `n_jobs` threads, by default one a core, read ahead while the caller works on a block.
     """
     parts = list_images(where, preprocessing)
     items = chain.from_iterable(part.items(preprocessing.size) for part in parts)
     handfuls = iter(lambda: list(islice(items, BLOCK)), [])
     read = partial(read_block, preprocessing, shape)
     with bar("Reading images", sum(map(len, parts)), verbose=verbose) as advance:
-        for block in prefetch(read, handfuls, jobs=usable_threads(jobs), handful=1):
+        for block in prefetch(read, handfuls, n_jobs=usable_threads(n_jobs), handful=1):
             yield block
             advance(len(block.path) + len(block.errors))
 

@@ -63,7 +63,7 @@ def with_slices(
     listing: ImageIndex,
     axis: str,
     *,
-    jobs: int,
+    n_jobs: int,
     verbose: int = 0,
     leave: Callable[[ImageEntry], bool] = lambda entry: False,
 ) -> ImageIndex:
@@ -81,7 +81,7 @@ def with_slices(
     volumes = [path for path in used if is_volume_name(path)]
     cuts: dict[str, _Cut] = {}
     with bar("Cutting volumes", len(volumes), verbose=verbose) as advance:
-        work = prefetch(partial(_cut, folder, axis), volumes, jobs=jobs)
+        work = prefetch(partial(_cut, folder, axis), volumes, n_jobs=n_jobs)
         for path, one in zip(volumes, work, strict=True):
             cuts[path] = one
             advance()

@@ -147,7 +147,11 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
 
 
 def export_run(
-    run: str | Path, path: str | Path, where: Sequence[str | Path] = (), *, jobs: int | None = None
+    run: str | Path,
+    path: str | Path,
+    where: Sequence[str | Path] = (),
+    *,
+    n_jobs: int | None = None,
 ) -> Parity:
     """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
 
@@ -158,7 +162,7 @@ def export_run(
     if not where:
         return export_onnx(detector, path)
     preprocessing = preprocessing_of(detector, run)
-    block = next(load_images(where, preprocessing, detector.input_shape_, jobs=jobs))
+    block = next(load_images(where, preprocessing, detector.input_shape_, n_jobs=n_jobs))
     for _, reason in block.errors:
         raise ValueError(reason)
     return export_onnx(detector, path, images=block.images)

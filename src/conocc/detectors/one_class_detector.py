@@ -73,6 +73,10 @@ def param(default: Any, *allowed: Any) -> Any:
     return field(default=default, metadata={"allowed": [*allowed]})
 
 
+class NonFiniteError(ValueError):
+    """The score of an image is no finite number."""
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """What all methods share. A method is a dataclass, whose fields are its parameters.
@@ -471,7 +475,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if not np.isfinite(scores).all():
             # No threshold tells where NaN lies.
             i = int(np.flatnonzero(~np.isfinite(scores))[0])
-            raise ValueError(
+            raise NonFiniteError(
                 f"The score of image {i} of X is {scores[i]}: its values are too far from those "
                 f"that this {type(self).__name__} was fitted to."
             )

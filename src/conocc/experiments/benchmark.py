@@ -1,9 +1,9 @@
-"""A study: many fits, each a job that leaves one row; started again, it does what is missing.
+"""A benchmark: many fits, each a job that leaves a row; started again, it does what is missing.
 
 ==================  ===================================================================
 ``rows/KEY.json``   the row of a finished job, or of a failed one with its error
 ``jobs/KEY/``       its run (`conocc.experiments.run`): model, scores, metrics, split, history
-``attempts/``       how often a job without a row was started, and killed its worker
+``attempts/``       how often a job without a row was started
 ``tables/``         what `conocc.experiments.tables` makes of the rows
 ==================  ===================================================================
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,13 +22,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
 from conocc.detectors import METHODS, method_class, method_id
 from conocc.experiments.cross_validation import folds
-from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
+from conocc.experiments.parallel import Task, check_engine, run_tasks
 from conocc.experiments.run import (
     FREE_PARAMETERS,
     evaluate_run,
@@ -80,6 +80,11 @@ class Job:
     group: str | None = None
     fold: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rule", "fold", "seed"):  # NumPy's numbers are no JSON values
+            if isinstance(value := getattr(self, name), np.generic):
+                object.__setattr__(self, name, value.item())
 
     def detector_params(self) -> dict[str, Any]:
         """All parameters, defaults filled in, as JSON values."""
@@ -166,7 +171,7 @@ def _configurations(
         if not any(name in known[m] for m in ([method] if dot else names)):
             raise ValueError(f"No parameter {name!r} in {method or ', '.join(names)}.")
         if name == "random_state":
-            raise ValueError("The seeds are the study's own: 'random_state' cannot be set.")
+            raise ValueError("The seeds are the benchmark's own: 'random_state' cannot be set.")
     made = []
     for method in names:
         values: dict[str, Sequence[Any]] = dict(VARIANTS.get(method, {})) if everything else {}
@@ -197,8 +202,8 @@ def _loaded(spec: CohortSpec, verbose: int = 0) -> Cohort:
 
 
 @lru_cache(maxsize=4)
-def _folds(loading: CohortSpec, rule: str | int, group: str | None) -> list[Cohort]:
-    made = folds(_loaded(loading), rule, group=group, seed=loading.split_seed)
+def _folds(spec: CohortSpec, rule: str | int, group: str | None) -> list[Cohort]:
+    made = folds(_loaded(spec), rule, group=group, seed=spec.split_seed)
     if rule == "paper":
         # Its images are taken singly: patients, who are on both sides, must not be left out.
         made = [replace(fold, patients_known=False) for fold in made]
@@ -250,32 +255,11 @@ def _sha256(text: str) -> str:
 
 
 def has_row(job: Job, out: str | Path) -> bool:
-    """Tell whether a study has a job's row already, be it an error."""
-    return _Study(Path(out)).row(job_key(job)).exists()
+    """Tell whether a benchmark has a job's row already, be it an error."""
+    return (Path(out) / "rows" / f"{job_key(job)}.json").exists()
 
 
 # --- one job -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Study:
-    """The paths of a study's folder."""
-
-    folder: Path
-
-    def row(self, key: str) -> Path:
-        return self.folder / "rows" / f"{key}.json"
-
-    def run(self, key: str) -> Path:
-        return self.folder / "jobs" / key
-
-    def attempts(self, key: str) -> Path:
-        return self.folder / "attempts" / f"{key}.json"
-
-    def forget(self, key: str) -> None:
-        """Remove a job's row and attempts; what its run has done stays, to go on from."""
-        self.row(key).unlink(missing_ok=True)
-        self.attempts(key).unlink(missing_ok=True)
 
 
 class WorkerJob(NamedTuple):
@@ -286,50 +270,48 @@ class WorkerJob(NamedTuple):
     """
 
     job: Job
-    study: str
+    out: Path
     row: dict[str, Any]
 
-    @property
-    def key(self) -> str:
-        key: str = self.row["key"]
-        return key
+    def task(self) -> Task:
+        """Where its row comes to lie, and who makes it."""
+        part = f"seed {self.job.seed}" if self.job.fold is None else f"fold {self.job.fold}"
+        name = f"{self.row['label']} on {self.row['cohort']}, {part}"
+        file = f"{self.row['key']}.json"
+        return Task(name, do, self, self.out / "rows" / file, self.out / "attempts" / file)
 
 
-def do(order: WorkerJob, threads: int) -> None:
+def do(work: WorkerJob, threads: int) -> None:
     """Do a job and write its row; an exception becomes a row too."""
-    study = _Study(Path(order.study))
-    row = {**order.row, "versions": versions()}
+    row = {**work.row, "versions": versions()}
     torch.set_num_threads(threads)
     try:
-        row |= _result(order, study)
+        row |= _result(work)
     except BlockingIOError as error:  # a worker thought dead is at it still: try again later
-        logger.warning("%s: %s.", order.row["label"], error.strerror)
+        logger.warning("%s: %s.", row["label"], error.strerror)
         return
     except Exception as error:
-        logger.debug("Job %s failed.", order.key, exc_info=True)
+        logger.debug("Job %s failed.", row["key"], exc_info=True)
         row |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
-    write_json(study.row(order.key), row)
+    write_json(work.task().result, row)
 
 
-def _result(order: WorkerJob, study: _Study) -> dict[str, Any]:
-    job = order.job
-    if job_key(job) != order.key:  # the files changed since this process read them, or are others
+def _result(work: WorkerJob) -> dict[str, Any]:
+    job, row = work.job, work.row
+    if job_key(job) != row["key"]:  # the files changed since this process read them, or are others
         forget_cohorts()
-    if job_key(job) != order.key:
+    if job_key(job) != row["key"]:
         raise ValueError(f"'{job.cohort.where}' holds other images here than for the driver.")
     cohort = _cohort_of(job)
-    run = study.run(order.key)
+    run, command = work.out / row["run"], row["command"]
     params = {**job.params, "random_state": job.seed}
-    command = order.row["command"]
     fit_run(cohort, job.method, params, run, command=command, spec=job.cohort)
     result = evaluate_run(run, cohort, command=command)
     about = read_run(run)
     return {
         "status": "done",
-        **{k: result[k] for k in ("metrics", "counts", "prevalence", "left_out")},
-        "seconds": about["seconds"],
-        "threads": about["threads"],
-        "notes": about["notes"],
+        **{name: result[name] for name in ("metrics", "counts", "prevalence", "left_out")},
+        **{name: about[name] for name in ("seconds", "threads", "notes")},
     }
 
 
@@ -337,6 +319,7 @@ def _blank_row(job: Job, label: str, command: str) -> dict[str, Any]:
     """Everything about a job but what came of it."""
     key = job_key(job)
     whole = _loaded(job.cohort)
+    unknown = ("metrics", "counts", "prevalence", "left_out", "seconds", "threads", "notes")
     return {
         "format": RESULT_FORMAT,
         "key": key,
@@ -348,18 +331,8 @@ def _blank_row(job: Job, label: str, command: str) -> dict[str, Any]:
         "cohort": whole.name,
         "images": _content(job.cohort, None, None, None)[:16],
         "preprocessing": whole.preprocessing.to_dict(),
-        "protocol": job.protocol,
-        "rule": job.rule,
-        "group": job.group,
-        "fold": job.fold,
-        "seed": job.seed,
-        "metrics": None,
-        "counts": None,
-        "prevalence": None,
-        "left_out": None,
-        "seconds": None,
-        "threads": None,
-        "notes": None,
+        **{name: getattr(job, name) for name in ("protocol", "rule", "group", "fold", "seed")},
+        **dict.fromkeys(unknown),
         "versions": versions(),
         "command": command,
         "run": f"jobs/{key}",
@@ -375,7 +348,7 @@ def run_study(
     *,
     command: str,
     engine: str = "processes",
-    workers: int = 1,
+    n_jobs: int = 1,
     address: str | None = None,
     retry_failed: bool = False,
     verbose: int = 0,
@@ -385,11 +358,12 @@ def run_study(
     Parameters
     ----------
     out
-        The study's folder; under Dask, on a disk that all workers see.
+        The benchmark's folder; under Dask, on a disk that all workers see.
     command
         Noted in each row.
     engine : {"processes", "dask"}
-        `workers` processes of this machine, or all workers of the Dask cluster at `address`.
+        At most `n_jobs` processes of this machine, which divide its cores, or all workers of
+        the Dask cluster at `address`.
     retry_failed
         Whether to do jobs again whose row is an error.
 
@@ -402,137 +376,44 @@ def run_study(
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
-    check_engine(engine, workers)
+    check_engine(engine, n_jobs)
     forget_cohorts()
-    study = _Study(Path(out).resolve())
+    out = Path(out).resolve()
     labels = column_labels([(job.method, job.detector_params()) for job in jobs])
     tasks = {}
     for job, label in zip(jobs, labels, strict=True):
-        quiet = replace(job, cohort=job.cohort.absolute())
-        _loaded(quiet.cohort, verbose)  # shown here, and found in `_blank_row`
-        order = WorkerJob(quiet, str(study.folder), _blank_row(job, label, command))
-        tasks[order.key] = _task(order, study)
+        anywhere = replace(job, cohort=job.cohort.absolute())
+        _loaded(anywhere.cohort, verbose)  # shown here, and found in `_blank_row`
+        task = WorkerJob(anywhere, out, _blank_row(job, label, command)).task()
+        tasks[task.result] = task
 
     def give_up(task: Task, reason: str) -> None:
-        row = {**task.job.row, "status": "error", "error": reason}
-        write_json(task.result, row)
+        write_json(task.result, {**task.argument.row, "status": "error", "error": reason})
 
     def ended(task: Task, done: int) -> str:
-        logger.info("%d/%d %s: %s", done, len(tasks), task.name, _said(read_row(task.result)))
-        return str(task.job.row["label"])
+        logger.info("%d/%d %s: %s", done, len(tasks), task.name, _outcome(read_row(task.result)))
+        return str(task.argument.row["label"])
 
-    with folder_lock(study.folder):
-        if retry_failed:
-            for key in tasks:
-                if study.row(key).exists() and read_row(study.row(key))["status"] == "error":
-                    study.forget(key)
-        todo = [task for task in tasks.values() if not task.result.exists()]
-        if todo:
-            do_all(
+    with folder_lock(out):
+        for row in tasks if retry_failed else ():
+            if row.exists() and read_row(row)["status"] == "error":
+                row.unlink()  # what its run has done stays, to go on from
+        if todo := [task for task in tasks.values() if not task.result.exists()]:
+            run_tasks(
                 todo,
                 engine=engine,
-                workers=workers,
+                n_jobs=n_jobs,
                 address=address,
                 give_up=give_up,
                 ended=ended,
-                called="Jobs",
+                title="Fits",
                 total=len(tasks),
                 verbose=verbose,
             )
-    return [read_row(task.result) for task in tasks.values()]
+    return [read_row(row) for row in tasks]
 
 
-def _task(order: WorkerJob, study: _Study) -> Task:
-    job = order.job
-    part = f"seed {job.seed}" if job.fold is None else f"fold {job.fold}"
-    name = f"{order.row['label']} on {order.row['cohort']}, {part}"
-    return Task(order.key, name, do, order, study.row(order.key), study.attempts(order.key))
-
-
-def _said(row: Mapping[str, Any]) -> str:
+def _outcome(row: Mapping[str, Any]) -> str:
     if row["status"] == "done":
         return f"AUC {row['metrics']['AUC']['value']:.3f}, {row['seconds']:.0f} s"
     return f"FAILED: {row['error']}"
-
-
-# --- costs -------------------------------------------------------------------------------------
-
-
-def costs(jobs: Sequence[Job], *, share: int = 1) -> list[float]:
-    """Estimate the seconds of each job, from a few steps on a few of its real training images.
-
-    Methods are measured once a cohort and bottleneck. Epochs of any kind are timed by a few of
-    them, a search by its first steps; a method that has no epochs is fitted whole.
-    """
-    threads, level = torch.get_num_threads(), logger.level
-    torch.set_num_threads(threads_of(share))
-    logger.setLevel(logging.ERROR)  # fits so short are warned about
-    measured: dict[tuple[Any, ...], _Cost] = {}
-    seconds = []
-    try:
-        for job in jobs:
-            params = job.detector_params()
-            kind = job.method, job.cohort, params.get("bottleneck")
-            if kind not in measured:
-                measured[kind] = _measured(job, params)
-            cohort = _cohort_of(job)
-            n_train = len(cohort.rows(split="train", minority=False))
-            n_scored = n_train + len(cohort.rows(split="test"))
-            cost = measured[kind]
-            epochs, steps = _amounts(params)
-            seconds.append(
-                cost.once + n_train * epochs * cost.epoch + n_scored * steps * cost.score
-            )
-    finally:
-        torch.set_num_threads(threads)
-        logger.setLevel(level)
-    return seconds
-
-
-class _Cost(NamedTuple):
-    """Seconds: of a fit besides its epochs, of an image in an epoch or in a step of scoring."""
-
-    once: float
-    epoch: float
-    score: float
-
-
-_MEASURED_IMAGES = 256
-_MEASURED_STEPS = 2
-_MEASURED_S = 0.5
-
-
-def _amounts(params: Mapping[str, Any]) -> tuple[int, int]:
-    """Sum the epochs of all stages, and the steps of scoring (1 where there are none)."""
-    epochs = sum(v for k, v in params.items() if k.endswith("epochs"))
-    return epochs, sum(v for k, v in params.items() if k.endswith("steps")) or 1
-
-
-def _measured(job: Job, params: Mapping[str, Any]) -> _Cost:
-    images = _cohort_of(job).where(split="train", minority=False).images
-    few = images[:_MEASURED_IMAGES]
-    stages = [name for name in params if name.endswith("epochs")]
-    searches = {name: _MEASURED_STEPS for name in params if name.endswith("steps")}
-
-    def timed(epochs: int) -> tuple[float, Any]:
-        changed = {**searches, **dict.fromkeys(stages, epochs), "random_state": job.seed}
-        detector = make_detector(job.method, {**job.params, **changed})
-        start = time.perf_counter()
-        detector.fit(few if stages else images)
-        return time.perf_counter() - start, detector
-
-    once, detector = timed(1)
-    epoch = 0.0
-    if stages:
-        first, n = timed(1)[0], 1  # the very first is slower than any other
-        longer = 0.0
-        while longer < _MEASURED_S and n < 64:
-            n *= 2
-            took, detector = timed(1 + n)
-            longer = max(took - first, 0.0)
-        once, epoch = first, longer / (n * len(stages) * len(few))
-    start = time.perf_counter()
-    detector.anomaly_score(few)
-    steps = _MEASURED_STEPS if searches else 1
-    score = (time.perf_counter() - start) / (len(few) * steps)
-    return _Cost(once, epoch, score)

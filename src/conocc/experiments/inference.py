@@ -5,7 +5,7 @@ The listing is cut into shards. While a table is being made, there is beside it:
 ==========================  ===========================================================
 ``TABLE.shards/about.json`` which model scores what; a second command keeps off
 ``TABLE.shards/KEY.json``   rows and errors of a finished shard
-``TABLE.shards/attempts/``  how often a shard without rows was begun, and killed its worker
+``TABLE.shards/attempts/``  how often a shard without rows was started
 ==========================  ===========================================================
 
 The key of a shard is a hash of the model and of its files' paths, sizes and times. Once all are
@@ -19,7 +19,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice
@@ -42,13 +42,13 @@ from conocc.data.unlabelled import (
     Part,
     deidentified_paths,
     list_images,
-    refuse_missing,
+    read_block,
     shards,
 )
 from conocc.data.volumes import VOLUME_COLUMNS, by_volume, check_top
 from conocc.detectors import load
-from conocc.experiments.beside import Read, beside, here
-from conocc.experiments.parallel import Task, check_engine, do_all, threads_of
+from conocc.detectors.one_class_detector import NonFiniteError
+from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_of
 from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
 from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
@@ -62,8 +62,6 @@ SHARD_FORMAT = 1
 SHARD = 2048
 ERROR_COLUMNS = ("path", "reason")
 SHOWN_ERRORS = 5
-# From so many files on, processes that read them beside this one are worth their start.
-MANY = 4096
 
 Row = tuple[Any, ...]
 Scores = tuple[list[Row], Sequence[Row]]
@@ -90,6 +88,19 @@ class Shard(NamedTuple):
     checksum: str
     result: Path
 
+    def detector(self) -> Any:
+        """Load the model, once a process."""
+        return _load(self.model, self.checksum)
+
+    def preprocessing(self) -> Preprocessing:
+        """Say how the files are read: as the training images were."""
+        return Preprocessing.from_dict(self.detector().preprocessing_)
+
+    def task(self, name: str) -> Task:
+        """Have it scored by a worker."""
+        attempts = self.result.with_name("attempts") / self.result.name
+        return Task(name, _do, self, self.result, attempts)
+
 
 def score_files(
     run: str | Path,
@@ -99,7 +110,7 @@ def score_files(
     rule: Rule = RULE,
     top: int = 3,
     engine: str = "processes",
-    workers: int = 1,
+    n_jobs: int = 1,
     address: str | None = None,
     verbose: int = 0,
 ) -> Scored:
@@ -124,8 +135,8 @@ def score_files(
     top
         At least 1.
     engine : {"processes", "dask"}
-        `workers` processes of this machine, which divide its cores (one works in this process,
-        on all of them), or all workers of the Dask cluster at `address`.
+        At most `n_jobs` processes of this machine, which divide its cores (one works in this
+        process, on all of them), or all workers of the Dask cluster at `address`.
 
     Raises
     ------
@@ -140,22 +151,21 @@ def score_files(
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
-    check_engine(engine, workers)
+    check_engine(engine, n_jobs)
     check_top(top)
     model = model_path(run).absolute()
     checksum = _sha256(model.read_bytes())
-    detector = _model(model, checksum)
+    detector = _load(model, checksum)
     preprocessing = preprocessing_of(detector, run)
     decided = decisions(detector, rule)
     decided.columns(np.empty(0))  # what the rule refuses, it refuses before anything is scored
     out = Path(out).absolute()
-    refuse_missing(where)
     _refuse_others(out)
     folder = out.with_name(f"{out.name}.shards")
     parts = list_images(where, preprocessing)
     images = [printable(Path(one).absolute()) for one in where]
     with folder_lock(folder):
-        _claim(folder, {"model": printable(model), "images": images})
+        _refuse_other(folder, {"model": printable(model), "images": images})
         about = [SHARD_FORMAT, __version__, checksum]
         work = [
             Shard(some, model, checksum, folder / f"{_key(about, some)}.json")
@@ -165,17 +175,17 @@ def score_files(
         todo = {
             shard.result: (i, shard) for i, shard in enumerate(work) if not shard.result.exists()
         }
-        if todo and engine == "processes" and workers == 1:
-            _here([shard for _, shard in todo.values()], folder / "blocks", verbose)
+        if todo and engine == "processes" and n_jobs == 1:
+            _here([shard for _, shard in todo.values()], verbose)
         elif todo:
-            do_all(
-                [_task(shard, f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
+            run_tasks(
+                [shard.task(f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
                 engine=engine,
-                workers=workers,
+                n_jobs=n_jobs,
                 address=address,
                 give_up=_give_up,
                 ended=lambda task, done: "",
-                called="Shards",
+                title="Shards",
                 total=len(work),
                 verbose=verbose,
             )
@@ -193,26 +203,21 @@ def _sha256(data: bytes) -> str:
 
 
 @lru_cache(maxsize=1)
-def _model(path: Path, checksum: str) -> Any:
-    """Load a model, once a process."""
+def _load(path: Path, checksum: str) -> Any:
     if _sha256(path.read_bytes()) != checksum:
         raise ValueError(f"The model '{path}' changed while images were being scored.")
     return load(path)
-
-
-def _preprocessing_of(shard: Shard) -> Preprocessing:
-    return Preprocessing.from_dict(_model(shard.model, shard.checksum).preprocessing_)
 
 
 # --- shards ------------------------------------------------------------------------------------
 
 
 def _key(about: Sequence[Any], parts: Sequence[Part]) -> str:
-    content = [[part.where, part.told, part.first, part.names, part.stamps()] for part in parts]
+    content = [[part.where, part.prefix, part.first, part.names, part.stamps()] for part in parts]
     return _sha256(json.dumps([about, content]).encode())[:32]
 
 
-def _claim(folder: Path, command: dict[str, Any]) -> None:
+def _refuse_other(folder: Path, command: dict[str, Any]) -> None:
     """Note whose shards these are; refuse to mix them with those of another command."""
     note = folder / "about.json"
     if not note.exists():
@@ -229,65 +234,41 @@ def _claim(folder: Path, command: dict[str, Any]) -> None:
         )
 
 
-def _here(todo: Sequence[Shard], blocks: Path, verbose: int) -> None:
+def _here(todo: Sequence[Shard], verbose: int) -> None:
     """Score shards in this process, its threads going on to the next while one ends."""
-    parts = [part for shard in todo for part in shard.parts]
-    total, threads = sum(map(len, parts)), threads_of(1)
-    with (
-        _reader(todo[0], parts, threads, blocks) as read,
-        bar("Scoring images", total, verbose=verbose) as advance,
-    ):
-        _score_shards(todo, threads, read, advance)
-
-
-def _reader(
-    shard: Shard, parts: Sequence[Part], threads: int, blocks: Path
-) -> AbstractContextManager[Read]:
-    """Have many files read beside this process, which slices of volumes and archives share."""
-    shape = _model(shard.model, shard.checksum).input_shape_
-    many = sum(map(len, parts)) >= MANY and all(part.is_of_files for part in parts)
-    if many and threads > 1:
-        return beside(threads, _preprocessing_of(shard), shape, blocks)
-    return nullcontext(here(_preprocessing_of(shard), shape))
-
-
-def _task(shard: Shard, name: str) -> Task:
-    attempts = shard.result.with_name("attempts") / shard.result.name
-    return Task(shard.result.stem, name, _do, shard, shard.result, attempts)
+    total = sum(len(part) for shard in todo for part in shard.parts)
+    with bar("Scoring images", total, verbose=verbose) as advance:
+        _score_shards(todo, threads_of(1), advance)
 
 
 def _do(shard: Shard, threads: int) -> None:
-    shape = _model(shard.model, shard.checksum).input_shape_
-    _score_shards([shard], threads, here(_preprocessing_of(shard), shape))
+    _score_shards([shard], threads)
 
 
 def _give_up(task: Task, reason: str) -> None:
     """List all files of a shard as errors: which of them did it is not known."""
-    shard: Shard = task.job
-    paths = deidentified_paths(shard.parts, _preprocessing_of(shard).size)
+    shard: Shard = task.argument
+    paths = deidentified_paths(shard.parts, shard.preprocessing().size)
     _write_shard(shard.result, [], [(path, reason) for path in paths])
 
 
 def _score_shards(
-    todo: Sequence[Shard],
-    threads: int,
-    read: Read,
-    advance: Callable[[int], None] = lambda steps: None,
+    todo: Sequence[Shard], threads: int, advance: Callable[[int], None] = lambda steps: None
 ) -> None:
     """Score shards, and write each once its last image is scored.
 
-    A thread takes some files, has them read and scores them together, on its own: decoding and
-    the network share the cores without waiting for each other.
+    A thread reads some files and scores them together, on its own: decoding and the network
+    share the cores without waiting for each other.
     """
 
     def scored(piece: tuple[Shard, Sequence[Item]]) -> tuple[Shard, int, Scores]:
         shard, items = piece
-        detector = _model(shard.model, shard.checksum)
-        with read(items) as block:
-            return shard, len(items), _score(detector, block)
+        detector = shard.detector()
+        block = read_block(shard.preprocessing(), detector.input_shape_, items)
+        return shard, len(items), _score(detector, block)
 
     with _one_torch_thread():
-        done = prefetch(scored, _pieces(todo, threads), jobs=threads, handful=1)
+        done = prefetch(scored, _pieces(todo, threads), n_jobs=threads, handful=1)
         for shard, group in groupby(done, key=itemgetter(0)):
             rows: list[Row] = []
             errors: list[Row] = []
@@ -301,7 +282,7 @@ def _score_shards(
 def _pieces(todo: Iterable[Shard], threads: int) -> Iterator[tuple[Shard, list[Item]]]:
     """Cut shards into what one thread takes: a block of the network, or less of a few files."""
     for shard in todo:
-        size = _preprocessing_of(shard).size
+        size = shard.preprocessing().size
         n = sum(map(len, shard.parts))
         items = chain.from_iterable(part.items(size) for part in shard.parts)
         while some := list(islice(items, min(BLOCK, -(-n // threads)))):
@@ -314,7 +295,7 @@ def _score(detector: Any, block: Block) -> Scores:
         return [], block.errors
     try:
         scores = detector.anomaly_score(block.images)
-    except ValueError:
+    except NonFiniteError:
         return _score_each(detector, block)
     return list(zip(block.path, scores.tolist(), strict=True)), block.errors
 
@@ -326,7 +307,7 @@ def _score_each(detector: Any, block: Block) -> Scores:
     for path, image in zip(block.path, block.images, strict=True):
         try:
             rows.append((path, float(detector.anomaly_score(image[None])[0])))
-        except ValueError:
+        except NonFiniteError:
             reason = f"'{printable(path)}' has no score: its values are too far from those learned."
             errors.append((printable(path), reason))
     return rows, errors
@@ -385,12 +366,13 @@ def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> S
                 slices.update((path, score) for path, score in pairs if is_slice_name(path))
                 yield paths, np.array(scores)
 
+    _refuse_others(out)  # once more: hours may have passed
     rows = decided.rows(scored())
     if first := next(rows, None):
         write_csv(out, ("path", *SCORE_COLUMNS), chain([first], rows))
-    volumes = by_volume(slices.keys(), slices.values(), top=top)
+        volumes = by_volume(slices.keys(), slices.values(), top=top)
+        _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, volumes)
     _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
-    _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, volumes)
     return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words())
 
 

@@ -1,17 +1,14 @@
-"""Where many tasks are done: in processes of this machine or on a Dask cluster.
+"""Where many jobs are done: in joblib's processes on this machine, or on a Dask cluster.
 
-A task leaves one file as its result, whole or not at all, so that what was done is never done
-again. A worker that dies ends nothing: that a task was started, and that its worker died of it,
-is counted on disk, and a task that happens to too often is given up.
+A job is a function of plain values that leaves one file as its result, whole or not at all, so
+that what was done is never done again. A worker that dies ends nothing: each start of a job is
+counted on disk, and a job that was started three times and never ended is given up.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import multiprocessing
 import os
-import signal
 import threading
 import time
 import warnings
@@ -19,138 +16,122 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
 
-from conocc.io.files import write_json
+from conocc.io.files import write_text
 from conocc.io.progress import bar
 
 logger = logging.getLogger("conocc")
 
 ENGINES = ("processes", "dask")
-# A task whose worker died this often is given up.
-MOST_DEATHS = 3
+# A job that was started so often, and never ended, is given up.
+MOST_STARTS = 3
+GIVEN_UP = f"Its worker died in each of {MOST_STARTS} attempts (killed, or out of memory)."
 # A Dask cluster without any worker for so long is taken for lost.
 NO_WORKER_S = 120.0
 _POLL_S = 1.0
-# What a worker may take to save its state when the driver is interrupted.
-PATIENCE_S = 30.0
 LOST = "The Dask cluster has no worker left. Start some, and the same command again."
 
 
-# --- a task ------------------------------------------------------------------------------------
+# --- a job -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to be done once: plain values, sent to another process.
+    """A job as it is sent to another process: plain values.
 
     Attributes
     ----------
-    key
-        No two tasks have the same.
     name
         What people call it.
-    do
-        Called with `job` and the number of threads it may use; writes `result`. It is a function
-        of a module, so that it can be sent.
+    function
+        Called with `argument` and the number of threads it may use; writes `result`. It is a
+        function of a module, so that it can be sent.
     result
-        The file that says that the task is done.
+        The file that says that the job is done; no two jobs have the same.
     attempts
-        The file that counts how often it was started, and killed its worker; gone in the end.
-    share
-        Tasks at a time on one machine, which divide its cores.
-    deaths
-        How many workers had died of it when it was handed out.
+        The file that counts how often it was started; gone in the end.
     """
 
-    key: str
     name: str
-    do: Callable[[Any, int], None]
-    job: Any
+    function: Callable[[Any, int], None]
+    argument: Any
     result: Path
     attempts: Path
-    share: int = 1
-    deaths: int = 0
 
-    def counts(self) -> dict[str, int]:
-        """How often the task was `started`, and how often its worker `died` of it."""
-        try:
-            counts: dict[str, int] = json.loads(self.attempts.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {"started": 0, "died": 0}
-        return counts
+    def started(self) -> int:
+        """How often the job was started, and did not end."""
+        return int(self.attempts.read_text()) if self.attempts.exists() else 0
 
 
-# Torch's generator and threads are the process's own: two tasks in one would mix their numbers.
+# Torch's generator and threads are the process's own: two jobs in one would mix their numbers.
 _one_at_a_time = threading.Lock()
 
 
-def work(task: Task) -> None:
-    """Do a task, if nobody has.
+def _work(task: Task, started: int, share: int) -> None:
+    """Do a job, if nobody has; `share` jobs divide this machine's cores.
 
-    Dask hands the task of a worker that died to the next one. It is then not done here: the
+    Dask hands the job of a worker that died to the next one. It is then not done here: the
     driver, who alone knows what else was running, decides when to try again.
-    A process does one task at a time, however many threads its Dask worker has.
+    A process does one job at a time, however many threads its Dask worker has.
     """
     with _one_at_a_time:
-        if task.result.exists():  # of a worker that outlived an earlier driver by a moment
+        if task.result.exists() or task.started() > started:
             return
-        counts = task.counts()
-        if counts["started"] > task.deaths:
-            return
-        write_json(task.attempts, {**counts, "started": counts["started"] + 1})
-        task.do(task.job, threads_of(task.share))
+        write_text(task.attempts, str(started + 1))
+        task.function(task.argument, threads_of(share))
         task.attempts.unlink(missing_ok=True)
 
 
 def threads_of(share: int) -> int:
-    """Divide this machine's cores by the number of tasks that share them."""
+    """Divide this machine's cores by the number of jobs that share them."""
     cores: int = joblib.cpu_count()
     return max(1, cores // share)
 
 
-# --- many tasks --------------------------------------------------------------------------------
+# --- many jobs ---------------------------------------------------------------------------------
 
 
-def check_engine(engine: str, workers: int) -> None:
+def check_engine(engine: str, n_jobs: int) -> None:
     """Refuse an engine that there is not, and less than one worker."""
     if engine not in ENGINES:
         raise ValueError(f"The 'engine' must be one of {', '.join(ENGINES)}. Got {engine!r}.")
-    if workers < 1:
-        raise ValueError(f"The 'workers' parameter must be 1 or more. Got {workers} instead.")
+    if n_jobs < 1:
+        raise ValueError(f"The 'n_jobs' parameter must be 1 or more. Got {n_jobs} instead.")
 
 
-def do_all(
+def run_tasks(
     tasks: Sequence[Task],
     *,
     engine: str,
-    workers: int,
+    n_jobs: int,
     address: str | None,
     give_up: Callable[[Task, str], None],
     ended: Callable[[Task, int], str],
-    called: str,
+    title: str,
     total: int,
     verbose: int,
 ) -> None:
-    """Hand tasks out until each of them has its result.
+    """Hand jobs out until each of them has its result.
 
-    When a worker dies, all that ran at the time are suspects. They are tried again one at a
-    time, after the others, so that a task pays for no death but its own.
+    When a worker dies, all that ran at the time are tried again one at a time, after the others,
+    so that a job is given up for no death but its own.
 
     Parameters
     ----------
     engine : {"processes", "dask"}
-        `workers` processes of this machine, or all workers of the Dask cluster at `address`.
+        At most `n_jobs` processes of this machine, or all workers of the Dask cluster at
+        `address`.
     give_up
-        Called with a task whose worker died too often, and the reason; writes its result.
+        Called with a job whose worker died too often, and the reason; writes its result.
     ended
-        Called with each task that has its result, and how many have; gives a word for the bar.
-    called, total, verbose
+        Called with each job that has its result, and how many have; gives a word for the bar.
+    title, total, verbose
         The bar's name and length; what is missing from `tasks` was done before.
 
     Raises
@@ -160,155 +141,144 @@ def do_all(
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
-    todo = {task.key: task for task in tasks}
-    for task in tasks:  # who was running when an earlier driver was killed is no suspect
-        counts = task.counts()
-        if counts["started"]:
-            write_json(task.attempts, {**counts, "started": counts["died"]})
-    deaths = {task.key: task.counts()["died"] for task in tasks}
-    idle_rounds = 0
+    todo = {task.result: task for task in tasks}
+    for task in tasks:  # a job that was running when an earlier driver was killed did no harm
+        task.attempts.unlink(missing_ok=True)
+    for folder in {path.parent for task in tasks for path in (task.result, task.attempts)}:
+        for left in folder.glob(".*.tmp"):  # by workers that were killed
+            left.unlink(missing_ok=True)
+
+    def settle(task: Task) -> None:
+        if task.result in todo and task.result.exists():
+            del todo[task.result]
+            advance(state=ended(task, total - len(todo)))
+
+    def count_starts(tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            started = 0 if task.result.exists() else task.started()
+            if started:
+                logger.warning("A worker died during %s (attempt %d).", task.name, started)
+            if started >= MOST_STARTS:
+                give_up(task, GIVEN_UP)
+                task.attempts.unlink(missing_ok=True)
+            settle(task)
+
+    rounds_without_start = 0
     with (
-        _pool(engine, workers, address) as pool,
-        bar(called, total, verbose=verbose, done=total - len(todo)) as advance,
+        _workers(engine, min(n_jobs, total), address) as workers,
+        bar(title, total, verbose=verbose, done=total - len(todo)) as advance,
     ):
         while todo:
-            fresh = [key for key in todo if not deaths[key]]
-            chosen = fresh or [next(iter(todo))]
-            handed = [replace(todo[k], deaths=deaths[k], share=pool.share) for k in chosen]
-            before = len(todo), sum(deaths.values())
+            fresh = [task for task in todo.values() if not task.started()]
+            chosen = fresh or [next(iter(todo.values()))]
+            rounds_without_start += 1
             try:
-                for key in pool.each(handed):
-                    if key in todo and todo[key].result.exists():
-                        task = todo.pop(key)
-                        advance(state=ended(task, total - len(todo)))
+                for task in workers.each(chosen):
+                    rounds_without_start = 0
+                    settle(task)
             except ConnectionError:
-                _count_deaths([todo[key] for key in chosen if key in todo], deaths, give_up)
+                count_starts(chosen)
                 raise
-            left = [todo[key] for key in chosen if key in todo]
-            _count_deaths(left, deaths, give_up)
-            for task in left:
-                if task.result.exists():
-                    del todo[task.key]
-                    advance(state=ended(task, total - len(todo)))
-            idle_rounds = 0 if before != (len(todo), sum(deaths.values())) else idle_rounds + 1
-            if idle_rounds == MOST_DEATHS:
+            if any(task.started() for task in chosen):
+                rounds_without_start = 0
+            count_starts(chosen)
+            if rounds_without_start == MOST_STARTS:
                 raise ConnectionError("Workers die before they start a job; see their output.")
-
-
-def _count_deaths(
-    tasks: Sequence[Task], deaths: dict[str, int], give_up: Callable[[Task, str], None]
-) -> None:
-    """Note the tasks that were started and left no result; give up those that did so too often."""
-    for task in tasks:
-        started = task.counts()["started"]
-        if task.result.exists() or started <= deaths[task.key]:
-            continue
-        deaths[task.key] = started
-        logger.warning("A worker died during %s (attempt %d).", task.name, started)
-        write_json(task.attempts, {"started": started, "died": started})
-        if started >= MOST_DEATHS:
-            reason = f"Its worker died in each of {started} attempts (killed, or out of memory)."
-            give_up(task, reason)
-            task.attempts.unlink(missing_ok=True)
 
 
 # --- workers -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Pool:
-    """What does tasks: an executor of `concurrent.futures`, joblib's own (loky) or Dask's.
+class _Workers:
+    """What does jobs: an executor of `concurrent.futures`, joblib's own (loky) or Dask's.
 
     Attributes
     ----------
     share
-        Tasks at a time on one machine, which divide its cores.
+        Jobs at a time on one machine, which divide its cores.
     executor
-        Gives the executor, and a new one where the last is broken.
+        Gives the executor for so many jobs, a new one where the last is broken.
+    are_gone
+        Whether there is no worker at all.
     deaths
         What a future raises when its worker died.
-    is_empty
-        Whether there is no worker at all.
     """
 
     share: int
-    executor: Callable[[], Any]
+    executor: Callable[[int], Any]
+    are_gone: Callable[[], bool] = lambda: False
     deaths: tuple[type[BaseException], ...] = (BrokenExecutor,)
-    is_empty: Callable[[], bool] = lambda: False
 
-    def each(self, tasks: Sequence[Task]) -> Iterator[str]:
-        """Do the tasks, and yield the key of each that ends, well or by its worker's death.
+    def each(self, tasks: Sequence[Task]) -> Iterator[Task]:
+        """Do jobs, and yield each whose worker lives, as it ends.
 
         Raises
         ------
         ConnectionError
             If there has been no worker for `NO_WORKER_S`.
         """
-        executor = self.executor()
-        futures: dict[Any, str] = {}
-        last_alive = time.monotonic()
+        executor = self.executor(len(tasks))
+        futures: dict[Any, Task] = {}
         try:
-            for task in tasks:
-                futures[executor.submit(work, task)] = task.key
+            with suppress(BrokenExecutor):  # before the last job was submitted
+                for task in tasks:
+                    future = executor.submit(_work, task, task.started(), self.share)
+                    futures[future] = task
             waiting = set(futures)
+            last_alive = time.monotonic()
             while waiting:
-                ended, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    with suppress(*self.deaths):
+                done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    try:
                         future.result()
+                    except self.deaths:
+                        continue
                     yield futures[future]
-                if ended or not self.is_empty():
+                if done or not self.are_gone():
                     last_alive = time.monotonic()
                 elif time.monotonic() - last_alive > NO_WORKER_S:
                     raise ConnectionError(LOST)
-        except BrokenExecutor:  # before the last task was submitted
-            yield from futures.values()
         finally:
             for future in futures:
                 future.cancel()
 
 
-def _pool(engine: str, workers: int, address: str | None) -> AbstractContextManager[_Pool]:
-    return _dask(address) if engine == "dask" else _processes(workers)
+def _workers(engine: str, n_jobs: int, address: str | None) -> AbstractContextManager[_Workers]:
+    return _dask(address) if engine == "dask" else _processes(n_jobs)
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[_Pool]:
-    def executor() -> Any:
+def _processes(n_jobs: int) -> Iterator[_Workers]:
+    def executor(n: int) -> Any:
         return get_reusable_executor(
-            max_workers=workers, timeout=60, initializer=end_with, initargs=(os.getpid(),)
+            min(n, n_jobs), timeout=60, initializer=_end_with, initargs=(os.getpid(),)
         )
 
     try:
         with warnings.catch_warnings():
             # Of one that was idle for its 60 seconds while others were at work, from loky's thread.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-            yield _Pool(workers, executor)
+            yield _Workers(n_jobs, executor)
     except BaseException:
-        # By a SIGTERM first, on which training saves its state.
-        mine = [p for p in multiprocessing.active_children() if p.name.startswith("LokyProcess")]
-        for process in mine:
-            process.terminate()
-        for process in mine:
-            process.join(PATIENCE_S)
-        executor().shutdown(wait=True, kill_workers=True)
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
         raise
 
 
-def end_with(driver: int) -> None:
-    """Have this worker end, by a SIGTERM that training saves its state on, when its driver does."""
+def _end_with(driver: int) -> None:
+    """Have this worker end when its driver does, whatever it is at, and free what it locked."""
 
     def watch() -> None:
         while os.getppid() == driver:
             time.sleep(_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
 
     if os.name == "posix":
         threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
-def _dask(address: str | None) -> Iterator[_Pool]:
+def _dask(address: str | None) -> Iterator[_Workers]:
     try:
         import distributed
     except ImportError:
@@ -328,9 +298,9 @@ def _dask(address: str | None) -> Iterator[_Pool]:
         except TimeoutError:
             raise ConnectionError(LOST) from None
         hosts = Counter(worker.rpartition(":")[0] for worker in client.nthreads())
-        yield _Pool(
-            share=max(hosts.values()),
-            executor=lambda: client.get_executor(pure=False, retries=0),
-            deaths=(distributed.KilledWorker, CancelledError),
-            is_empty=lambda: not client.nthreads(),
+        yield _Workers(
+            max(hosts.values()),
+            lambda n: client.get_executor(pure=False, retries=0),
+            lambda: not client.nthreads(),
+            (distributed.KilledWorker, CancelledError),
         )

@@ -18,7 +18,7 @@ import numpy as np
 
 from conocc._version import __version__
 from conocc.data.index import printable
-from conocc.data.unlabelled import Block, load_images, refuse_missing
+from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL
 from conocc.experiments.run import load_model, preprocessing_of
 from conocc.io.files import claim, refuse_foreign, write_text
@@ -61,7 +61,7 @@ def explain_files(
     where: Sequence[str | Path],
     out: str | Path,
     *,
-    jobs: int | None = None,
+    n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Explained:
     """Draw, for each image, the image, its reconstruction and where they differ.
@@ -78,7 +78,7 @@ def explain_files(
         Files, folders, archives, manifests or names of phantoms.
     out : path
         A folder.
-    jobs : int, optional
+    n_jobs : int, optional
         Threads that decode; all cores by default.
     verbose : int, default=0
 
@@ -94,7 +94,6 @@ def explain_files(
         nothing was written, unless the disk failed.
     """
     out = Path(out)
-    refuse_missing(where)
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run)
     method = type(detector).__name__
@@ -106,7 +105,7 @@ def explain_files(
     reading = preprocessing_of(detector, run), detector.input_shape_
     cases: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
-    for block in load_images(where, *reading, jobs=jobs, verbose=verbose):
+    for block in load_images(where, *reading, n_jobs=n_jobs, verbose=verbose):
         errors += block.errors
         cases += _draw(detector, block, out, first=len(cases) + 1) if block.path else []
     if not cases:

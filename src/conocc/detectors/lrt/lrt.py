@@ -233,8 +233,8 @@ def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -
     matrix = whitening_of(covariance) / scale[:, None]
     if warped:
         moments = [whitened.T @ whitened for whitened in (kind @ matrix for kind in warped)]
-        # A lesion that changes nothing, of trace 0, counts for nothing.
-        B = np.mean([m / max(np.trace(m), np.finfo(float).tiny) * len(m) for m in moments], 0)
+        tiny = np.finfo(float).tiny  # a lesion that changes nothing counts for nothing
+        B = np.mean([moment * (len(moment) / max(np.trace(moment), tiny)) for moment in moments], 0)
         eigenvalues, turned = np.linalg.eigh(B)
         matrix = matrix @ turned * np.sqrt(np.maximum(eigenvalues, 0))
     gaussian.learn(z.mean(0), matrix)
