@@ -108,7 +108,8 @@ def profile(x: Tensor, pairs: Tensor) -> Tensor:
     """
     levels = pyramid(x.flatten(0, 1)[:, None])
     parts = [cell_means(torch.cat([log_energy(level, pairs), level], 1)) for level in levels]
-    return torch.cat(parts, 1).reshape(len(x), -1)
+    # Not len(x), which an exported graph would take for a constant.
+    return torch.cat(parts, 1).reshape(x.shape[0], -1)
 
 
 # --- Gaussian ----------------------------------------------------------------------------------
