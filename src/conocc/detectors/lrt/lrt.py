@@ -233,8 +233,10 @@ def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -
     matrix = whitening_of(covariance) / scale[:, None]
     if warped:
         moments = [whitened.T @ whitened for whitened in (kind @ matrix for kind in warped)]
-        tiny = np.finfo(float).tiny  # a lesion that changes nothing counts for nothing
-        B = np.mean([moment * (len(moment) / max(np.trace(moment), tiny)) for moment in moments], 0)
+        traces = [float(np.trace(moment)) for moment in moments]
+        tiny = len(matrix) * np.finfo(float).tiny  # what changes nothing counts for nothing
+        weights = [len(matrix.T) / trace if trace > tiny else 0.0 for trace in traces]
+        B = np.mean([m * weight for m, weight in zip(moments, weights, strict=True)], 0)
         eigenvalues, turned = np.linalg.eigh(B)
         matrix = matrix @ turned * np.sqrt(np.maximum(eigenvalues, 0))
     gaussian.learn(z.mean(0), matrix)
