@@ -187,7 +187,7 @@ def test_pixels_that_are_not_finite(dtype, write):
     image[2, 3] = np.nan
     image[3, 0] = -np.inf
     assert (
-        "2 of 20 values are NaN, infinite or beyond ±1e+30, the first at row 2, column 3"
+        "2 of 20 values are NaN, infinite or beyond ±1e+30, the first, nan, at row 2, column 3"
         in refusal(write(image))
     )
 
@@ -211,7 +211,7 @@ def test_pixels_larger_than_a_detector_takes(dtype):
     image = np.zeros((4, 5), dtype)
     image[1, 4] = -1e35
     assert (
-        "1 of 20 values are NaN, infinite or beyond ±1e+30, the first at row 1, column 4"
+        "1 of 20 values are NaN, infinite or beyond ±1e+30, the first, -1e+35, at row 1, column 4"
         in refusal(npy(image))
     )
     image[1, 4] = 1e30

@@ -103,10 +103,10 @@ def _checked(image: Pixels) -> Pixels:
     becomes: Any = {"?": np.uint8, "e": np.float32}.get(image.dtype.char)
     image = np.ascontiguousarray(image, becomes or image.dtype.newbyteorder("="))
     if image.dtype.kind == "f" and (wrong := ~(np.abs(image) <= LARGEST_VALUE)).any():
-        row, column = np.argwhere(wrong)[0][:2]
+        row, column, *_ = first = tuple(np.argwhere(wrong)[0])
         raise UnreadableError(
             f"{np.count_nonzero(wrong)} of {image.size} values are NaN, infinite or beyond "
-            f"±{LARGEST_VALUE:g}, the first at row {row}, column {column}"
+            f"±{LARGEST_VALUE:g}, the first, {image[first]:g}, at row {row}, column {column}"
         )
     return image
 
