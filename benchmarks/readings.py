@@ -139,7 +139,7 @@ def detector(variation: Variation, **params: Any) -> ConOCC:
     class Varied(ConOCC):
         def _build(self) -> None:
             super()._build()
-            variation.rebuild(self.network_.autoencoder)
+            variation.rebuild(self.network_)
 
     return Varied(**{**params, **variation.params})
 
@@ -156,7 +156,7 @@ def measured(
     halve = variation.halve or (lambda x: x)
     X, new = halve(train.images), halve(test.images)
     one = detector(variation, epochs=epochs, interval=interval, random_state=seed)
-    with mock.patch("conocc.detectors.conocc.adam", functools.partial(adam, eps=variation.eps)):
+    with mock.patch("conocc.detectors.trained.adam", functools.partial(adam, eps=variation.eps)):
         one.fit(X)
     area = auc_interval(
         test.minority,

@@ -1,9 +1,10 @@
-"""A made set that only a trained encoder tells apart: shadings hidden in noise."""
+"""Made sets that show whether training did anything: shadings hidden in noise, and phantoms."""
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from conftest import quick
+from conocc.data.phantoms import draw_phantom
 
 
 def shadings(n: int, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -20,17 +21,28 @@ def shadings(n: int, strength: float, rng: np.random.Generator) -> np.ndarray:
     return np.tensordot(mixture, patterns, 1) + rng.normal(size=(n, 16, 16))
 
 
-def trained_and_untrained_auc(name: str, seed: int, **params) -> tuple[float, float]:
-    """AUC for shadings thrice as strong; untrained means steps too small to move anything."""
-    rng = np.random.default_rng(seed)
-    train, test = shadings(200, 3, rng), [shadings(150, 3, rng), shadings(150, 9, rng)]
-    minority = np.repeat([False, True], 150)
-    untrained = {**params, "epochs": 1, "lr": 1e-12}
-    trained_auc, untrained_auc = (
-        roc_auc_score(
-            minority,
-            quick(name, random_state=seed, **p).fit(train).anomaly_score(np.concatenate(test)),
+def trained_and_untrained_auc(
+    name: str, seed: int, phantom: tuple[str, int, int] | None = None, **params
+) -> tuple[float, float]:
+    """AUC with training and without, for shadings thrice as strong or a phantom's minority.
+
+    Untrained means steps too small to move anything. A phantom is given by its name, how many
+    images of it are trained on, and on how many of each class it is tested.
+    """
+    if phantom:
+        kind, train, each = phantom
+        drawn = draw_phantom(
+            kind, size=16, train=train, test_majority=each, test_minority=each, seed=seed
         )
-        for p in (params, untrained)
+        test = drawn.split == "test"
+        X, new, minority = drawn.images[~test], drawn.images[test], drawn.minority[test]
+    else:
+        rng = np.random.default_rng(seed)
+        X, minority = shadings(200, 3, rng), np.repeat([False, True], 150)
+        new = np.concatenate([shadings(150, 3, rng), shadings(150, 9, rng)])
+    fits = (
+        quick(name, random_state=seed, **params).fit(X),
+        quick(name, random_state=seed, **{**params, "epochs": 1, "lr": 1e-12}).fit(X),
     )
-    return trained_auc, untrained_auc
+    trained, untrained = (roc_auc_score(minority, fitted.anomaly_score(new)) for fitted in fits)
+    return trained, untrained

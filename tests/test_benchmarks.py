@@ -115,7 +115,7 @@ def test_readings_build_what_they_say(cohort):
     assert image.max() <= 1
     normalised = fitted("batch normalisation").network_.modules()
     assert sum(isinstance(module, BatchNorm2d) for module in normalised) == 5
-    biases = fitted("Keras's start").network_.autoencoder.encoder.out.bias
+    biases = fitted("Keras's start").network_.encoder.out.bias
     assert biases.abs().max() < 0.01
 
 

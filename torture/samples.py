@@ -18,7 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from conocc.detectors.conocc import ConOCC
 from conocc.experiments.artifacts import Embedding, Gallery
-from conocc.io.safetensors import read_model
+from conocc.io.safetensors import read
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (24, 32), dtype=np.uint8)
@@ -137,7 +137,7 @@ def _of_a_fit(scratch: Path) -> Iterator[Sample]:
     detector.fit(images, checkpoint=scratch / "checkpoint")
     detector.save(scratch / "model.safetensors")
     yield Sample("model", "model.safetensors", (scratch / "model.safetensors").read_bytes())
-    header, _ = read_model(scratch / "model.safetensors")
+    header, _ = read(scratch / "model.safetensors", "model")
     yield Sample("header", "header.json", json.dumps(header).encode())
 
 

@@ -12,6 +12,7 @@ Letters: n images, c channels, h and w pixels, d bottleneck features or the leng
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -30,16 +31,16 @@ ONEDNN: bool = (
 )
 
 
-def halved(side: int, times: int) -> list[int]:
+def halved(sides: tuple[int, ...], times: int) -> list[tuple[int, ...]]:
     """Sides of the maps of `times` convolutions of stride 2, padding 1: each rounds up.
 
-    >>> halved(50, 3)
-    [50, 25, 13, 7]
+    >>> halved((50, 16), 3)
+    [(50, 16), (25, 8), (13, 4), (7, 2)]
     """
-    sides = [side]
+    maps = [sides]
     for _ in range(times):
-        sides.append((sides[-1] + 1) // 2)
-    return sides
+        maps.append(tuple((side + 1) // 2 for side in maps[-1]))
+    return maps
 
 
 def upsampling_kernel(weight: Tensor) -> Tensor:
@@ -81,25 +82,21 @@ def meeting_kernel(weight: Tensor) -> Tensor:
     return taps.permute(1, 3, 5, 0, 2, 4).reshape(4 * c_out, c_in, 2, 2)
 
 
-def upsampled_to_few(x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
-    """Upsample by two, convolve and crop: (n, c, h, w), (c_out, c, 3, 3) -> (n, c_out, *size)."""
-    y = F.conv2d(x, meeting_kernel(weight), bias.repeat_interleave(4), padding=1)
-    n, c, h, w = y.shape
-    y = y.permute(0, 2, 3, 1).reshape(n, h, w, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    y = y.reshape(n, c // 4, 2 * h, 2 * w)
-    return y[..., 1 : 1 + size[0], 1 : 1 + size[1]]
-
-
 class _UpsampledToFew(torch.autograd.Function):
-    """`upsampled_to_few` forwards, the transposed convolution's gradients backwards.
+    """`UpsampledConv` by `meeting_kernel` forwards, by a transposed convolution backwards.
 
     With few channels to convolve to, each is the faster way round.
+    (n, c, h, w), (c_out, c, 3, 3), (c_out,) -> (n, c_out, *size).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, size: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return upsampled_to_few(x, weight, bias, size).contiguous()
+        y = F.conv2d(x, meeting_kernel(weight), bias.repeat_interleave(4), padding=1)
+        n, c, h, w = y.shape
+        y = y.permute(0, 2, 3, 1).reshape(n, h, w, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        y = y.reshape(n, c // 4, 2 * h, 2 * w)
+        return y[..., 1 : 1 + size[0], 1 : 1 + size[1]].contiguous()
 
     @staticmethod
     @once_differentiable
@@ -127,7 +124,7 @@ class UpsampledConv(nn.Conv2d):
     Transposed convolutions to few channels are slow forwards: a tenth of the usual rate.
     """
 
-    def __init__(self, c_in: int, c_out: int, size: tuple[int, int]) -> None:
+    def __init__(self, c_in: int, c_out: int, size: tuple[int, ...]) -> None:
         super().__init__(c_in, c_out, kernel_size=3, padding=1)
         self.size = size
 
@@ -172,13 +169,8 @@ class Dense(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        by_onednn = (
-            x.device.type == "cpu"
-            and x.dtype == torch.float32
-            and ONEDNN
-            and not torch.compiler.is_compiling()  # what is exported is the plain layer
-        )
-        if not by_onednn:
+        by_onednn = ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
+        if not by_onednn or torch.compiler.is_compiling():  # what is exported is the plain layer
             return super().forward(x)
         return _DenseByOneDNN.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
@@ -191,20 +183,14 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        bottleneck: int,
-        channels: Sequence[int] = CHANNELS,
-        *,
-        bias: bool = True,
+        self, shape: tuple[int, ...], bottleneck: int, channels: Sequence[int], *, bias: bool = True
     ) -> None:
         super().__init__()
-        c, h, w = shape
         self.convs = nn.ModuleList(
             nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1, bias=bias)
-            for c_in, c_out in pairwise((c, *channels))
+            for c_in, c_out in pairwise((shape[0], *channels))
         )
-        h, w = halved(h, len(channels))[-1], halved(w, len(channels))[-1]
+        h, w = halved(shape[1:], len(channels))[-1]
         self.out = Dense(channels[-1] * h * w, bottleneck, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,23 +205,19 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Bottleneck features (n, d) to images (n, c, h, w), mirroring `Encoder`."""
 
-    def __init__(
-        self, shape: tuple[int, int, int], bottleneck: int, channels: Sequence[int] = CHANNELS
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], bottleneck: int, channels: Sequence[int]) -> None:
         super().__init__()
-        c, h, w = shape
-        sizes = list(zip(halved(h, len(channels)), halved(w, len(channels)), strict=True))
-        self.start = (channels[-1], *sizes[-1])
-        self.into = Dense(bottleneck, channels[-1] * sizes[-1][0] * sizes[-1][1])
-        widths = (*reversed(channels), c)
+        *sizes, smallest = halved(shape[1:], len(channels))
+        self.start = (channels[-1], *smallest)
+        self.into = Dense(bottleneck, math.prod(self.start))
+        widths = (*reversed(channels), shape[0])
         self.convs = nn.ModuleList(
             UpsampledConv(c_in, c_out, size)
-            for (c_in, c_out), size in zip(pairwise(widths), reversed(sizes[:-1]), strict=True)
+            for (c_in, c_out), size in zip(pairwise(widths), reversed(sizes), strict=True)
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        x = F.relu_(self.into(z)).reshape(z.shape[0], *self.start)
-        x = channels_last(x)
+        x = channels_last(F.relu_(self.into(z)).reshape(z.shape[0], *self.start))
         *hidden, last = self.convs
         for conv in hidden:
             x = F.relu_(conv(x))
@@ -281,12 +263,9 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.bottleneck = bottleneck = bottleneck_of(shape, bottleneck)
-        self.encoder: nn.Module
-        self.decoder: nn.Module
         if len(shape) == 3:
-            c, h, w = shape
-            self.encoder = Encoder((c, h, w), bottleneck, channels, bias=encoder_bias)
-            self.decoder = Decoder((c, h, w), bottleneck, channels)
+            self.encoder: nn.Module = Encoder(shape, bottleneck, channels, bias=encoder_bias)
+            self.decoder: nn.Module = Decoder(shape, bottleneck, channels)
         else:
             widths = [*dense_widths(shape[0], channels), bottleneck]
             self.encoder = dense(widths, bias=encoder_bias)

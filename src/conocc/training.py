@@ -1,9 +1,9 @@
 """The one training loop and the one scoring loop.
 
 A method hands `train` a list of stages; every stage that a method of this package needs (the
-alternating schedule, pretraining, two networks that play against each other) is a list of
-optimisers with one loss each. A run that is killed goes on from its checkpoint, the state at the
-end of an epoch, with the numbers that it would have had.
+alternating schedule, pretraining, two networks that play against each other) is a few optimisers,
+each with a loss of its own. A run that is killed goes on from its checkpoint, the state at the end
+of an epoch, with the numbers that it would have had.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
 from torch.overrides import TorchFunctionMode
 
 from conocc.io.progress import bar
-from conocc.io.safetensors import below, read_tensors, write_tensors
+from conocc.io.safetensors import below, read, write
 
 logger = logging.getLogger("conocc")
 
-CHECKPOINT_FORMAT = 1
 SAVE_EVERY_S = 60.0  # at most so often, and only at the end of an epoch
 # Matrix products of another height can round differently, so that the score of an image would
 # hang on how many came with it: all blocks are padded to this one height.
 BLOCK = 64
 
 # One pass over each parameter instead of a dozen.
-adam = functools.partial(torch.optim.Adam, fused=True)
+adam = functools.partial(Adam, fused=True)
 
+Row = dict[str, Any]  # of the history
 Terms = Mapping[str, Tensor]
 Loss = Callable[[Tensor, int], tuple[Tensor, Terms]]
 
@@ -65,9 +66,7 @@ class Chance(TorchFunctionMode):
             for where in (torch.device("cpu"), device)
         }
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
@@ -159,21 +158,20 @@ class Stage:
     modules
         All that the stage changes, by name, buffers included; one name is one module over all
         stages of a fit.
-    optimizers, losses
+    epochs
+        How often the stage sees all images.
+    steps
         For each batch, each loss is computed in turn and its optimiser takes a step. A loss
         takes the batch and the epoch (from 0) and gives what is descended, and its terms by name,
         each a batch mean, which stand in the history (`summed`).
-    epochs
-        How often the stage sees all images.
     before_epoch
         Called with the epoch before it starts.
     """
 
     name: str
     modules: Mapping[str, nn.Module]
-    optimizers: Mapping[str, torch.optim.Optimizer]
-    losses: Mapping[str, Loss]
     epochs: int
+    steps: Mapping[str, tuple[Optimizer, Loss]]
     before_epoch: Callable[[int], None] = lambda epoch: None
 
 
@@ -185,7 +183,7 @@ def summed(terms: Terms) -> tuple[Tensor, Terms]:
 class Train(Protocol):
     """`train` with all but the method's own filled in, as its ``_fit`` gets it."""
 
-    def __call__(self, stages: Sequence[Stage], *, batch_size: int) -> list[dict[str, Any]]: ...
+    def __call__(self, stages: Sequence[Stage], *, batch_size: int) -> list[Row]: ...
 
 
 def train(
@@ -195,7 +193,7 @@ def train(
     batch_size: int,
     checkpoint: Checkpoint | None = None,
     verbose: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Run the stages, one after the other, and return the history: one row an epoch.
 
     A checkpoint is written at the end of an epoch, at most once in `SAVE_EVERY_S`.
@@ -208,16 +206,15 @@ def train(
         for i, epoch in plan[len(history) :]:
             order = np.random.default_rng([X.chance.seed, i, epoch]).permutation(len(X))
             history.append(_epoch(stages[i], epoch, X, order, batch_size))
-            advance(state=_state(history[-1]))
+            terms = [f"{k} {v:.4g}" for k, v in list(history[-1].items())[2:]]
+            advance(state=f"{stages[i].name}: {', '.join(terms)}")
             if checkpoint and time.monotonic() - saved >= SAVE_EVERY_S:
                 checkpoint.save(stages, history, X.chance)
                 saved = time.monotonic()
     return history
 
 
-def _epoch(
-    stage: Stage, epoch: int, X: Batches, order: np.ndarray, batch_size: int
-) -> dict[str, Any]:
+def _epoch(stage: Stage, epoch: int, X: Batches, order: np.ndarray, batch_size: int) -> Row:
     """Train on all images, in an order, and give the row of the history."""
     stage.before_epoch(epoch)
     for module in stage.modules.values():
@@ -225,9 +222,8 @@ def _epoch(
     sums: dict[str, Tensor | float] = {}
     for start in range(0, len(X), batch_size):
         batch = X[order[start : start + batch_size]]
-        for name, loss in stage.losses.items():
-            terms = _step(stage.optimizers[name], loss, batch, epoch, X.chance)
-            for term, value in terms.items():
+        for optimizer, loss in stage.steps.values():
+            for term, value in _step(optimizer, loss, batch, epoch, X.chance).items():
                 sums[term] = sums.get(term, 0.0) + value.detach().double() * len(batch)
     means = {term: float(total) / len(X) for term, total in sums.items()}
     for term, mean in means.items():
@@ -239,20 +235,13 @@ def _epoch(
     return {"stage": stage.name, "epoch": epoch + 1, **means}
 
 
-def _step(
-    optimizer: torch.optim.Optimizer, loss: Loss, batch: Tensor, epoch: int, chance: Chance
-) -> Terms:
+def _step(optimizer: Optimizer, loss: Loss, batch: Tensor, epoch: int, chance: Chance) -> Terms:
     optimizer.zero_grad(set_to_none=True)
     with chance:
         total, terms = loss(batch, epoch)
     total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
     return terms
-
-
-def _state(row: Mapping[str, Any]) -> str:
-    terms = [f"{k} {v:.4g}" for k, v in row.items() if k not in {"stage", "epoch"}]
-    return f"{row['stage']}: {', '.join(terms)}"
 
 
 @functools.cache
@@ -263,10 +252,9 @@ def keep_pages() -> None:
     for every 4 KiB. Measured once: 1.4 to 1.6 times the speed. It holds for the process.
     """
     if platform.libc_ver()[0] == "glibc":
-        m_trim_threshold, m_mmap_threshold = -1, -3
         libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 @contextmanager
@@ -322,23 +310,18 @@ class Checkpoint:
     path: Path
     identity: Mapping[str, Any]
 
-    def save(self, stages: Sequence[Stage], history: list[dict[str, Any]], chance: Chance) -> None:
+    def save(self, stages: Sequence[Stage], history: list[Row], chance: Chance) -> None:
         """Write the state at the end of the history's last epoch, whole or not at all."""
         tensors = {f"generator/{k}": v.get_state() for k, v in chance.generators.items()}
         for name, module in _modules(stages).items():
             tensors |= {f"modules/{name}/{k}": v for k, v in module.state_dict().items()}
-        for name, optimizer in _last(stages, history).optimizers.items():
+        for name, optimizer in _optimizers(stages).items():
             for i, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizers/{name}/{i}/{k}": v for k, v in state.items()}
-        header = {
-            "format": CHECKPOINT_FORMAT,
-            "identity": self.identity,
-            "history": history,
-            "threads": torch.get_num_threads(),
-        }
-        write_tensors(self.path, header, tensors)
+        header = {"history": history, "threads": torch.get_num_threads(), "identity": self.identity}
+        write(self.path, "checkpoint", header, tensors)
 
-    def restore(self, stages: Sequence[Stage], chance: Chance) -> list[dict[str, Any]]:
+    def restore(self, stages: Sequence[Stage], chance: Chance) -> list[Row]:
         """Load what `save` wrote, in place, and give the history; without a file, an empty one.
 
         Raises
@@ -349,59 +332,38 @@ class Checkpoint:
         if not self.path.exists():
             return []
         try:
-            header, tensors = read_tensors(self.path)
+            header, tensors = read(self.path, "checkpoint")
         except ValueError as error:
-            raise ValueError(
-                f"Cannot read checkpoint '{self.path}': {error}. Delete it to start afresh."
-            ) from error
-        self._check(header)
-        history: list[dict[str, Any]] = header["history"]
-        # Threads change the order of sums, and with it the last bits.
-        torch.set_num_threads(header["threads"])
-        for name, module in _modules(stages).items():
-            module.load_state_dict(below(tensors, f"modules/{name}/"))
-        for name, optimizer in _last(stages, history).optimizers.items():
-            _load_optimizer(optimizer, below(tensors, f"optimizers/{name}/"))
-        for name, state in below(tensors, "generator/").items():
-            chance.generators[name].set_state(state)
-        logger.info("Going on from %s, after %d epochs.", self.path.name, len(history))
-        return history
-
-    def _check(self, header: Mapping[str, Any]) -> None:
-        if header.get("format") != CHECKPOINT_FORMAT:
-            raise ValueError(
-                f"Cannot read checkpoint '{self.path}': its format is {header.get('format')}, "
-                f"this version of conocc reads {CHECKPOINT_FORMAT}."
-            )
+            raise ValueError(f"{error} Delete it to start afresh.") from error
         was, now = header["identity"], self.identity
-        if was != now:
-            changes = "; ".join(
-                f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
-                for key in sorted({*was, *now})
-                if was.get(key) != now.get(key)
-            )
+        if changed := [k for k in sorted({*was, *now}) if was.get(k) != now.get(k)]:
+            changes = "; ".join(f"{k} was {was.get(k)!r}, is {now.get(k)!r}" for k in changed)
             raise ValueError(
                 f"Checkpoint '{self.path}' belongs to another fit: {changes}. "
                 "Give another path, or delete it."
             )
+        history: list[Row] = header["history"]
+        # Threads change the order of sums, and with it the last bits.
+        torch.set_num_threads(header["threads"])
+        for name, module in _modules(stages).items():
+            module.load_state_dict(below(tensors, f"modules/{name}/"))
+        for name, optimizer in _optimizers(stages).items():
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for key, value in below(tensors, f"optimizers/{name}/").items():
+                i, what = key.split("/")
+                p = parameters[int(i)]
+                # The fused step goes through memory, in which all must lie like the parameter.
+                like = torch.empty_like(p if value.shape == p.shape else value, device=p.device)
+                optimizer.state[p][what] = like.copy_(value)
+        for name, state in below(tensors, "generator/").items():
+            chance.generators[name].set_state(state)
+        logger.info("Going on from %s, after %d epochs.", self.path.name, len(history))
+        return history
 
 
 def _modules(stages: Sequence[Stage]) -> dict[str, nn.Module]:
     return {name: module for stage in stages for name, module in stage.modules.items()}
 
 
-def _last(stages: Sequence[Stage], history: Sequence[Mapping[str, Any]]) -> Stage:
-    return next(stage for stage in stages if stage.name == history[-1]["stage"])
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, value in tensors.items():
-        i, name = key.split("/")
-        parameter = parameters[int(i)]
-        # The fused step goes through memory, in which all must lie like the parameter.
-        alike = torch.empty_like(parameter) if value.shape == parameter.shape else value
-        state.setdefault(int(i), {})[name] = alike.detach().copy_(value)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def _optimizers(stages: Sequence[Stage]) -> dict[str, Optimizer]:
+    return {f"{s.name}/{name}": step[0] for s in stages for name, step in s.steps.items()}

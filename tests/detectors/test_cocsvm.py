@@ -8,7 +8,7 @@ from sklearn.svm import OneClassSVM
 
 from conftest import quick
 from conocc import CAE, training
-from conocc.detectors import cocsvm, ocsvm
+from conocc.detectors import ocsvm
 from interrupting import interrupt_at, same
 from shadings import trained_and_untrained_auc
 
@@ -38,7 +38,7 @@ def test_interrupted_in_the_svm_the_autoencoder_is_not_trained_again(images, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cocsvm, "fit_svm", interrupted)
+        patch.setattr(ocsvm.OneClassSVM, "fit", interrupted)
         quick("cocsvm").fit(images, checkpoint=tmp_path / "checkpoint")
     resumed = quick("cocsvm").fit(images, checkpoint=tmp_path / "checkpoint")
     assert len(steps) == 3

@@ -37,14 +37,14 @@ def test_score_is_the_squared_distance_to_the_center():
 
 def test_one_class_objective_by_hand():
     """(0 + 9 + 25 + 1) / 4 = 8.75."""
-    assert total(around_the_center()._one_class(POINTS, 0)) == 8.75
+    assert total(around_the_center()._loss(POINTS, 0)) == 8.75
 
 
 def test_soft_boundary_objective_by_hand():
     """R = 2: beyond R² = 4 lie 5 and 21, (0 + 5 + 21 + 0) / 4 = 6.5; 4 + 6.5 / 0.5 = 17."""
-    detector = around_the_center(nu=0.5)
+    detector = around_the_center(objective="soft-boundary", nu=0.5)
     detector.sphere_.radius.fill_(2.0)
-    assert total(detector._soft_boundary(POINTS, 0)) == 17.0
+    assert total(detector._loss(POINTS, 0)) == 17.0
 
 
 def test_radius_is_the_quantile_of_distances_and_not_of_their_squares():
@@ -133,12 +133,13 @@ def test_weight_decay_shrinks_the_weights(images):
     assert norms[1] < norms[0]
 
 
-@pytest.mark.parametrize("objective", dsvdd.OBJECTIVES)
-@pytest.mark.parametrize("step", [1, 6, 7, 10, 13, 15])
-def test_an_interrupted_fit_goes_on_from_there(objective, step, images, tmp_path, monkeypatch):
-    """In pretraining (six steps), at its end, before and after updates of the radius."""
+@pytest.mark.parametrize("step", [7, 10, 13])
+def test_a_fit_interrupted_after_an_update_of_the_radius_goes_on(
+    step, images, tmp_path, monkeypatch
+):
+    """After pretraining of six steps, and before and after updates of the radius."""
     monkeypatch.setattr(dsvdd, "WARM_UP", 1)
-    params = {"objective": objective, "batch_size": 8}
+    params = {"objective": "soft-boundary", "batch_size": 8}
     unbroken = quick("dsvdd", **params).fit(images)
     steps = interrupt_at(step, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +158,7 @@ def test_training_beats_no_training(seed):
     assert trained > untrained + 0.1
 
 
-@pytest.mark.parametrize("objective", dsvdd.OBJECTIVES)
+@pytest.mark.parametrize("objective", ["one-class", "soft-boundary"])
 def test_the_center_is_not_reached_by_every_image(objective):
     """It comes closer in training, but images stay apart."""
     X = shadings(60, 3, np.random.default_rng(0))

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
 from conftest import quick
 from conocc import equations
-from conocc.data.phantoms import draw_phantom
 from conocc.detectors import sae
+from shadings import trained_and_untrained_auc
 
 
 def share_of_zeros(detector, X) -> float:
@@ -60,17 +59,7 @@ def test_score_is_eq_6_of_the_reconstruction_from_the_rectified_features(images)
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_training_beats_no_training_on_a_phantom(seed):
-    drawn = draw_phantom(
-        "phantom-mri", size=16, train=150, test_majority=100, test_minority=100, seed=seed
-    )
-    test = drawn.split == "test"
-    trained, untrained = (
-        roc_auc_score(
-            drawn.minority[test],
-            quick("sae", random_state=seed, batch_size=32, **params)
-            .fit(drawn.images[~test])
-            .anomaly_score(drawn.images[test]),
-        )
-        for params in ({"epochs": 20}, {"epochs": 1, "lr": 1e-12})
+    trained, untrained = trained_and_untrained_auc(
+        "sae", seed, ("phantom-mri", 150, 100), epochs=20, batch_size=32
     )
     assert trained > untrained + 0.1

@@ -53,12 +53,12 @@ def method_class(name: str) -> Any:
 
 def load(path: str | Path) -> Any:
     """Read a saved detector of any method (see `OneClassDetector.load`)."""
-    from conocc.io.safetensors import read_model
+    from conocc.io.safetensors import read
 
-    header, _ = read_model(path)
-    ids = {method.class_name: name for name, method in METHODS.items()}
-    if header["class"] not in ids:
-        raise ValueError(
-            f"Cannot read model '{path}': this version of conocc has no method {header['class']!r}."
-        )
-    return method_class(ids[header["class"]]).load(path)
+    header, _ = read(path, "model")
+    for name, method in METHODS.items():
+        if method.class_name == header["class"]:
+            return method_class(name).load(path)
+    raise ValueError(
+        f"Cannot read model '{path}': this version of conocc has no method {header['class']!r}."
+    )

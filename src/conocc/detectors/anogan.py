@@ -12,6 +12,7 @@ features of its last hidden layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,17 +42,16 @@ class Generator(nn.Module):
     z-scored images do not.
     """
 
-    def __init__(self, shape: tuple[int, int, int], d: int, channels: Sequence[int]) -> None:
+    def __init__(self, shape: tuple[int, ...], d: int, channels: Sequence[int]) -> None:
         super().__init__()
-        c, h, w = shape
-        sizes = list(zip(halved(h, len(channels)), halved(w, len(channels)), strict=True))
-        self.start = (channels[-1], *sizes[-1])
-        self.sizes = sizes[-2::-1]
-        self.into = nn.Linear(d, channels[-1] * sizes[-1][0] * sizes[-1][1])
+        *sizes, smallest = halved(shape[1:], len(channels))
+        self.sizes = sizes[::-1]
+        self.start = (channels[-1], *smallest)
+        self.into = nn.Linear(d, math.prod(self.start))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in reversed(channels))
         self.convs = nn.ModuleList(
             nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1)
-            for c_in, c_out in pairwise((*reversed(channels), c))
+            for c_in, c_out in pairwise((*reversed(channels), shape[0]))
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -72,9 +72,8 @@ class Features(nn.Module):
             for c_in, c_out in pairwise((c, *channels))
         )
         # DCGAN normalises all layers but the one that sees the image.
-        self.norms = nn.ModuleList(
-            [nn.Identity(), *(nn.BatchNorm2d(width) for width in channels[1:])]
-        )
+        norms = (nn.BatchNorm2d(width) for width in channels[1:])
+        self.norms = nn.ModuleList([nn.Identity(), *norms])
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -91,25 +90,20 @@ class Gan(nn.Module):
     For vectors (d,) both are dense and without batch normalisation.
     """
 
-    z_0: Tensor
-
     def __init__(self, shape: tuple[int, ...], latent: int, channels: Sequence[int]) -> None:
         super().__init__()
         latent = bottleneck_of(shape, latent)
-        self.generator: nn.Module
-        self.features: nn.Module
         if len(shape) == 3:
-            c, h, w = shape
-            self.generator = Generator((c, h, w), latent, channels)
-            self.features = Features(c, channels)
-            width = channels[-1] * halved(h, len(channels))[-1] * halved(w, len(channels))[-1]
+            self.generator: nn.Module = Generator(shape, latent, channels)
+            self.features: nn.Module = Features(shape[0], channels)
+            width = self.generator.into.out_features
         else:
             widths = dense_widths(shape[0], channels)
             self.generator = dense([latent, *widths[::-1]])
             self.features = nn.Sequential(dense(widths), nn.LeakyReLU(SLOPE))
             width = widths[-1]
         self.verdict = nn.Linear(width, 1)
-        self.register_buffer("z_0", uniform(1, latent))
+        self.z_0 = nn.Buffer(uniform(1, latent))
         if len(shape) == 3:
             self.apply(start_as_dcgan)
         # As in `networks.Autoencoder`.
@@ -260,20 +254,10 @@ class AnoGAN(TrainedDetector):
 
     def _fit(self, X: Batches, train: Train) -> None:
         gan = self.network_
-        players = {
-            "discriminator": [*gan.features.parameters(), *gan.verdict.parameters()],
-            "generator": gan.generator.parameters(),
-        }
-        stage = Stage(
-            name="gan",
-            modules={"network": gan},
-            optimizers={
-                name: adam(parameters, lr=self.lr, betas=BETAS)
-                for name, parameters in players.items()
-            },
-            losses={"discriminator": self._discriminator, "generator": self._generator},
-            epochs=self.epochs,
-        )
+        of_d = adam(nn.ModuleList([gan.features, gan.verdict]).parameters(), self.lr, BETAS)
+        of_g = adam(gan.generator.parameters(), self.lr, BETAS)
+        steps = {"discriminator": (of_d, self._discriminator), "generator": (of_g, self._generator)}
+        stage = Stage("gan", {"network": gan}, self.epochs, steps)
         self.history_ = train([stage], batch_size=self.batch_size)
 
     def _discriminator(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:

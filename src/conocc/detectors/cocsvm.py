@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from conocc.detectors.cae import reconstruction_stage
-from conocc.detectors.ocsvm import GAMMA, fit_svm, say_cost, svm_score
-from conocc.detectors.one_class_detector import POSITIVE, SHARE, param
+from conocc.detectors.ocsvm import SupportVectorDetector, warn_of_cost
+from conocc.detectors.one_class_detector import POSITIVE, param
 from conocc.detectors.trained import AutoencoderDetector
-from conocc.training import Batches, Train, apply, concatenated
+from conocc.training import Batches, Train
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class COCSVM(AutoencoderDetector):
+class COCSVM(SupportVectorDetector, AutoencoderDetector):
     """One-class SVM on the bottleneck features of a convolutional autoencoder.
 
     The features go into the SVM as the encoder gives them, not standardised: the paper uses "the
@@ -53,20 +52,11 @@ class COCSVM(AutoencoderDetector):
     """
 
     lr: float = param(1e-4, POSITIVE)
-    nu: float = param(0.5, SHARE)
-    kernel_gamma: float | str = param("scale", *GAMMA)
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        return self._embed(x)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        n, d = len(X), self.network_.bottleneck
-        say_cost(n, d)
-        stage = reconstruction_stage(self.network_, lr=self.lr, epochs=self.epochs)
-        self.history_ = train([stage], batch_size=self.batch_size)
-        z = concatenated(apply(self._embed, X), n).double().numpy()
-        self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_ = fit_svm(
-            z, nu=self.nu, kernel_gamma=self.kernel_gamma, verbose=self.verbose
-        )
-
-    def _score(self, x: Tensor) -> Tensor:
-        return svm_score(
-            self._embed(x), self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_
-        )
+        warn_of_cost(len(X), self.network_.bottleneck)
+        self._train(train, "autoencoder")
+        self._fit_svm(X)

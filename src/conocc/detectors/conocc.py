@@ -18,12 +18,9 @@ from conocc import equations
 from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, param
 from conocc.detectors.trained import AutoencoderDetector
 from conocc.networks import Autoencoder
-from conocc.training import Batches, Stage, Terms, Train, adam, apply
+from conocc.training import Batches, Terms, Train, apply
 
 logger = logging.getLogger("conocc")
-
-SCHEDULES = ("alternate", "joint")
-REDUCTIONS = ("sum", "mean")
 
 
 def constrains(epoch: int, interval: int) -> bool:
@@ -37,15 +34,12 @@ def constrains(epoch: int, interval: int) -> bool:
     return epoch % (interval + 1) == interval
 
 
-class Constrained(nn.Module):
-    """The autoencoder and the center of its bottleneck features, of length d."""
+class Constrained(Autoencoder):
+    """An autoencoder with the center `mu` (d,) of its bottleneck features."""
 
-    mu: Tensor
-
-    def __init__(self, autoencoder: Autoencoder, d: int) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
-        self.register_buffer("mu", torch.zeros(d))
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.mu = nn.Buffer(torch.zeros(self.bottleneck))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -85,44 +79,28 @@ class ConOCC(AutoencoderDetector):
 
     gamma: float = param(10.0, NOT_NEGATIVE)
     interval: int = param(60, COUNT)
-    schedule: str = param("alternate", StrOptions(set(SCHEDULES)))
-    ae_reduction: str = param("sum", StrOptions(set(REDUCTIONS)))
-    con_reduction: str = param("sum", StrOptions(set(REDUCTIONS)))
+    schedule: str = param("alternate", StrOptions({"alternate", "joint"}))
+    ae_reduction: str = param("sum", StrOptions({"sum", "mean"}))
+    con_reduction: str = param("sum", StrOptions({"sum", "mean"}))
 
     def _build(self) -> None:
-        autoencoder = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
-        self.network_: Any = Constrained(autoencoder, autoencoder.bottleneck)
-
-    @property
-    def _autoencoder(self) -> Autoencoder:
-        return self.network_.autoencoder
+        self.network_ = Constrained(self.input_shape_, self.bottleneck, self.channels)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        network = self.network_
         alternate = self.schedule == "alternate"
         if alternate and self.gamma and self.epochs <= self.interval:
             logger.warning(
-                "The constraint is never trained: schedule='alternate' trains it after each "
-                "interval=%d epochs, and there are epochs=%d.",
-                self.interval,
-                self.epochs,
+                f"The constraint is never trained: schedule='alternate' trains it after each "
+                f"interval={self.interval} epochs, and there are epochs={self.epochs}."
             )
 
         def update_center(epoch: int) -> None:
             # Epoch 0 gives `mu` a meaning where no update is ever due.
             due = constrains(epoch, self.interval) if alternate else epoch % self.interval == 0
             if due or epoch == 0:
-                network.mu.copy_(equations.center(apply(self._embed, X)))
+                self.network_.mu.copy_(equations.center(apply(self._embed, X)))
 
-        stage = Stage(
-            name="conocc",
-            modules={"network": network},
-            optimizers={"adam": adam(network.parameters(), lr=self.lr)},
-            losses={"adam": self._loss},
-            epochs=self.epochs,
-            before_epoch=update_center,
-        )
-        self.history_ = train([stage], batch_size=self.batch_size)
+        self._train(train, "conocc", before_epoch=update_center)
 
     def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         """Eq. (3); of its two terms the alternating schedule trains one an epoch."""
@@ -131,16 +109,11 @@ class ConOCC(AutoencoderDetector):
         l_ae = l_con = x.new_zeros(())
         terms: dict[str, Tensor] = {}
         if joint or not constraint:
-            l_ae = terms["L_AE"] = self._reconstruction(self._autoencoder.decoder(z), x)
+            x_hat, mean = self.network_.decoder(z), self.ae_reduction == "mean"
+            l_ae = equations.batch_loss(equations.reconstruction_loss(x_hat, x))
+            l_ae = terms["L_AE"] = l_ae / x[0].numel() if mean else l_ae
         if joint or constraint:
-            l_con = self._constraint(z)
+            l_con = equations.batch_loss(equations.constraining_loss(z, self.network_.mu))
+            l_con = l_con / z.shape[1] if self.con_reduction == "mean" else l_con
             terms["gamma L_con"] = self.gamma * l_con
         return equations.total_loss(l_ae, l_con, self.gamma), terms
-
-    def _reconstruction(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        loss = equations.batch_loss(equations.reconstruction_loss(x_hat, x))
-        return loss / x[0].numel() if self.ae_reduction == "mean" else loss
-
-    def _constraint(self, z: Tensor) -> Tensor:
-        loss = equations.batch_loss(equations.constraining_loss(z, self.network_.mu))
-        return loss / z.shape[1] if self.con_reduction == "mean" else loss

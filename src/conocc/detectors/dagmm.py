@@ -25,7 +25,7 @@ from conocc import equations
 from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, POSITIVE, param
 from conocc.detectors.trained import AutoencoderDetector
 from conocc.networks import Autoencoder
-from conocc.training import Batches, Stage, Terms, Train, adam, apply, summed
+from conocc.training import Batches, Terms, Train, apply, summed
 
 HIDDEN = 10  # units of the estimation network in all of Zong's experiments
 DROPOUT = 0.5
@@ -57,23 +57,22 @@ def cosine_similarity(x_hat: Tensor, x: Tensor) -> Tensor:
     return nn.functional.cosine_similarity(x.flatten(1).double(), x_hat.flatten(1).double())
 
 
-class CompressionAndEstimation(nn.Module):
+class CompressionAndEstimation(Autoencoder):
     """The two networks: images to reconstructions and features, features to memberships."""
 
-    def __init__(self, autoencoder: Autoencoder, components: int) -> None:
-        super().__init__()
-        self.autoencoder = autoencoder
+    def __init__(self, *args: Any, components: int) -> None:
+        super().__init__(*args)
         self.estimation = nn.Sequential(
-            nn.Linear(autoencoder.bottleneck + 2, HIDDEN),
+            nn.Linear(self.bottleneck + 2, HIDDEN),
             nn.Tanh(),
             nn.Dropout(DROPOUT),
             nn.Linear(HIDDEN, components),
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def compress(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. (1) to (3). (n, ...) -> reconstructions (n, ...), features `z` (n, d) float64."""
-        z_c = self.autoencoder.encoder(x)
-        x_hat = self.autoencoder.decoder(z_c)
+        z_c = self.encoder(x)
+        x_hat = self.decoder(z_c)
         z_r = (relative_distance(x_hat, x), cosine_similarity(x_hat, x))
         return x_hat, torch.column_stack([z_c.double(), *z_r])
 
@@ -173,36 +172,22 @@ def diagonal_penalty(sigma: Tensor) -> Tensor:
 class StoredMixture(nn.Module):
     """The mixture that scores, as buffers, so that it is saved with the model.
 
-    The inverse Cholesky factors are taken once, and not saved: with them an energy is products and
-    sums alone, which exist in every exported format.
+    Of the covariances it holds `whitening`, the inverse Cholesky factors: with them an energy is
+    products and sums alone, which exist in every exported format.
     """
-
-    phi: Tensor
-    mu: Tensor
-    sigma: Tensor
-    whitening: Tensor
 
     def __init__(self, k: int, d: int) -> None:
         super().__init__()
-        self.register_buffer("phi", torch.full((k,), 1 / k, dtype=torch.float64))
-        self.register_buffer("mu", torch.zeros(k, d, dtype=torch.float64))
-        self.register_buffer("sigma", torch.eye(d, dtype=torch.float64).repeat(k, 1, 1))
-        self.register_buffer("whitening", self.sigma.clone(), persistent=False)
+        self.phi = nn.Buffer(torch.zeros(k, dtype=torch.float64))
+        self.mu = nn.Buffer(torch.zeros(k, d, dtype=torch.float64))
+        self.whitening = nn.Buffer(torch.zeros(k, d, d, dtype=torch.float64))
 
     def keep(self, mixture: Mixture) -> None:
-        for name, value in mixture._asdict().items():
-            getattr(self, name).copy_(value)
-        self._take_whitening()
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        loaded = super().load_state_dict(*args, **kwargs)
-        self._take_whitening()
-        return loaded
-
-    def _take_whitening(self) -> None:
-        eye = torch.eye(self.sigma.shape[1], dtype=self.sigma.dtype, device=self.sigma.device)
-        lower = factor(self.sigma)
-        self.whitening.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+        phi, mu, sigma = mixture
+        eye = torch.eye(sigma.shape[1], dtype=sigma.dtype, device=sigma.device)
+        self.phi.copy_(phi)
+        self.mu.copy_(mu)
+        self.whitening.copy_(torch.linalg.solve_triangular(factor(sigma), eye, upper=False))
 
     def forward(self, z: Tensor) -> Tensor:
         """Give the `energy` of features; (n, d) -> (n,)."""
@@ -247,7 +232,8 @@ class DAGMM(AutoencoderDetector):
     network_ : CompressionAndEstimation
         The trained networks.
     mixture_ : StoredMixture
-        The mixture of all training images, with buffers ``phi``, ``mu`` and ``sigma``.
+        The mixture of all training images, with buffers ``phi``, ``mu`` and ``whitening``, the
+        inverse Cholesky factors of the covariances.
 
     Examples
     --------
@@ -263,29 +249,18 @@ class DAGMM(AutoencoderDetector):
     lambda_covariance: float = param(0.005, NOT_NEGATIVE)
 
     def _build(self) -> None:
-        autoencoder = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
-        self.network_: Any = CompressionAndEstimation(autoencoder, self.components)
-        self.mixture_ = StoredMixture(self.components, autoencoder.bottleneck + 2)
-
-    @property
-    def _autoencoder(self) -> Autoencoder:
-        return self.network_.autoencoder
+        sizes = (self.input_shape_, self.bottleneck, self.channels)
+        self.network_ = CompressionAndEstimation(*sizes, components=self.components)
+        self.mixture_ = StoredMixture(self.components, self.network_.bottleneck + 2)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        stage = Stage(
-            name="dagmm",
-            modules={"network": self.network_},
-            optimizers={"adam": adam(self.network_.parameters(), lr=self.lr)},
-            losses={"adam": self._objective},
-            epochs=self.epochs,
-        )
-        self.history_ = train([stage], batch_size=self.batch_size)
+        self._train(train, "dagmm")
         self.network_.eval()
         self.mixture_.keep(mixture_of(lambda: self._features(X)))
 
-    def _objective(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+    def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         """Eq. (7), term by term."""
-        x_hat, z = self.network_(x)
+        x_hat, z = self.network_.compress(x)
         gamma = self.network_.membership(z)
         mixture = mixture_of(lambda: [(z, gamma)])
         terms = {
@@ -297,12 +272,12 @@ class DAGMM(AutoencoderDetector):
 
     def _features(self, X: Batches) -> Iterable[tuple[Tensor, Tensor]]:
         def side_by_side(x: Tensor) -> Tensor:
-            _, z = self.network_(x)
+            _, z = self.network_.compress(x)
             return torch.cat([self.network_.membership(z), z], dim=1)
 
         for rows in apply(side_by_side, X):
             yield rows[:, self.components :], rows[:, : self.components]
 
     def _score(self, x: Tensor) -> Tensor:
-        _, z = self.network_(x)
+        _, z = self.network_.compress(x)
         return self.mixture_(z)

@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conocc import equations
-from conocc.detectors.cae import reconstruction_stage
 from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, SHARE, param
-from conocc.detectors.trained import TrainedDetector
+from conocc.detectors.trained import TrainedDetector, reconstruction_terms
 from conocc.networks import Autoencoder
 from conocc.training import Batches, Stage, Terms, Train, adam, apply, concatenated, summed
 
 logger = logging.getLogger("conocc")
 
-OBJECTIVES = ("one-class", "soft-boundary")
 # Both are in Ruff's code, github.com/lukasruff/Deep-SVDD-PyTorch, not in the publication.
 SMALLEST_COMPONENT = 0.1
 WARM_UP = 10
@@ -64,13 +62,10 @@ def radius_of(distance: Tensor, nu: float) -> Tensor:
 class Hypersphere(nn.Module):
     """The center (d,) and the radius, which no gradient moves."""
 
-    c: Tensor
-    radius: Tensor
-
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.register_buffer("c", torch.zeros(d))
-        self.register_buffer("radius", torch.zeros(()))
+        self.c = nn.Buffer(torch.zeros(d))
+        self.radius = nn.Buffer(torch.zeros(()))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -125,7 +120,7 @@ class DeepSVDD(TrainedDetector):
     """
 
     pretrain_epochs: int = param(150, Interval(Integral, 0, None, closed="left"))
-    objective: str = param("one-class", StrOptions(set(OBJECTIVES)))
+    objective: str = param("one-class", StrOptions({"one-class", "soft-boundary"}))
     nu: float = param(0.1, SHARE)
     weight_decay: float = param(1e-6, NOT_NEGATIVE)
     bottleneck: int = param(256, COUNT)
@@ -142,10 +137,8 @@ class DeepSVDD(TrainedDetector):
         sphere, soft = self.sphere_, self.objective == "soft-boundary"
         if soft and self.epochs <= WARM_UP:
             logger.warning(
-                "The radius is never used: objective='soft-boundary' takes it after %d epochs, "
-                "and there are epochs=%d.",
-                WARM_UP,
-                self.epochs,
+                f"The radius is never used: objective='soft-boundary' takes it after {WARM_UP} "
+                f"epochs, and there are epochs={self.epochs}."
             )
         with X.chance:
             autoencoder = self._autoencoder().to(X.device)
@@ -158,27 +151,23 @@ class DeepSVDD(TrainedDetector):
                 distances = concatenated(apply(self._score, X), len(X)).to(X.device)
                 sphere.radius.copy_(radius_of(distances, self.nu))
 
-        svdd = Stage(
-            name="svdd",
-            modules={"network": autoencoder, "sphere": sphere},
-            optimizers={
-                "adam": adam(self.encoder_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-            },
-            losses={"adam": self._soft_boundary if soft else self._one_class},
-            epochs=self.epochs,
-            before_epoch=update_sphere,
+        def reconstruct(x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+            return reconstruction_terms(autoencoder, x)
+
+        plain = adam(autoencoder.parameters(), lr=self.lr)
+        decaying = adam(self.encoder_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        modules = {"network": autoencoder, "sphere": sphere}
+        pretraining = Stage(
+            "pretraining", modules, self.pretrain_epochs, {"adam": (plain, reconstruct)}
         )
-        pretraining = reconstruction_stage(
-            autoencoder, lr=self.lr, epochs=self.pretrain_epochs, name="pretraining"
-        )
+        svdd = Stage("svdd", modules, self.epochs, {"adam": (decaying, self._loss)}, update_sphere)
         self.history_ = train([pretraining, svdd], batch_size=self.batch_size)
 
-    def _one_class(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
-        return summed({"distance": equations.batch_loss(self._score(x))})
-
-    def _soft_boundary(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
-        radius = self.sphere_.radius
-        beyond = equations.batch_loss(excess(self._score(x), radius, self.nu))
+    def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+        distance, radius = self._score(x), self.sphere_.radius
+        if self.objective == "one-class":
+            return summed({"distance": equations.batch_loss(distance)})
+        beyond = equations.batch_loss(excess(distance, radius, self.nu))
         return summed({"R^2": radius**2, "excess / nu": beyond})
 
     def _score(self, x: Tensor) -> Tensor:

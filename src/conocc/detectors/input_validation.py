@@ -6,7 +6,7 @@ Letters: n images, c channels, h and w pixels, d features of a vector.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,7 @@ def unchanged(x: Tensor) -> Tensor:
     return x
 
 
-NORMALIZE: dict[str, Callable[[Tensor], Tensor]] = {
-    "zscore": zscore,
-    "minmax": minmax,
-    "none": unchanged,
-}
+NORMALIZE = {"zscore": zscore, "minmax": minmax, "none": unchanged}
 
 
 def feature_scale(X: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndarray]:
@@ -60,14 +56,13 @@ def feature_scale(X: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndarray
 
     Vectors are standardised by feature, not each by itself: their entries have units of their own.
     """
-    d = X.shape[1]
+    if normalize == "none":
+        return np.zeros(X.shape[1]), np.ones(X.shape[1])
     if normalize == "zscore":
         offset, scale = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
-    elif normalize == "minmax":
+    else:
         offset = X.min(0).astype(np.float64)
         scale = X.max(0) - offset
-    else:
-        offset, scale = np.zeros(d), np.ones(d)
     return offset, np.where(scale > 0, scale, 1.0)
 
 
@@ -98,33 +93,25 @@ def checked_images(X: np.ndarray) -> np.ndarray:
         raise ValueError(f"Images must be at least {SMALLEST_SIDE} pixels a side; got {h}x{w}.")
     if n == 0:
         raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}): there is no image.")
-    if X.dtype.kind == "f":
-        for start in range(0, n, CHECK_ROWS):
-            _refuse_unusable(X[start : start + CHECK_ROWS], start)
+    refuse_unusable(X)
     return X
 
 
-def _refuse_unusable(block: np.ndarray, start: int) -> None:
-    # One pass when all is well: NaN fails the comparison too.
-    usable = np.abs(block) <= _largest(block.dtype)
-    if not usable.all():
-        i = int(np.flatnonzero(~usable.all(axis=(1, 2, 3)))[0])
-        value = block[i][~usable[i]][0]
-        raise ValueError(
-            f"Image {start + i} of X has a pixel of {value}; "
-            f"pixels must be finite, and at most {LARGEST_VALUE:g} in size."
-        )
-
-
-def refuse_huge(array: np.ndarray) -> None:
-    """Refuse vectors with a value that float32, squared and summed, cannot hold; (n, d)."""
-    if array.dtype.kind == "f" and np.abs(array).max(initial=0) > _largest(array.dtype):
-        raise ValueError(f"X has a value beyond {LARGEST_VALUE:g}, too large for float32.")
-
-
-def _largest(dtype: np.dtype[Any]) -> float:
-    # As a float16, `LARGEST_VALUE` would be infinite.
-    return min(LARGEST_VALUE, float(np.finfo(dtype).max))
+def refuse_unusable(X: np.ndarray) -> None:
+    """Refuse NaN, infinite values, and what float32, squared and summed, cannot hold; (n, ...)."""
+    if X.dtype.kind != "f":
+        return
+    largest = min(LARGEST_VALUE, float(np.finfo(X.dtype).max))  # no float16 is as large
+    for start in range(0, len(X), CHECK_ROWS):
+        rows = X[start : start + CHECK_ROWS]
+        # One pass when all is well: NaN fails the comparison too.
+        usable = np.abs(rows) <= largest
+        if not usable.all():
+            i = int(np.flatnonzero(~usable.reshape(len(rows), -1).all(1))[0])
+            raise ValueError(
+                f"Row {start + i} of X has a value of {rows[i][~usable[i]][0]}; "
+                f"values must be finite, and at most {LARGEST_VALUE:g} in size."
+            )
 
 
 def refuse_masked(X: Any) -> None:
@@ -178,5 +165,4 @@ def patients_of(X: np.ndarray, groups: Any) -> np.ndarray:
 
 def among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Tell which hashes are among the known ones; (n, 16), (m, 16) -> (n,) bool."""
-    known_hashes = {row.tobytes() for row in known}
-    return np.array([row.tobytes() in known_hashes for row in rows], dtype=bool)
+    return np.isin(rows.view("V16")[:, 0], known.view("V16")[:, 0])

@@ -10,6 +10,8 @@ Letters: n images, d pixels of an image or features of a vector, m support vecto
 from __future__ import annotations
 
 import logging
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +28,6 @@ logger = logging.getLogger("conocc")
 
 CACHE_MIB = 200  # of kernel rows, scikit-learn's default
 WARN_FROM_GIB = 1.0
-GAMMA = (StrOptions({"scale"}), POSITIVE)  # what `kernel_gamma` may be
 
 
 def scaled_gamma(z: np.ndarray) -> float:
@@ -50,49 +51,50 @@ def svm_score(
     return rho - kernel @ torch.from_numpy(alpha)
 
 
-def fit_svm(
-    z: np.ndarray, *, nu: float, kernel_gamma: float | str, verbose: int
-) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Solve for (n, d) float64: support vectors (m, d), alpha (m,), rho, and γ as used."""
-    gamma = scaled_gamma(z) if kernel_gamma == "scale" else float(kernel_gamma)
-    svm = OneClassSVM(kernel="rbf", nu=nu, gamma=gamma, cache_size=CACHE_MIB)
-    # Nothing is drawn, yet scikit-learn would take a seed from the caller's global generator.
-    svm.random_state = 0
-    with bar("Support vectors", 1, verbose=verbose) as advance:
-        svm.fit(z)
-        advance(state=f"{len(svm.support_)} of {len(z)}")
-    return svm.support_vectors_, svm.dual_coef_[0], float(svm.offset_[0]), gamma
-
-
-def memory_gib(n: int, d: int) -> float:
-    """Estimate the memory of `fit_svm`: the vectors, at most as many support vectors, a cache.
-
-    >>> memory_gib(2**14, 2**12)
-    1.1953125
-    """
-    return (2 * n * d * 8 + CACHE_MIB * 2**20) / 2**30
-
-
-def say_cost(n: int, d: int) -> None:
-    """Warn of what `fit_svm` will take where that is much."""
-    gib = memory_gib(n, d)
+def warn_of_cost(n: int, d: int) -> None:
+    """Warn of what solving for `n` vectors of length `d` will take where that is much."""
+    # The vectors, at most as many support vectors, and a cache.
+    gib = (2 * n * d * 8 + CACHE_MIB * 2**20) / 2**30
     if gib > WARN_FROM_GIB:
         logger.warning(
-            "The support vector machine holds all n=%d training vectors of d=%d at once: up to "
-            "%.1f GiB of memory, and a time that grows with the square of n.",
-            n,
-            d,
-            gib,
+            f"The support vector machine holds all n={n} training vectors of d={d} at once: up to "
+            f"{gib:.1f} GiB of memory, and a time that grows with the square of n."
         )
 
 
-def as_vectors(x: Tensor) -> Tensor:
-    """Reshape images (n, c, h, w) into vectors (n, c·h·w); vectors stay as they are."""
-    return x.flatten(1)
+@dataclass(kw_only=True, eq=False, repr=False)
+class SupportVectorDetector(OneClassDetector):
+    """A method that ends in a one-class support vector machine, on vectors of its own.
+
+    Parameters and attributes are described with `OCSVM`.
+    """
+
+    nu: float = param(0.5, SHARE)
+    kernel_gamma: float | str = param("scale", StrOptions({"scale"}), POSITIVE)
+
+    @abstractmethod
+    def _vectors(self, x: Tensor) -> Tensor:
+        """Give what the machine sees of a normalised batch; -> (n, d)."""
+
+    def _fit_svm(self, X: Batches) -> None:
+        z = concatenated(apply(self._vectors, X), len(X)).double().numpy()
+        gamma = scaled_gamma(z) if self.kernel_gamma == "scale" else float(self.kernel_gamma)
+        svm = OneClassSVM(kernel="rbf", nu=self.nu, gamma=gamma, cache_size=CACHE_MIB)
+        # Nothing is drawn, yet scikit-learn would take a seed from the caller's global generator.
+        svm.random_state = 0
+        with bar("Support vectors", 1, verbose=self.verbose) as advance:
+            svm.fit(z)
+            advance(state=f"{len(svm.support_)} of {len(z)}")
+        self.support_vectors_, self.dual_coef_ = svm.support_vectors_, svm.dual_coef_[0]
+        self.rho_, self.kernel_gamma_ = float(svm.offset_[0]), gamma
+
+    def _score(self, x: Tensor) -> Tensor:
+        z = self._vectors(x)
+        return svm_score(z, self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class OCSVM(OneClassDetector):
+class OCSVM(SupportVectorDetector):
     """One-class support vector machine, scored by minus its decision function.
 
     Each image is normalised by itself as for all methods and reshaped into a vector; feature
@@ -136,18 +138,9 @@ class OCSVM(OneClassDetector):
     (8,)
     """
 
-    nu: float = param(0.5, SHARE)
-    kernel_gamma: float | str = param("scale", *GAMMA)
+    def _vectors(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        n, d = len(X), int(np.prod(X.shape))
-        say_cost(n, d)
-        z = concatenated(apply(as_vectors, X), n).double().numpy()
-        self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_ = fit_svm(
-            z, nu=self.nu, kernel_gamma=self.kernel_gamma, verbose=self.verbose
-        )
-
-    def _score(self, x: Tensor) -> Tensor:
-        return svm_score(
-            as_vectors(x), self.support_vectors_, self.dual_coef_, self.rho_, self.kernel_gamma_
-        )
+        warn_of_cost(len(X), math.prod(X.shape))
+        self._fit_svm(X)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -23,47 +21,23 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from conocc.detectors import persistence
-from conocc.detectors.input_validation import (
-    NORMALIZE,
-    among,
-    checked_images,
-    digests,
-    feature_scale,
-    group_digests,
-    patients_of,
-    refuse_huge,
-    refuse_masked,
-    refuse_minority,
-    unchanged,
-)
+from conocc import training
+from conocc.detectors import input_validation, persistence
+from conocc.detectors.input_validation import NORMALIZE, among, digests, group_digests, patients_of
 from conocc.detectors.residual_scale import ResidualScale, scale_of
 from conocc.io.progress import bar
 from conocc.thresholds.conformal import Calibration, calibrate
-from conocc.training import (
-    Batches,
-    Chance,
-    Checkpoint,
-    Train,
-    apply,
-    concatenated,
-    default_settings,
-    train,
-)
-
-logger = logging.getLogger("conocc")
+from conocc.training import Batches, Chance, Checkpoint, Train, default_settings
 
 COUNT = Interval(Integral, 1, None, closed="left")
 POSITIVE = Interval(Real, 0, None, closed="neither")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 SHARE = Interval(Real, 0, 1, closed="right")
-DEVICES = ("cpu", "cuda")
 # About as many images, from all over, set the scale of residuals: for AnoGAN each is a search.
 RESIDUAL_IMAGES = 256
 
@@ -178,9 +152,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def plain_params(self, **changes: Any) -> dict[str, Any]:
         """Give the parameters, but for changes, as JSON gives them back: plain numbers, lists."""
-        given = {**self.get_params(), **changes}
-        plain: dict[str, Any] = json.loads(json.dumps(given, default=_of_numpy))
-        return plain
+        return persistence.plain({**self.get_params(), **changes})
 
     def fit(
         self, X: Any, y: Any = None, groups: Any = None, *, checkpoint: str | Path | None = None
@@ -216,14 +188,16 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 f"{type(self).__name__} needs at least two images to learn from; "
                 f"got n_samples = {len(array)}."
             )
-        refuse_minority(array, y)
+        input_validation.refuse_minority(array, y)
         self.seed_ = _seed(self.random_state)
         self.training_digests_ = digests(array)
         self.training_patients_ = patients_of(array, groups)
         self.preprocessing_: dict[str, Any] | None = None
-        self._forget_calibration()
+        self.calibration_: Calibration | None = None
+        self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
         if len(self.input_shape_) == 1:
-            self.feature_offset_, self.feature_scale_ = feature_scale(array, self.normalize)
+            scale = input_validation.feature_scale(array, self.normalize)
+            self.feature_offset_, self.feature_scale_ = scale
         device = self._device()
         chance = Chance(self.seed_, device)
         with default_settings(device):
@@ -231,18 +205,15 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 self._build()
             batches = self._batches(array, chance)
             self.history_: list[dict[str, Any]] = []
-            kept = self._checkpoint(checkpoint)
-            self._fit(batches, partial(train, X=batches, checkpoint=kept, verbose=self.verbose))
+            kept = None if checkpoint is None else self._checkpoint(checkpoint)
+            train = partial(training.train, X=batches, checkpoint=kept, verbose=self.verbose)
+            self._fit(batches, train)
             self.threads_ = torch.get_num_threads()
             sample = self._threshold_sample(array)
             scores = self._scores(sample)
             self.residual_scale_ = self._residual_scale(sample, source="training")
         self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
         return self
-
-    def _forget_calibration(self) -> None:
-        self.calibration_: Calibration | None = None
-        self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
 
     def calibrate(
         self, X: Any, y: Any = None, groups: Any = None, *, random_state: int = 0
@@ -273,9 +244,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             As `fit`; or if an image, or a patient, was trained on.
         """
-        check_is_fitted(self)
         array = self._checked(X)
-        refuse_minority(array, y)
+        input_validation.refuse_minority(array, y)
         images = digests(array)
         patients = patients_of(array, groups)
         for what, rows, learned in (
@@ -307,7 +277,6 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             If `X` is not such as was learned, or holds an image so far from it that its score is
             no finite number.
         """
-        check_is_fitted(self)
         return self._scores(self._checked(X))
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -332,7 +301,6 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             If the detector is not calibrated, or the unit is not to be had.
         """
-        check_is_fitted(self)
         return self._calibrated().p_values(self.anomaly_score(X), unit=unit)
 
     def threshold(
@@ -348,12 +316,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             If the detector is not calibrated, or on too few patients for this promise.
         """
-        check_is_fitted(self)
         return self._calibrated().threshold(
             false_alarms=false_alarms, confidence=confidence, unit=unit
         )
 
     def _calibrated(self) -> Calibration:
+        check_is_fitted(self)
         if self.calibration_ is None:
             raise ValueError(
                 f"This {type(self).__name__} is not calibrated; calibrate it on majority images "
@@ -373,14 +341,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def normalized(self, X: Any) -> np.ndarray:
         """Give what the network sees of `X`; -> (n, c, h, w) or (n, d) float32."""
-        return self._rows(unchanged, self._checked(X)).numpy()
+        return self._rows(input_validation.unchanged, self._checked(X)).numpy()
 
     def knows(self, X: Any, *, side: str = "training") -> np.ndarray:
         """Tell which images it was trained, or calibrated, on, by their pixels; -> (n,) bool.
 
         `side` is ``"training"`` or ``"calibration"``.
         """
-        check_is_fitted(self)
         return among(digests(self._checked(X)), getattr(self, f"{side}_digests_"))
 
     def knows_patients(self, groups: Any, *, side: str = "training") -> np.ndarray:
@@ -419,33 +386,30 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         # A detector that was fitted on a GPU can be unpickled where there is none.
-        state: dict[str, Any] = super().__getstate__()
-        return {
-            k: copy.deepcopy(v).cpu() if isinstance(v, nn.Module) else v for k, v in state.items()
-        }
+        state = super().__getstate__().items()
+        return {k: copy.deepcopy(v).cpu() if isinstance(v, nn.Module) else v for k, v in state}
 
     # Inside.
 
     def _checked(self, X: Any, *, reset: bool = False) -> np.ndarray:
-        refuse_masked(X)
+        if not reset:
+            check_is_fitted(self)
+        input_validation.refuse_masked(X)
         frame_or_sparse = hasattr(X, "columns") or hasattr(X, "tocsr")
-        array: Any = X if frame_or_sparse else np.asanyarray(X)
+        array: np.ndarray = X if frame_or_sparse else np.asanyarray(X)
         if getattr(array, "ndim", 2) in (3, 4):
-            array = checked_images(array)
+            array = input_validation.checked_images(array)
         else:
             array = validate_data(self, array, reset=reset, dtype="numeric", order=None)
-            if reset or len(self.input_shape_) == 1:
-                refuse_huge(array)
-        shape = tuple(array.shape[1:])
+            input_validation.refuse_unusable(array)
         if reset:
-            self.input_shape_: tuple[int, ...] = shape
-        elif shape != self.input_shape_:
+            self.input_shape_: tuple[int, ...] = array.shape[1:]
+        elif array.shape[1:] != self.input_shape_:
             raise ValueError(
-                f"{type(self).__name__} was fitted on {_shape_name(self.input_shape_)}; "
-                f"got {_shape_name(shape)}."
+                f"X holds arrays of shape {array.shape[1:]}; {type(self).__name__} was fitted on "
+                f"{self.input_shape_}. That is (channels, rows, columns), or (features,)."
             )
-        checked: np.ndarray = array
-        return checked
+        return array
 
     def _threshold_sample(self, array: np.ndarray) -> np.ndarray:
         """Give the training images whose scores set the threshold."""
@@ -457,10 +421,11 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _batches(self, array: np.ndarray, chance: Chance | None = None) -> Batches:
         device = self._device()
-        for module in self._modules():
-            module.to(device)
-        normalize = self._normalization(device)
-        return Batches(array, normalize, device, chance or Chance(self.seed_, device))
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                value.to(device).eval()
+        chance = chance or Chance(self.seed_, device)
+        return Batches(array, self._normalization(device), device, chance)
 
     def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         if len(self.input_shape_) == 3:
@@ -471,13 +436,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return lambda x: (x - offset) / scale
 
     def _scores(self, array: np.ndarray) -> np.ndarray:
-        scores: np.ndarray = self._rows(self._score, array).numpy().astype(np.float64)
-        if not np.isfinite(scores).all():
+        scores = self._rows(self._score, array).numpy().astype(np.float64)
+        if (bad := np.flatnonzero(~np.isfinite(scores))).size:
             # No threshold tells where NaN lies.
-            i = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise NonFiniteError(
-                f"The score of image {i} of X is {scores[i]}: its values are too far from those "
-                f"that this {type(self).__name__} was fitted to."
+                f"The score of image {bad[0]} of X is {scores[bad[0]]}: its values are too far "
+                f"from those that this {type(self).__name__} was fitted to."
             )
         return scores
 
@@ -490,29 +454,23 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             return scale_of((block.numpy(force=True) for block in blocks), source=source)
 
     def _residual(self, x: Tensor) -> Tensor:
-        residual: Tensor = x - self._reconstruct(x)
-        return residual
+        return x - self._reconstruct(x)
 
     def _rows(self, function: Callable[[Tensor], Tensor], array: np.ndarray) -> Tensor:
         """Apply a function of batches to a whole array; -> (n, ...), on the CPU."""
         with default_settings(self._device()):
-            return concatenated(self._blocks(function, array), len(array))
+            return training.concatenated(self._blocks(function, array), len(array))
 
     def _blocks(self, function: Callable[[Tensor], Tensor], array: np.ndarray) -> Iterator[Tensor]:
-        for module in self._modules():
-            module.eval()
         with bar("Scoring", len(array), verbose=self.verbose) as advance:
-            for rows in apply(function, self._batches(array)):
+            for rows in training.apply(function, self._batches(array)):
                 advance(len(rows))
                 yield rows
-
-    def _modules(self) -> list[nn.Module]:
-        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
 
     def _device(self) -> torch.device:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device.partition(":")[0] not in DEVICES:
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
             raise ValueError(
                 f"Cannot use device {self.device!r}: choose 'auto', 'cpu', 'cuda' or, for the "
                 "second card, 'cuda:1'. Others lack float64, in which sums are taken."
@@ -523,36 +481,17 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             reason = str(error).splitlines()[0]
             raise ValueError(f"Cannot use device {self.device!r}: {reason}") from error
 
-    def _checkpoint(self, path: str | Path | None) -> Checkpoint | None:
-        if path is None:
-            return None
+    def _checkpoint(self, path: str | Path) -> Checkpoint:
         params = self.plain_params(random_state=self.seed_, **persistence.NEUTRAL)
         del params["contamination"]  # it moves the threshold alone
-        identity = {
-            "class": type(self).__name__,
-            "revision": self.revision,
-            **params,
-            "images": hashlib.sha256(self.training_digests_.tobytes()).hexdigest(),
-        }
-        return Checkpoint(Path(path), identity)
-
-
-def _shape_name(shape: tuple[int, ...]) -> str:
-    if len(shape) == 1:
-        return f"vectors of {shape[0]} features"
-    c, h, w = shape
-    return f"{h}x{w} images of {c} channel{'s' if c > 1 else ''}"
+        images = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
+        about = {"class": type(self).__name__, "revision": self.revision, "images": images}
+        return Checkpoint(Path(path), {**about, **params})
 
 
 def _seed(random_state: Any) -> int:
-    if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     if isinstance(random_state, Integral):
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _of_numpy(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{value!r} is no number, text or list of these, so JSON cannot hold it.")
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    return int(random_state.randint(2**31 - 1))

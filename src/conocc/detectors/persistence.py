@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,9 @@ from torch import Tensor, nn
 
 from conocc._version import __version__
 from conocc.detectors.residual_scale import ResidualScale
-from conocc.io.safetensors import below, read_model, write_model
+from conocc.io.safetensors import below, read, write
 from conocc.thresholds.conformal import Calibration
 from conocc.training import default_settings
-
-D = TypeVar("D")
 
 # Where and how loudly a detector was fitted is no part of what it learned.
 NEUTRAL = {"device": "auto", "verbose": 0}
@@ -34,6 +33,15 @@ NEEDED = {
 }
 
 
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Give values as JSON gives them back: numbers and lists for NumPy's, tables for records."""
+
+    def simpler(value: Any) -> Any:
+        return value.as_json() if hasattr(value, "as_json") else value.tolist()
+
+    return json.loads(json.dumps(values, default=simpler))
+
+
 def learned(detector: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Divide what ends in an underscore into tensors and values that JSON holds."""
     tensors: dict[str, Tensor] = {}
@@ -43,38 +51,31 @@ def learned(detector: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
             continue
         if isinstance(value, nn.Module):
             tensors |= {f"{name}.{k}": v for k, v in value.state_dict().items()}
-        elif isinstance(value, np.ndarray) and value.dtype != object:
+        elif isinstance(value, np.ndarray) and value.dtype != object:  # as names of columns are
             tensors[name] = torch.from_numpy(value.copy())
-        elif isinstance(value, np.ndarray):
-            values[name] = value.tolist()  # names of columns
-        elif isinstance(value, Calibration | ResidualScale):
-            values[name] = value.as_json()
         else:
             values[name] = value
-    return tensors, values
+    return tensors, plain(values)
 
 
 def save(detector: Any, path: str | Path, preprocessing: dict[str, Any] | None) -> None:
     """Write a fitted detector (see `OneClassDetector.save`)."""
     tensors, values = learned(detector)
     values["preprocessing_"] = preprocessing
+    versions = {"conocc": __version__, "torch": torch.__version__, "method": detector.revision}
     header = {
         "class": type(detector).__name__,
         "params": detector.plain_params(random_state=detector.seed_, **NEUTRAL),
         # Sorted: in the order of attributes a loaded detector would differ from a fitted one.
         "values": dict(sorted(values.items())),
-        "versions": {
-            "conocc": __version__,
-            "torch": torch.__version__,
-            "method": detector.revision,
-        },
+        "versions": versions,
     }
-    write_model(path, header, tensors)
+    write(path, "model", header, tensors)
 
 
-def load(cls: type[D], path: str | Path) -> D:
+def load(cls: Any, path: str | Path) -> Any:
     """Read a detector of a class (see `OneClassDetector.load`)."""
-    header, tensors = read_model(path)
+    header, tensors = read(path, "model")
     if header["class"] != cls.__name__:
         raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
     try:

@@ -58,8 +58,7 @@ class ResidualScale:
 
 def averaged(residual: Floats) -> Floats:
     """Average over channels, with their signs; (n, c, h, w) -> (n, h, w)."""
-    mean: Floats = residual.mean(1)
-    return mean
+    return residual.mean(1)
 
 
 def scale_of(blocks: Iterable[Floats], *, source: str) -> ResidualScale:

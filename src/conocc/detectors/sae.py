@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from conocc import equations
 from conocc.detectors.one_class_detector import NOT_NEGATIVE, param
 from conocc.detectors.trained import AutoencoderDetector
-from conocc.training import Batches, Stage, Terms, Train, adam, summed
+from conocc.training import Batches, Terms, Train, summed
 
 
 def activity(a: Tensor) -> Tensor:
@@ -67,14 +67,7 @@ class SAE(AutoencoderDetector):
     sparsity: float = param(1e-3, NOT_NEGATIVE)
 
     def _fit(self, X: Batches, train: Train) -> None:
-        stage = Stage(
-            name="sparse autoencoder",
-            modules={"network": self.network_},
-            optimizers={"adam": adam(self.network_.parameters(), lr=self.lr)},
-            losses={"adam": self._loss},
-            epochs=self.epochs,
-        )
-        self.history_ = train([stage], batch_size=self.batch_size)
+        self._train(train, "sparse autoencoder")
 
     def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         a = self._embed(x)

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from conocc import equations
 from conocc.detectors.one_class_detector import COUNT, POSITIVE, OneClassDetector, param
 from conocc.networks import CHANNELS, Autoencoder
+from conocc.training import Batches, Stage, Terms, Train, adam, summed
+
+
+def reconstruction_terms(autoencoder: nn.Module, x: Tensor) -> tuple[Tensor, Terms]:
+    """Give the loss of an autoencoder, Eq. (2), as a stage of training takes it."""
+    l_ae = equations.batch_loss(equations.reconstruction_loss(autoencoder(x), x))
+    return summed({"L_AE": l_ae})
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -47,7 +55,7 @@ class TrainedDetector(OneClassDetector):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AutoencoderDetector(TrainedDetector):
-    """A method with an autoencoder, scored by its reconstruction error, Eq. (6), as a rule.
+    """A method with an autoencoder, as a rule trained on Eq. (2) and scored by Eq. (6).
 
     Parameters
     ----------
@@ -58,24 +66,33 @@ class AutoencoderDetector(TrainedDetector):
 
     Attributes
     ----------
-    network_ : nn.Module
-        The trained autoencoder, or what holds it.
+    network_ : Autoencoder
+        The trained autoencoder, and what a method adds to it.
     """
 
     bottleneck: int = param(256, COUNT)
 
     def _build(self) -> None:
-        self.network_ = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
+        self.network_: Any = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
 
-    @property
-    def _autoencoder(self) -> Autoencoder:
-        return self.network_
+    def _fit(self, X: Batches, train: Train) -> None:
+        self._train(train, "autoencoder")
+
+    def _train(self, train: Train, stage: str, **more: Any) -> None:
+        """Descend `_loss` in one stage, with one Adam for all that `network_` learns."""
+        network = self.network_
+        steps = {"adam": (adam(network.parameters(), lr=self.lr), self._loss)}
+        stages = [Stage(stage, {"network": network}, self.epochs, steps, **more)]
+        self.history_ = train(stages, batch_size=self.batch_size)
+
+    def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
+        return reconstruction_terms(self.network_, x)
 
     def _score(self, x: Tensor) -> Tensor:
         return equations.anomaly_score(self._reconstruct(x), x)
 
     def _embed(self, x: Tensor) -> Tensor:
-        return self._autoencoder.encoder(x)
+        return self.network_.encoder(x)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
-        return self._autoencoder(x)
+        return self.network_(x)

@@ -1,4 +1,4 @@
-"""Saved models: one safetensors file, with everything that is not an array as JSON in its header.
+"""Saved models and checkpoints: safetensors files, with all that is no array as JSON in the header.
 
 Nothing in such a file can execute. A checksum over all of it tells damage, and a format number
 tells a file that a newer version wrote.
@@ -19,49 +19,60 @@ from torch import Tensor
 from conocc._version import __version__
 from conocc.io.files import atomic_write
 
-MODEL_FORMAT = 1
-HEADER_KEYS = {"format", "class", "params", "values", "versions", "sha256"}
+FORMAT = 1
 
 
-def write_model(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a model whole or not at all; `header` holds the `HEADER_KEYS` but format and sum."""
-    tensors = on_cpu(tensors)
-    header = {"format": MODEL_FORMAT, **header, "sha256": _sha256(header, tensors)}
-    write_tensors(Path(path), header, tensors)
-
-
-def write_tensors(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def write(
+    path: str | Path, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write tensors with a header of JSON values, whole or not at all.
+
+    `kind` is what people call the file: ``"model"`` or ``"checkpoint"``.
 
     Raises
     ------
     OSError
         If the disk is full, or the folder may not be written.
     """
-    with atomic_write(path) as temporary:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format": FORMAT, "kind": kind, **header})
+    with atomic_write(Path(path)) as temporary:
         try:
-            save_file(on_cpu(tensors), temporary, metadata={"conocc": json.dumps(header)})
+            # One entry: of several, safetensors changes the order from file to file.
+            save_file(tensors, temporary, {"conocc": f"{_sha256(text, tensors)} {text}"})
         except SafetensorError as error:
             raise OSError(f"Cannot write '{path}': {error}.") from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write_tensors` wrote; a ValueError has the reason why it cannot be."""
+def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read and verify the header and the tensors that `write` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, of another kind or program, or of a newer format.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"There is no {kind} '{path}'.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["conocc"])
+            checksum, _, text = (file.metadata() or {})["conocc"].partition(" ")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        reason = "it has no header of conocc" if isinstance(error, KeyError) else error
-        raise ValueError(f"{reason}") from error
-    if not isinstance(header, dict):
-        raise ValueError("its header is no table of names and values")
+        header = json.loads(text)
+        if header["format"] != FORMAT:
+            reads = f"conocc {__version__} reads {FORMAT}, a newer version may read it"
+            raise ValueError(f"its format is {header['format']}; {reads}")
+        if checksum != _sha256(text, tensors):
+            raise ValueError("its content does not match its checksum")
+        if header["kind"] != kind:
+            raise ValueError(f"it is a {header['kind']}")
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"Cannot read {kind} '{path}': it has no header of conocc.") from error
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"Cannot read {kind} '{path}': {error}.") from error
     return header, tensors
-
-
-def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors as files hold them."""
-    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -69,30 +80,8 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read and verify a saved model's header and tensors (see `OneClassDetector.load`)."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no model '{path}'.")
-    try:
-        header, tensors = read_tensors(path)
-    except ValueError as error:
-        raise ValueError(f"Cannot read model '{path}': {error}.") from error
-    if header.get("format") != MODEL_FORMAT:
-        raise ValueError(
-            f"Cannot read model '{path}': its format is {header.get('format')}, this version of "
-            f"conocc ({__version__}) reads {MODEL_FORMAT}. A newer version may."
-        )
-    if not header.keys() >= HEADER_KEYS:
-        raise ValueError(f"Cannot read model '{path}': its header is incomplete.")
-    if header["sha256"] != _sha256(header, tensors):
-        raise ValueError(f"Cannot read model '{path}': its content does not match its checksum.")
-    return header, tensors
-
-
-def _sha256(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    said = {key: header[key] for key in sorted(HEADER_KEYS - {"format", "sha256"})}
-    digest = hashlib.sha256(json.dumps(said).encode())
+def _sha256(header: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].numpy().tobytes())
