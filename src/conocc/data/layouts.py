@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from conocc.data.image_io.nifti import volume_and_slice
 from conocc.data.image_io.read import SUFFIXES
 from conocc.data.index import (
     SIDES,
@@ -17,20 +16,17 @@ from conocc.data.index import (
     of_files,
     printable,
     scan,
-    side,
     walk,
 )
+from conocc.data.manifest import is_manifest, list_manifest
 from conocc.data.npz import is_archive, list_archive
 from conocc.data.patients import TABLES
 from conocc.data.phantoms import PHANTOMS, draw_phantom
-from conocc.io.tables import read_table
 
 # Kaggle's chest_xray: the one set of class folders whose majority is known by name.
 KAGGLE_MAJORITY = "NORMAL"
 KAGGLE_CLASSES = {"NORMAL", "PNEUMONIA"}
 MVTEC_MAJORITY = "good"
-
-MANIFEST_COLUMNS = ("path", "label", "split", "patient")
 
 
 def list_cohort(where: str | Path, size: int | None = None) -> ImageIndex:
@@ -183,69 +179,6 @@ def _no_images(where: Path, aside: int, others: tuple[str, ...] = ()) -> ValueEr
     what = f"'{printable(where)}' holds no images{' in its class folders' if aside else ''}"
     what += f", but {_some(others, 'other file')}" if others else ""
     return ValueError(f"{what}. Files ending in {', '.join(sorted(SUFFIXES))} are read.")
-
-
-# A manifest
-
-
-def is_manifest(where: Path) -> bool:
-    """Say whether `where` is a file that ends in .csv."""
-    return where.is_file() and where.suffix.lower() == ".csv"
-
-
-def list_manifest(where: Path) -> ImageIndex:
-    """List a CSV file ``path,label[,split][,patient]``, its paths relative to its folder.
-
-    A path may be that of one slice of a volume, ``volume.nii.gz[12]``.
-    """
-    name = printable(where.name)
-    columns, rows = read_table(where)
-    if not {"path", "label"} <= set(columns):
-        raise ValueError(
-            f"'{name}' must have the columns path and label, and may have split and patient. "
-            f"It has {', '.join(map(printable, columns))}."
-        )
-    if not rows:
-        raise ValueError(f"'{name}' lists no images.")
-    entries: list[ImageEntry] = []
-    first_line: dict[str, int] = {}
-    for line, row in rows:
-        at = f"'{name}', line {line}"
-        entry = _manifest_entry(row, at)
-        if entry.path in first_line:
-            known = first_line[entry.path]
-            raise ValueError(f"{at}: '{printable(entry.path)}' is listed in line {known} already.")
-        first_line[entry.path] = line
-        entries.append(entry)
-    missing = [
-        path for path in first_line if not (where.parent / volume_and_slice(path)[0]).is_file()
-    ]
-    if missing:
-        raise ValueError(
-            f"'{name}', line {first_line[missing[0]]}: there is no file '{printable(missing[0])}' "
-            f"({len(missing)} of {count(len(rows), 'file')} missing)."
-        )
-    unknown = [column for column in columns if column not in MANIFEST_COLUMNS]
-    notes = (
-        [f"Columns of '{name}' not used: {', '.join(map(printable, unknown))}."] if unknown else []
-    )
-    return of_files("a manifest", where.parent, entries, name=where.stem, notes=notes)
-
-
-def _manifest_entry(row: dict[str, str], at: str) -> ImageEntry:
-    path = PurePosixPath(row["path"])
-    if not row["path"]:
-        raise ValueError(f"{at}: the path is empty.")
-    # What is absolute on this system need not begin with a slash.
-    if path.is_absolute() or Path(path).anchor or ".." in path.parts:
-        raise ValueError(
-            f"{at}: '{printable(path)}' leaves the manifest's folder; paths are relative to it."
-        )
-    for column in ("label", "patient"):
-        if not row.get(column, "-"):
-            raise ValueError(f"{at}: the {column} of '{printable(path)}' is empty.")
-    split = side(row["split"], at) if "split" in row else None
-    return ImageEntry(path.as_posix(), row["label"], split, row.get("patient"))
 
 
 # Phantoms

@@ -30,7 +30,8 @@ from conocc.data.decoding import (
 )
 from conocc.data.image_io.nifti import is_volume_name, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
-from conocc.data.layouts import is_manifest, list_cohort
+from conocc.data.layouts import list_cohort
+from conocc.data.manifest import is_manifest
 from conocc.data.npz import is_archive
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import Preprocessing
