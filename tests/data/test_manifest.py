@@ -67,3 +67,11 @@ def test_manifests_that_do_not_do_are_refused(tmp_path, text, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         list_cohort(manifest(tmp_path, text))
     assert "'set.csv'" in str(caught.value)
+
+
+def test_a_manifest_may_be_any_table(tmp_path):
+    """What parts the cells and how letters are written is for the table to say."""
+    where = manifest(tmp_path, "path;label;patient\na/1.png;größer;7,5\n")
+    where.write_bytes(where.read_text().encode("cp1252"))
+    (entry,) = list_cohort(where.rename(tmp_path / "set.tsv")).entries
+    assert (entry.path, entry.label, entry.patient) == ("a/1.png", "größer", "7,5")

@@ -1,4 +1,4 @@
-"""Tables are read as they were written, and those of users are read or refused in one sentence."""
+"""Tables are read as they were written."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conocc.io.tables import read_csv, read_table, write_csv
+from conocc.io.tables import read_csv, write_csv
 
 # What starts a formula, what parts cells and lines, and what could be a number or missing.
 NAMES = st.text("=+-@\t\r\n＝＋－＠';,\"aNA07. é", max_size=8)
@@ -48,35 +48,3 @@ def test_a_damaged_table_is_named(tmp_path, data):
     (tmp_path / "t.csv").write_bytes(data)
     with pytest.raises(ValueError, match=r"Cannot read '.*t\.csv': .*\."):
         read_csv(tmp_path / "t.csv")
-
-
-# --- of users ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("", "no head line"),
-        (" , \n", "no head line"),
-        ("path,path\na,b\n", "names a column twice"),
-        ('"p\na","p\na"\na,b\n', r"names a column twice: 'p\\na'"),
-        ("path,label\na\n", r"line 2: 1 cells, where the head line has 2"),
-        (b"path\n\xff\n", "not a text file in UTF-8"),
-        ("path\n" + "x" * 200_000 + "\n", r"line 2: field larger than"),
-    ],
-)
-def test_broken_tables_are_refused(tmp_path, text, sentence):
-    """What is wrong is said in one sentence with the table's name."""
-    table = tmp_path / "m.csv"
-    table.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=sentence) as caught:
-        read_table(table)
-    assert "'m.csv'" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_tables_keep_line_numbers(tmp_path):
-    """Empty lines, blanks and a byte-order mark do not matter; quoted cells may hold commas."""
-    table = tmp_path / "m.csv"
-    table.write_text('\ufeffpath, label\n\n"a,1.png", x \n', encoding="utf-8")
-    assert read_table(table) == (["path", "label"], [(3, {"path": "a,1.png", "label": "x"})])

@@ -26,7 +26,7 @@ from conocc.data.index import (
     walk,
 )
 from conocc.data.volumes import read_volume
-from conocc.io.tables import read_table
+from conocc.io.user_tables import read_table
 
 # Given an image's path and its shape, (h, w): its boxes, each with a label.
 Marks: TypeAlias = Callable[[str, tuple[int, int]], list[tuple[Box, str]]]

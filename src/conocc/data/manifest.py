@@ -6,14 +6,14 @@ from pathlib import Path, PurePosixPath
 
 from conocc.data.image_io.nifti import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side
-from conocc.io.tables import read_table
+from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
 MANIFEST_COLUMNS = ("path", "label", "split", "patient")
 
 
 def is_manifest(where: Path) -> bool:
-    """Say whether `where` is a file that ends in .csv."""
-    return where.is_file() and where.suffix.lower() == ".csv"
+    """Say whether `where` is a file whose suffix is that of a table."""
+    return where.is_file() and where.suffix.lower() in TABLE_SUFFIXES
 
 
 def list_manifest(where: Path) -> ImageIndex:

@@ -11,7 +11,7 @@ from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.nifti import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable, stem
 from conocc.data.pseudonyms import pseudonym
-from conocc.io.tables import read_table
+from conocc.io.user_tables import read_table
 
 # Tables that may stand beside the images, and how they may name the column of the image.
 TABLES = ("patients.csv", "patches.csv")

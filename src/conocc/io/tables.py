@@ -1,4 +1,4 @@
-"""Tables in CSV: the package's own, and those that users bring."""
+"""The package's own tables, in CSV."""
 
 from __future__ import annotations
 
@@ -92,38 +92,3 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     except ValueError as error:
         raise ValueError(f"Cannot read '{path}': {error}.") from error
     return table
-
-
-def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a table of the user: its columns, and each row as text with its line number.
-
-    Cells are stripped of surrounding blanks; empty lines are passed over.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read, is not UTF-8, has no head line or names a column twice, or a
-        row has another number of cells.
-    """
-    name = repr(path.name)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            table = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
-    except OSError as error:
-        raise ValueError(f"Cannot read {name}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"Cannot read {name}: it is not a text file in UTF-8.") from None
-    except csv.Error as error:
-        raise ValueError(f"Cannot read {name}, line {lines.line_num}: {error}.") from None
-    (_, columns), *rows = [(line, cells) for line, cells in table if any(cells)] or [(0, [])]
-    if not columns:
-        raise ValueError(f"{name} has no head line that names its columns.")
-    if twice := [column for column in columns if columns.count(column) > 1]:
-        raise ValueError(f"{name} names a column twice: {twice[0]!r}.")
-    for line, cells in rows:
-        if len(cells) != len(columns):
-            raise ValueError(
-                f"{name}, line {line}: {len(cells)} cells, where the head line has {len(columns)}."
-            )
-    return columns, [(line, dict(zip(columns, cells, strict=True))) for line, cells in rows]

@@ -1,0 +1,211 @@
+"""Tables that users bring: text of any common dialect, Excel workbooks and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+import stat
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+logger = logging.getLogger("conocc")
+
+# Each row as text, with the number of its line.
+Rows: TypeAlias = list[tuple[int, dict[str, str]]]
+_Lines: TypeAlias = Iterator[tuple[int, list[str]]]
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
+MOST_BYTES = 2**28  # of a table, unpacked
+MOST_LINES = 2**22
+
+
+def read_table(path: Path) -> tuple[list[str], Rows]:
+    """Read a table of the user: its columns, and each row as text with its line number.
+
+    What the file holds decides, whatever its suffix: text with commas, semicolons or tabs, in
+    UTF-8, UTF-16 or else Windows-1252, which holds Latin-1; the first sheet of an Excel workbook;
+    or Parquet. Cells are stripped of surrounding blanks; whole numbers have no decimals. Empty
+    lines and columns without a name are passed over.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, is too large, has no head line or names a column twice, or a
+        row has another number of cells.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "it is not a regular file")
+        if status.st_size > MOST_BYTES:
+            raise OSError(0, f"it has {status.st_size} bytes, where at most {MOST_BYTES} are read")
+        with path.open("rb") as file:
+            head = file.read(4)
+        lines = next((read for magic, read in READERS.items() if head == magic), _text_lines)
+        return _checked(repr(path.name), lines(path))
+    except OSError as error:
+        raise ValueError(f"Cannot read {path.name!r}: {error.strerror}.") from None
+
+
+def _checked(name: str, lines: Iterable[tuple[int, list[str]]]) -> tuple[list[str], Rows]:
+    """Take the first line for the names of the columns, and hold each other one against it."""
+    columns: list[str] = []
+    rows: Rows = []
+    for line, given in lines:
+        if line > MOST_LINES:
+            raise ValueError(f"{name} has more than {MOST_LINES} lines, which are not read.")
+        cells = [cell.strip() for cell in given]
+        while len(cells) > len(columns) and not cells[-1]:
+            cells.pop()
+        if not any(cells):
+            continue
+        if not columns:
+            columns = cells
+        elif len(cells) != len(columns):
+            raise ValueError(
+                f"{name}, line {line}: {len(cells)} cells, where the head line has {len(columns)}."
+            )
+        else:
+            rows.append((line, {c: cell for c, cell in zip(columns, cells, strict=True) if c}))
+    if not columns:
+        raise ValueError(f"{name} has no head line that names its columns.")
+    columns = [column for column in columns if column]
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise ValueError(f"{name} names a column twice: {twice[0]!r}.")
+    return columns, rows
+
+
+# Text
+
+
+def _text_lines(path: Path) -> _Lines:
+    text = _decoded(path)
+    if own := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):  # Excel's word for what parts cells
+        return islice(_cells(path, text, own[1]), 1, None)
+
+    def width(mark: str) -> int:
+        heads = (cells for _, cells in _cells(path, text, mark))
+        return len(next((head for head in heads if any(c.strip(" ,;\t") for c in head)), ()))
+
+    return _cells(path, text, max(",;\t", key=width))
+
+
+def _cells(path: Path, text: str, mark: str) -> _Lines:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+    try:
+        for cells in lines:
+            yield lines.line_num, cells
+    except csv.Error as error:
+        raise ValueError(f"Cannot read {path.name!r}, line {lines.line_num}: {error}.") from None
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    encodings = ["utf-8-sig", "cp1252"]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16"]
+    elif b"\0" in data[:2]:
+        encodings = ["utf-16-be" if data[0] == 0 else "utf-16-le"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise OSError(0, "it is not a text file in UTF-8, UTF-16 or Windows-1252")
+
+
+# Workbooks and Parquet
+
+
+@contextmanager
+def _library(path: Path, module: str) -> Iterator[None]:
+    """Make one sentence of whatever a library says that cannot read the file, or is not there."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what in a workbook is no cell
+            yield
+    except ImportError:
+        raise ValueError(
+            f"To read {path.name!r}, the module {module!r} is needed: pip install "
+            "'conocc[tables]'; or save the table as CSV."
+        ) from None
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"Cannot read {path.name!r}: {reason}.") from None
+
+
+def _excel_lines(path: Path) -> _Lines:
+    with _library(path, "openpyxl"):
+        from openpyxl import load_workbook
+
+        with zipfile.ZipFile(path) as parts:
+            _check_size(sum(part.file_size for part in parts.infolist()))
+        with (
+            path.open("rb") as file,
+            closing(load_workbook(file, read_only=True, data_only=True)) as book,
+        ):
+            sheet, *others = book.worksheets
+            sheet.reset_dimensions()  # which a workbook may state too small
+            if others:
+                logger.info("Of %r, the first sheet is read: %r.", path.name, sheet.title)
+            width = 0
+            for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+                width = max(width, len(cells))
+                yield line, [*map(_text, cells), *[""] * (width - len(cells))]
+
+
+def _parquet_lines(path: Path) -> _Lines:
+    with _library(path, "pyarrow"):
+        from pyarrow import types
+        from pyarrow.parquet import ParquetFile
+
+        with ParquetFile(path) as file:
+            names = [
+                field.name
+                for field in file.schema_arrow
+                if not types.is_nested(field.type) and not types.is_binary(field.type)  # as pixels
+            ]
+            groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
+            parts = (group.column(i) for group in groups for i in range(group.num_columns))
+            _check_size(
+                sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
+            )
+            yield 1, names
+            rows = (
+                row
+                for batch in file.iter_batches(columns=names)
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            )
+            for line, row in enumerate(rows, start=2):
+                yield line, list(map(_text, row))
+
+
+def _old_excel(path: Path) -> _Lines:
+    raise OSError(0, "it is a workbook of an old kind, or has a password; save it as .xlsx or CSV")
+
+
+def _check_size(size: int) -> None:
+    if size > MOST_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, where at most {MOST_BYTES} are read")
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # NaN
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+READERS: dict[bytes, Callable[[Path], _Lines]] = {
+    b"PK\x03\x04": _excel_lines,
+    b"PAR1": _parquet_lines,
+    b"\xd0\xcf\x11\xe0": _old_excel,
+}
