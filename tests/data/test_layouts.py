@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conocc.data.layouts import LAYOUTS, list_cohort
+from conocc.data.layouts import LAYOUTS, list_cohort, mixtures
+from conocc.data.load import majority_classes
 from made_cohorts import make_folder
 
 
@@ -164,3 +165,102 @@ def test_no_layout_is_recognised_where_there_is_nothing(tmp_path):
     """Recognising never fails, whatever is asked about."""
     for recognise, _ in LAYOUTS.values():
         assert not recognise(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("sides", [("Training", "Testing"), ("TRAIN", "Validation")])
+def test_a_split_is_known_by_every_word_that_a_manifest_may_use(tmp_path, sides):
+    paths = [f"{side}/{label}/1.png" for side in sides for label in ("a", "b")]
+    listing = list_cohort(make_folder(tmp_path, *paths))
+    assert listing.layout == "{train,val,test}/CLASS"
+    first, second = ({"Training": "train", "TRAIN": "train"}.get(s, "test") for s in sides)
+    second = "unused" if sides[1] == "Validation" else second
+    assert {entry.split for entry in listing.entries} == {first, second}
+
+
+def test_good_images_may_lie_in_training(tmp_path):
+    listing = list_cohort(make_folder(tmp_path, "Training/Good/1.png", "Testing/bad/2.png"))
+    assert listing.majority == {"Good"}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("train/NORMAL/1.png", "test/PNEUMONIA/2.png"),
+        ("benign/1.png", "malignant/2.png"),
+        ("benign/p1/1.png", "malignant/p2/2.png"),
+    ],
+)
+def test_a_folder_that_holds_all_in_one_other_stands_for_it(tmp_path, paths):
+    """However many levels too high it is named, and said."""
+    below = list_cohort(make_folder(tmp_path / "archive/set/set", *paths))
+    above = list_cohort(tmp_path / "archive")
+    assert above.entries == below.entries
+    assert above.majority == below.majority
+    assert above.name == "set"
+    assert above.notes[0] == "All is in 'set/set', which was taken for the cohort."
+    assert below.notes == above.notes[1:]
+
+
+def test_paths_begin_where_the_table_of_patients_lies(tmp_path):
+    make_folder(tmp_path, "set/benign/1.png", "set/malignant/2.png")
+    (tmp_path / "patients.csv").write_text("path,patient\n")
+    listing = list_cohort(tmp_path)
+    assert found(listing) == {
+        "set/benign/1.png": ("benign", None),
+        "set/malignant/2.png": ("malignant", None),
+    }
+    assert listing.folder == tmp_path
+    next(iter(listing.fetch([1])))()
+
+
+def test_one_folder_that_is_a_class_stays_a_class(tmp_path):
+    """If it holds images, or was named."""
+    make_folder(tmp_path / "one", "benign/1.png")
+    assert found(list_cohort(tmp_path / "one")) == {"benign/1.png": ("benign", None)}
+    make_folder(tmp_path / "two", "benign/p1/1.png", "benign/p2/1.png")
+    assert {label for label, _ in found(list_cohort(tmp_path / "two")).values()} == {"p1", "p2"}
+    named = list_cohort(tmp_path / "two", named={"benign"})
+    assert {label for label, _ in found(named).values()} == {"benign"}
+
+
+def test_links_that_lead_round_end(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a").symlink_to(tmp_path / "a")
+    with pytest.raises(ValueError, match="holds no images"):
+        list_cohort(tmp_path)
+
+
+def test_a_folder_of_several_cohorts_is_refused_and_says_which_there_are(tmp_path):
+    make_folder(tmp_path, "one/train/a/1.png", "two/Testing/b/2.png", "three/c/3.png")
+    with pytest.raises(ValueError, match=r"split of their own: one, two\. Name one .*/one'"):
+        list_cohort(tmp_path)
+
+
+def test_each_class_may_have_its_split(tmp_path):
+    listing = list_cohort(make_folder(tmp_path, "a/train/1.png", "a/Test/2.png", "b/val/3.png"))
+    assert found(listing) == {
+        "a/Test/2.png": ("a", "test"),
+        "a/train/1.png": ("a", "train"),
+        "b/val/3.png": ("b", "unused"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("paths", "mixed"),
+    [
+        (("train_set/a/1.png", "test_set/b/2.png"), {"train_set", "test_set"}),
+        (("one/a/1.png", "one/b/2.png", "two/a/3.png", "two/b/4.png"), {"one", "two"}),
+        (("one/a/1.png", "two/a/3.png"), set()),
+        (("images/1.png", "plain/2.png"), {"images"}),
+    ],
+)
+def test_mixtures_of_classes_are_never_offered_as_majority(tmp_path, paths, mixed):
+    listing = list_cohort(make_folder(tmp_path, *paths))
+    assert mixtures(listing.entries) == mixed
+    with pytest.raises(ValueError, match="majority, the one to train on, is not known") as caught:
+        majority_classes(listing, None)
+    others = {path.split("/")[0] for path in paths} - mixed
+    said = str(caught.value)
+    offered = [label for label in (mixed | others) if f"--majority {label})" in said]
+    assert offered == sorted(others)[:1]
+    assert ("may hold several classes" in said) == (not others)

@@ -291,3 +291,13 @@ def count(number: int, thing: str) -> str:
     """
     plural = "es" if thing.endswith("s") else "s"
     return f"{number} {thing}" + ("" if number == 1 else plural)
+
+
+def some(paths: Sequence[str], thing: str) -> str:
+    """Count paths, and name the first.
+
+    >>> some(["a.png", "b.png"], "mask")
+    "2 masks ('a.png' …)"
+    """
+    more = " …" if len(paths) > 1 else ""
+    return f"{count(len(paths), thing)} ('{printable(paths[0])}'{more})"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from conocc.data.image_io.read import SUFFIXES
 from conocc.data.index import (
     SIDES,
-    Found,
     ImageEntry,
     ImageIndex,
-    count,
+    is_image_name,
     of_files,
     printable,
     scan,
+    some,
     walk,
 )
 from conocc.data.manifest import is_manifest, list_manifest
+from conocc.data.masks import OF_IMAGES, without_masks
 from conocc.data.npz import is_archive, list_archive
 from conocc.data.patients import TABLES
 from conocc.data.phantoms import PHANTOMS, draw_phantom
@@ -28,11 +31,17 @@ KAGGLE_MAJORITY = "NORMAL"
 KAGGLE_CLASSES = {"NORMAL", "PNEUMONIA"}
 MVTEC_MAJORITY = "good"
 
+MOST_LEVELS = 16  # of folders in folders, which links can lead round for ever
 
-def list_cohort(where: str | Path, size: int | None = None) -> ImageIndex:
+
+def list_cohort(
+    where: str | Path, size: int | None = None, named: Collection[str] = ()
+) -> ImageIndex:
     """List the images at `where` by the first layout that recognises it, or draw a phantom.
 
     `size` is the side in pixels of a phantom; other images lie there in their own sizes.
+    A folder that holds everything in one other stands for that one, unless it is a class that
+    was `named`.
 
     Raises
     ------
@@ -49,12 +58,26 @@ def list_cohort(where: str | Path, size: int | None = None) -> ImageIndex:
             f"There is no '{printable(where)}'. A cohort is a folder of images, an .npz archive, a "
             f".csv manifest, or one of the phantoms {', '.join(PHANTOMS)}."
         )
+    lowest = _lowest(path, named) if path.is_dir() else path
     for recognise, list_images in LAYOUTS.values():
-        if recognise(path):
-            return list_images(path)
+        if recognise(lowest):
+            index = list_images(lowest)
+            return index if lowest == path else _from_above(path, lowest, index)
     raise ValueError(
         f"'{printable(where)}' is not a cohort: that is a folder of images, an .npz archive or a "
         ".csv manifest."
+    )
+
+
+def _from_above(where: Path, lowest: Path, index: ImageIndex) -> ImageIndex:
+    """Say which folder was taken; its paths begin where a table of patients lies."""
+    inside = lowest.relative_to(where).as_posix()
+    notes = (f"All is in '{printable(inside)}', which was taken for the cohort.", *index.notes)
+    if not any((where / table).is_file() for table in TABLES):
+        return replace(index, notes=notes)
+    entries = [replace(entry, path=f"{inside}/{entry.path}") for entry in index.entries]
+    return of_files(
+        index.layout, where, entries, name=index.name, majority=index.majority, notes=notes
     )
 
 
@@ -66,59 +89,44 @@ def _folders(where: Path, inside: str = "") -> list[str]:
     return scan(where, inside)[1] if where.is_dir() else []
 
 
+def _sides(where: Path, side: str) -> list[str]:
+    """Return the folders directly in `where` that are called as this side of the split is."""
+    return [folder for folder in _folders(where) if SIDES.get(folder.lower()) == side]
+
+
 def is_mvtec(where: Path) -> bool:
     """Say whether there is ``train/good``, which MVTec AD and BMAD have."""
-    training = [folder for folder in _folders(where) if folder.lower() == "train"]
     return any(
-        inner.lower() == f"train/{MVTEC_MAJORITY}"
-        for folder in training
+        inner.lower().endswith(f"/{MVTEC_MAJORITY}")
+        for folder in _sides(where, "train")
         for inner in _folders(where, folder)
     )
 
 
 def list_mvtec(where: Path) -> ImageIndex:
-    """List ``train/good``, ``test/good``, ``test/ANYTHING``, without the masks of pixels.
-
-    MVTec AD keeps masks in ``ground_truth/``; BMAD in ``label/`` beside the images in ``img/``.
-    """
-    found = walk(where)
-    masks = tuple(path for path in found.images if _is_mask(path))
-    rest = tuple(path for path in found.images if not _is_mask(path))
-    entries, notes = _split_folders(where, rest)
+    """List ``train/good``, ``test/good``, ``test/ANYTHING``."""
+    entries, notes = _split_folders(where)
     known = frozenset(entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY)
-    notes = [*_notes(found), *notes]
-    if masks:
-        notes.append(f"{_some(masks, 'mask')} left aside.")
     return of_files("train/good, test/… (MVTec, BMAD)", where, entries, majority=known, notes=notes)
 
 
-def _is_mask(path: str) -> bool:
-    parts = [part.lower() for part in path.split("/")]
-    return parts[0] == "ground_truth" or "label" in parts[2:-1]
-
-
 def is_official_split(where: Path) -> bool:
-    """Say whether there is a folder ``train`` or ``test``."""
-    return any(folder.lower() in ("train", "test") for folder in _folders(where))
+    """Say whether there is a folder for training or for the test."""
+    return bool(_sides(where, "train") or _sides(where, "test"))
 
 
 def list_official_split(where: Path) -> ImageIndex:
     """List ``{train,val,test}/CLASS/…``; NORMAL and PNEUMONIA are known from Kaggle's set."""
-    found = walk(where)
-    entries, notes = _split_folders(where, found.images)
+    entries, notes = _split_folders(where)
     classes = {entry.label for entry in entries}
     is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
-    return of_files(
-        "{train,val,test}/CLASS",
-        where,
-        entries,
-        majority=frozenset({KAGGLE_MAJORITY}) if is_kaggle else None,
-        notes=[*_notes(found), *notes],
-    )
+    known = frozenset({KAGGLE_MAJORITY}) if is_kaggle else None
+    return of_files("{train,val,test}/CLASS", where, entries, majority=known, notes=notes)
 
 
-def _split_folders(where: Path, paths: tuple[str, ...]) -> tuple[list[ImageEntry], list[str]]:
-    """Entries of ``SIDE/CLASS/…``, and a note on images beside the folders of the split."""
+def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str]]:
+    """Entries of ``SIDE/CLASS/…``, and notes."""
+    paths, notes = _walk(where, level=1)
     entries: list[ImageEntry] = []
     beside: list[str] = []
     for path in paths:
@@ -134,50 +142,99 @@ def _split_folders(where: Path, paths: tuple[str, ...]) -> tuple[list[ImageEntry
             entries.append(ImageEntry(path, label=parts[1], split=SIDES[parts[0].lower()]))
     if not entries:
         raise _no_images(where, len(beside))
-    if not beside:
-        return entries, []
-    return entries, [f"{_some(beside, 'image')} beside the folders of the split left aside."]
+    if beside:
+        notes.append(f"{some(beside, 'image')} beside the folders of the split left aside.")
+    return entries, notes
 
 
 # Folders without a split
 
 
 def list_class_folders(where: Path) -> ImageIndex:
-    """List ``CLASS/…``, or a folder of nothing but images, which is one class by its own name."""
-    found = walk(where)
-    loose = [path for path in found.images if "/" not in path]
-    classes = {path.split("/")[0] for path in found.images if "/" in path}
-    if not found.images:
-        raise _no_images(where, 0, found.others)
+    """List ``CLASS/…``, or a folder of nothing but images, which is one class by its own name.
+
+    ``CLASS/SIDE/image`` has a split; what holds several cohorts is refused.
+    """
+    paths, notes = _walk(where, level=0)
+    loose = [path for path in paths if "/" not in path]
+    classes = {path.split("/")[0] for path in paths if "/" in path}
     if loose and classes:
         raise ValueError(
-            f"'{printable(where)}' holds {_some(loose, 'image')} beside the class folders "
+            f"'{printable(where)}' holds {some(loose, 'image')} beside the class folders "
             f"{', '.join(map(printable, sorted(classes)))}: which class they are of is not known."
         )
-    own_name = where.resolve().name
-    entries = [ImageEntry(path, own_name if loose else path.split("/")[0]) for path in found.images]
-    layout = "one folder, one class" if loose else "a folder for each class"
-    return of_files(layout, where, entries, notes=_notes(found))
+    if loose:
+        entries = [ImageEntry(path, where.resolve().name) for path in paths]
+        return of_files("one folder, one class", where, entries, notes=notes)
+    parts = [path.split("/") for path in paths]
+    if all(len(part) == 3 and part[1].lower() in SIDES for part in parts):
+        entries = [
+            ImageEntry(path, part[0], SIDES[part[1].lower()])
+            for path, part in zip(paths, parts, strict=True)
+        ]
+        return of_files("CLASS/{train,val,test}", where, entries, notes=notes)
+    if cohorts := [folder for folder in sorted(classes) if is_official_split(where / folder)]:
+        raise ValueError(
+            f"'{printable(where)}' is no cohort, but holds folders with a split of their own: "
+            f"{', '.join(map(printable, cohorts))}. Name one of them, such as "
+            f"'{printable(where / cohorts[0])}'."
+        )
+    entries = [ImageEntry(path, path.split("/")[0]) for path in paths]
+    return of_files("a folder for each class", where, entries, notes=notes)
 
 
-def _notes(found: Found) -> list[str]:
+def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
+    """Find folders that are hardly classes: called as a side, or as images, or divided alike.
+
+    Two are divided alike if two folders or more are in both.
+    """
+    inner: dict[str, set[str]] = {}
+    for entry in entries:
+        parts = entry.path.split("/")
+        if parts[0] == entry.label:
+            inner.setdefault(entry.label, set()).update(parts[1:-1][:1])
+    return {
+        one
+        for one, folders in inner.items()
+        if OF_IMAGES.fullmatch(one)
+        or not set(re.split(r"[_\W]+", one.lower())).isdisjoint(SIDES)
+        or any(len(folders & other) > 1 for name, other in inner.items() if name != one)
+    }
+
+
+def _lowest(where: Path, named: Collection[str]) -> Path:
+    """Go down from `where` as long as one folder holds everything, and folders itself.
+
+    A side of a split, and a class that the user named, are not entered.
+    """
+    for _ in range(MOST_LEVELS):
+        files, folders = scan(where, "")
+        if len(folders) != 1 or folders[0] in named or folders[0].lower() in SIDES:
+            break
+        if any(map(is_image_name, files)) or not _folders(where, folders[0]):
+            break
+        where = where / folders[0]
+    return where
+
+
+def _walk(where: Path, level: int) -> tuple[tuple[str, ...], list[str]]:
+    """Find the images below a folder, masks left aside, and say what else is there."""
+    found = walk(where)
     notes: list[str] = []
     if others := [path for path in found.others if path not in TABLES]:
-        notes.append(f"{_some(others, 'file')} that no reader knows by suffix left aside.")
+        notes.append(f"{some(others, 'file')} that no reader knows by suffix left aside.")
     if found.seen_again:
-        linked = _some(found.seen_again, "linked folder")
+        linked = some(found.seen_again, "linked folder")
         notes.append(f"{linked} led to one already read or above, and left aside.")
-    return notes
-
-
-def _some(paths: Sequence[str], thing: str) -> str:
-    more = " …" if len(paths) > 1 else ""
-    return f"{count(len(paths), thing)} ('{printable(paths[0])}'{more})"
+    images, masks = without_masks(where, found.images, level=level)
+    if not images:
+        raise ValueError(" ".join([str(_no_images(where, 0, found.others)), *masks]))
+    return images, [*notes, *masks]
 
 
 def _no_images(where: Path, aside: int, others: tuple[str, ...] = ()) -> ValueError:
     what = f"'{printable(where)}' holds no images{' in its class folders' if aside else ''}"
-    what += f", but {_some(others, 'other file')}" if others else ""
+    what += f", but {some(others, 'other file')}" if others else ""
     return ValueError(f"{what}. Files ending in {', '.join(sorted(SUFFIXES))} are read.")
 
 

@@ -24,7 +24,7 @@ from conocc.data.decoding import (
     usable_threads,
 )
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
-from conocc.data.layouts import list_cohort
+from conocc.data.layouts import list_cohort, mixtures
 from conocc.data.patients import Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
@@ -77,7 +77,8 @@ def load_cohort(
     """
     preprocessing = preprocessing or Preprocessing()
     threads = usable_threads(n_jobs)
-    index = list_cohort(os.fspath(where), preprocessing.size)
+    named = [majority] if isinstance(majority, str | int) else list(majority or ())
+    index = list_cohort(os.fspath(where), preprocessing.size, set(map(str, named)))
     wanted = majority_classes(index, majority)
     index = with_slices(
         index,
@@ -137,11 +138,22 @@ def majority_classes(
     if majority is None:
         if index.majority and index.majority <= set(found):
             return index.majority
-        example = printable(min(found))
+        mixed = mixtures(index.entries)
+        if single := sorted(set(found) - mixed):
+            example = printable(single[0])
+            advice = (
+                "Name one, or several that make it up together: for instance "
+                f"majority={example!r} (--majority {example})."
+            )
+        else:
+            advice = (
+                "Each of these may hold several classes. If so, name the folder that holds the "
+                "class folders, or call the sides of a split train and test; if not, name the "
+                "majority (--majority)."
+            )
         raise ValueError(
             f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
-            f"not known. Its classes are {classes}. Name one, or several that make it up "
-            f"together: for instance majority={example!r} (--majority {example})."
+            f"not known. Its classes are {classes}. {advice}"
         )
     asked = [majority] if isinstance(majority, str | int) else list(majority)
     names = frozenset(str(name) for name in asked)

@@ -32,6 +32,7 @@ from conocc.data.image_io.nifti import is_volume_name, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
 from conocc.data.layouts import list_cohort
 from conocc.data.manifest import is_manifest
+from conocc.data.masks import without_masks
 from conocc.data.npz import is_archive
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import Preprocessing
@@ -159,7 +160,10 @@ def _part(where: str, preprocessing: Preprocessing) -> Part:
         entries = list_cohort(where).entries
         return _files(path.parent, tuple(entry.path for entry in entries), preprocessing.axis)
     if path.is_dir() and (inside := walk(path).images):
-        return _files(path, inside, preprocessing.axis)
+        images, notes = without_masks(path, inside, strict=False)
+        for note in notes:
+            logger.info(note)
+        return _files(path, images or inside, preprocessing.axis)
     return _files(path.parent, (path.name or ".",), preprocessing.axis)
 
 

@@ -1,0 +1,146 @@
+"""Masks among images: known by their names, by the images that they mark, and by their values."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from conocc.data.image_io import nifti
+from conocc.data.image_io.nifti import is_volume_name
+from conocc.data.image_io.pixels import Pixels
+from conocc.data.image_io.read import decode
+from conocc.data.index import SIDES, printable, read_file, some, stem
+from conocc.data.volumes import read_volume
+
+_PLAIN = r"masks?|segmentations?(?:class|object)?|ground[_ -]?truths?"
+_WORD = rf"(?:{_PLAIN}|(?:d|prob)?segm?|labels?(?:map|tr|ts)?|gt|annot(?:ation)?s?|rois?|contours?)"
+_GAP = r"[_\-. ]+"
+# Most paths hold no such word, and need no closer look.
+_HINT = re.compile(r"mask|seg|truth|label|gt|annot|roi|contour", re.IGNORECASE)
+# x_mask, x_mask_1, x_mask_left, mask_x; of a folder also lung_masks, but not label_1.
+_NAME = re.compile(rf"(|.+?{_GAP}){_WORD}(|{_GAP}.+)", re.IGNORECASE | re.DOTALL)
+_FOLDER = re.compile(rf"{_WORD}|(?:.*[_\- ])?(?:{_PLAIN})(?:[_\- ].*)?", re.IGNORECASE | re.DOTALL)
+# A word that an image has where its mask has another.
+OF_IMAGES = re.compile(rf"(?:^|{_GAP})(?:image|img)s?(?:tr|ts)?(?=$|{_GAP})", re.IGNORECASE)
+
+SAMPLE = 5  # files that are looked at where names prove nothing
+# A map of labels has few values; a mask that was compressed is nearly two-valued, with at least
+# so much of it marked.
+FEW_VALUES, NEARLY, LEAST_MARKED = 8, 0.97, 0.005
+
+
+def without_masks(
+    folder: Path, paths: Sequence[str], *, level: int = 0, strict: bool = True
+) -> tuple[tuple[str, ...], list[str]]:
+    """Leave masks aside: give the other paths, in their order, and notes.
+
+    A file is a mask if its name or its folder says so and the image that it marks is there:
+    ``x.png`` for ``x_mask_1.png``, ``images/x.png`` for ``masks/x.png``. A word without an image,
+    or a class that is called by it, proves nothing: a few such files are then looked at, since
+    masks have few values.
+
+    Parameters
+    ----------
+    folder : Path
+    paths : sequence of str
+        Of images below it.
+    level : int
+        Which of the folders in a path, counted from 0, is its class.
+    strict : bool
+        Whether to refuse what is in doubt; or else it counts as images.
+
+    Raises
+    ------
+    ValueError
+        If what is in doubt is refused: where it is, and what to do.
+    """
+    bases = {path: marks for path in paths if (marks := _marked_by(path))[0]}
+    if not bases:
+        return tuple(paths), []
+    keys = {_key(*path.rpartition("/")[::2]) for path in paths if path not in bases}
+    begun = {start for key in keys for start in _beginnings(key)}
+    names = {key.rpartition("/")[2] for key in keys}
+    masks: set[str] = set()
+    doubtful: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for path, (found, is_last) in bases.items():
+        folders = path.split("/")[:-1][: level + 1]
+        is_class = len(folders) > level and _FOLDER.fullmatch(folders[level]) is not None
+        near = {found[0], *_beginnings(found[0])} if is_last else set(found)
+        if not is_class and (near & keys or (is_last and found[0] in begun)):
+            masks.add(path)
+        else:
+            doubtful["/".join(folders), is_class].append(path)
+    notes = []
+    for (inside, is_class), group in doubtful.items():
+        sample = group[:: max(1, len(group) // SAMPLE)]
+        looks = [_looks_like_mask(folder, path) for path in sample]
+        called = {base.rpartition("/")[2] for path in group for base in bases[path][0]}
+        if all(looks) and (called & names or not is_class):
+            masks.update(group)
+        elif any(looks) and strict:
+            raise ValueError(
+                f"Whether files of '{printable(inside or folder)}' are masks or images is not "
+                f"known: they are named as masks ('{printable(group[0])}'), and {sum(looks)} of "
+                f"{len(looks)} that were looked at have few values, as masks have. Take masks out "
+                "of the cohort, rename images, or list the images in a manifest."
+            )
+        elif is_class:
+            notes.append(f"'{printable(inside)}' is taken for a class: its files are no masks.")
+    aside = [path for path in paths if path in masks]
+    notes += [f"{some(aside, 'mask')} left aside."] if aside else []
+    return tuple(path for path in paths if path not in masks), notes
+
+
+def _marked_by(path: str) -> tuple[list[str], bool]:
+    """Give the keys that the image of a mask may have, and whether the word ends the name."""
+    inside, _, name = path.rpartition("/")
+    if not _HINT.search(path):
+        return [], False
+    if found := _NAME.fullmatch(stem(name)):
+        before, after = found.groups()
+        bases = [before, before + after.lstrip("_-. ")] if before else [after]
+        return [_key(inside, base) for base in bases], not after
+    if any(map(_FOLDER.fullmatch, inside.split("/"))):
+        return [_key(inside, stem(name))], True
+    return [], False
+
+
+def _key(inside: str, name: str) -> str:
+    """Name what an image and its mask share: folders and name, but for words of either."""
+    kept = [
+        part
+        for part in inside.lower().split("/")
+        if part not in SIDES and not _FOLDER.fullmatch(part) and not OF_IMAGES.fullmatch(part)
+    ]
+    return "/".join([*kept, OF_IMAGES.sub("", stem(name).lower()).strip("_-. ")])
+
+
+def _beginnings(key: str) -> list[str]:
+    """Cut a name at each gap: of a/x_1_t2 a/x and a/x_1."""
+    start = key.rfind("/") + 1
+    return [key[: gap.start()] for gap in re.compile(_GAP).finditer(key, start + 1)]
+
+
+def _looks_like_mask(folder: Path, path: str) -> bool:
+    """Say whether an image has few values, or nearly two; one that cannot be read has not."""
+    try:
+        image = _pixels(folder, path)
+    except ValueError:
+        return False
+    if np.unique(image).size <= FEW_VALUES:
+        return True
+    low, high = float(image.min()), float(image.max())
+    place = (image.astype(float) - low) / (high - low)
+    marked = float((place > 0.9).mean())
+    return marked >= LEAST_MARKED and marked + float((place < 0.1).mean()) >= NEARLY
+
+
+def _pixels(folder: Path, path: str) -> Pixels:
+    if not is_volume_name(path):
+        return decode(read_file(folder, path), printable(path))
+    voxels = read_volume(folder, path).voxels
+    return nifti.cut(voxels, "axial", voxels.shape[nifti.AXES["axial"]] // 2)
