@@ -55,7 +55,10 @@ def test_a_table_gives_each_image_its_boxes(folder):
         (f"{HEAD},label\na/1.png,1,2,3,4,kept\n", r"line 2: the label 'kept' cannot name"),
         (f"{HEAD},patient\na/1.png,1,2,3,4,\n", r"needs one patient. Got ''"),
         (f"{HEAD},patient\na/1.png,1,2,3,4,p\na/1.png,1,2,3,4,q\n", r"line 3: .* Got 'q'"),
-        (f"{HEAD}\nv.nii,1,2,3,4\n", r"'v.nii' is a volume; name one of its slices, 'v.nii\[0\]'"),
+        (
+            f"{HEAD}\nv.nii,1,2,3,4\n",
+            r"'v.nii' holds several images; name one of them, 'v.nii\[0\]'",
+        ),
     ],
 )
 def test_lines_that_are_refused(folder, text, said):
@@ -128,9 +131,9 @@ def test_the_mask_of_a_volume_is_cut_as_the_volume_is(tmp_path):
     # From the right, x 2 to 4 of 18 is column 13 to 15; from the front, y 3 to 8 of 20 is row 11.
     assert marks("v.nii.gz[4]", (20, 18)) == [(Box(13, 11, 3, 6), "inside")]
     assert marks("v.nii.gz[3]", (20, 18)) == []
-    with pytest.raises(ValueError, match=r"its mask 'v.nii' has no slice 6"):
+    with pytest.raises(ValueError, match=r"its mask 'v.nii' has no axial slice 6"):
         marks("v.nii.gz[6]", (20, 18))
     write_mask(tmp_path / "masks/v_mask.png", FIRST)
     _, marks = marked_by_masks(tmp_path / "images", tmp_path / "masks", axis="axial", min_area=1)
-    with pytest.raises(ValueError, match=r"its mask 'v_mask.png' only one is a volume"):
+    with pytest.raises(ValueError, match=r"its mask 'v_mask.png' only one holds several images"):
         marks("v.nii.gz[4]", (20, 18))

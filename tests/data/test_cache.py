@@ -37,7 +37,7 @@ def placed(order=(2, 0, 1)):
 
 
 def facts():
-    return {"coloured": 2}
+    return {"remarks": {"x": [2]}}
 
 
 @pytest.fixture

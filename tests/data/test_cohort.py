@@ -411,8 +411,8 @@ def test_colour_is_told_of_and_can_be_kept(tmp_path):
     write_image(folder / "a/2.png", colour=True)
     grey = load(folder, majority="a")
     assert grey.images.shape[1] == 1
-    assert said(grey, "in colour") == (
-        "1 image in colour read as grey; colour='rgb' (--colour rgb) keeps it."
+    assert said(grey, "colour read") == (
+        "1 image: colour read as grey; colour='rgb' (--colour rgb) keeps it."
     )
     kept = load(folder, majority="a", colour="rgb")
     assert kept.images.shape[1] == 3
@@ -463,7 +463,7 @@ def test_the_cache_spares_decoding_and_gives_the_same(classes, tmp_path, monkeyp
     def no_decoding(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("conocc.data.decoding.decode", no_decoding)
+    monkeypatch.setattr("conocc.data.decoding.decode_remarked", no_decoding)
     second = load(classes, **settings)
     for loaded in (first, second):
         assert np.array_equal(loaded.images, plain.images)
@@ -479,12 +479,12 @@ def test_the_cache_holds_each_image_once_whatever_the_split(classes, tmp_path, m
     """Other seeds, and a share for calibration, find what the first one kept."""
     settings = {"majority": "benign", "cache": tmp_path / "cache"}
     load(classes, **settings)
-    monkeypatch.setattr("conocc.data.decoding.decode", None)
+    monkeypatch.setattr("conocc.data.decoding.decode_remarked", None)
     for other in ({"split_seed": 1}, {"split_seed": 2, "calibration_size": 0.3}):
         loaded, plain = load(classes, **settings, **other), None
         monkeypatch.undo()
         plain = load(classes, majority="benign", **other)
-        monkeypatch.setattr("conocc.data.decoding.decode", None)
+        monkeypatch.setattr("conocc.data.decoding.decode_remarked", None)
         assert loaded.path.tolist() == plain.path.tolist()
         assert np.array_equal(loaded.images, plain.images)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conocc.data.decoding import decode_all, digest_of, prefetch, survey_all, usable_threads
+from conocc.data.decoding import (
+    COLOUR_LOST,
+    decode_all,
+    digest_of,
+    prefetch,
+    survey_all,
+    usable_threads,
+)
 from conocc.data.decoding import pixels as said
 from conocc.data.image_io.read import decode
 from conocc.data.index import read_file
@@ -102,16 +109,16 @@ def test_digests_are_of_bytes_or_of_type_shape_and_values():
 
 
 def test_decoding(tmp_path):
-    """Pixels as they lie in the file, the file's hash, and whether colour was given up."""
+    """Pixels as they lie in the file, the file's hash, and that colour was given up."""
     write_image(tmp_path / "grey.png", like="grey")
     write_image(tmp_path / "colour.png", colour=True)
     grey, colour = decoded(tmp_path, ["grey.png", "colour.png"])
     assert np.array_equal(grey.image[0], pixels("grey"))
     assert grey.digest == hashlib.sha256((tmp_path / "grey.png").read_bytes()).hexdigest()
-    assert (grey.coloured, colour.coloured) == (False, True)
+    assert (grey.remarks, colour.remarks) == ((), (COLOUR_LOST,))
     (kept,) = decoded(tmp_path, ["colour.png"], Preprocessing(size=16, colour="rgb"))
     assert kept.image.shape == (3, 16, 16)
-    assert not kept.coloured
+    assert not kept.remarks
 
 
 def test_all_files_are_tried_before_the_first_bad_one_is_named(tmp_path):

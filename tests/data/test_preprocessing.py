@@ -178,11 +178,14 @@ def test_a_square_image_is_the_same_however_it_is_fitted():
         ({"voi": "40,0.5"}, r"of a width of at least 1"),
         ({"voi": "nan,4"}, r"Got 'nan,4' instead."),
         ({"axis": "z"}, r"one of 'sagittal', 'coronal', 'axial'. Got 'z' instead."),
+        ({"frames": "last"}, r"'all', 'middle', 'first' or how many .* '8'. Got 'last' instead."),
+        ({"frames": "0"}, r"Got '0' instead."),
+        ({"frames": 8}, r"Got 8 instead."),
         ({"voi": None}, r"Got None instead."),
         ({"scaled": 1}, r"'scaled' .* True or False. Got 1 instead."),
         (
             {"window": 1},
-            r"has 'size', 'colour', 'fit', 'voi', 'axis', 'scaled'. Got {.*'window': 1",
+            r"has 'size', 'colour', 'fit', 'voi', 'axis', 'frames', 'scaled'. Got {.*'window': 1",
         ),
     ],
 )

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 import conocc.data.volumes
 from conocc.data.decoding import decode_one, digest_of
-from conocc.data.image_io.nifti import cut
+from conocc.data.image_io.nifti import read_nifti
+from conocc.data.image_io.stack import StackOptions, cut
+from conocc.data.index import ImageEntry, of_files
 from conocc.data.layouts import list_cohort
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.pseudonyms import pseudonym
 from conocc.data.unlabelled import list_images, read_block, shards
-from conocc.data.volumes import by_volume, read_volume, with_slices
+from conocc.data.volumes import by_volume, read_stack, with_slices
 from made_cohorts import make_folder, write_image
 from made_nifti import nifti, write_volume
 from test_cli import QUICK, call
@@ -39,11 +41,16 @@ def folder(tmp_path) -> Path:
 
 
 def sliced(folder, axis="axial", **options):
-    return with_slices(list_cohort(folder), axis, n_jobs=2, **options)
+    return with_slices(list_cohort(folder), StackOptions(axis), n_jobs=2, **options)
+
+
+def voxels_of(path):
+    return read_nifti(path.read_bytes()).voxels
 
 
 def fetched(listing, rows):
-    return [fetch() for fetch in listing.fetch(rows)]
+    blobs = (fetch() for fetch in listing.fetch(rows))
+    return [blob if isinstance(blob, bytes) else blob.pixels for blob in blobs]
 
 
 def test_a_volume_becomes_its_slices_in_order(folder):
@@ -53,14 +60,14 @@ def test_a_volume_becomes_its_slices_in_order(folder):
     assert names[:5] == [*(f"odd/b.nii[{k}]" for k in (1, 2, 3, 4)), "odd/d.nii.gz[1]"]
     assert [entry.label for entry in listing.entries] == ["odd"] * 8 + ["plain"] * 12
     assert listing.notes == (
-        "5 volumes cut into 20 axial slices.",
-        "10 empty slices left aside: less than 5% of each is above its volume's background.",
+        "5 files read as 20 axial slices.",
+        "10 left aside in 5 files: empty slices, less than 5% of each above the background.",
     )
 
 
 def test_slices_are_fetched_as_they_lie_in_the_volume(folder):
     listing = sliced(folder)
-    voxels = read_volume(folder, "odd/d.nii.gz").voxels
+    voxels = voxels_of(folder / "odd/d.nii.gz")
     for blob, k in zip(fetched(listing, [5, 7]), (2, 4), strict=True):
         np.testing.assert_array_equal(blob, cut(voxels, "axial", k))
 
@@ -70,20 +77,20 @@ def test_each_volume_is_read_once_whatever_its_slices(folder, monkeypatch):
     listing = sliced(folder)
     read = []
 
-    def counted(folder, path, prefix):
+    def counted(folder, path, options, prefix):
         read.append(path)
-        return read_volume(folder, path, prefix)
+        return read_stack(folder, path, options, prefix)
 
-    monkeypatch.setattr(conocc.data.volumes, "read_volume", counted)
+    monkeypatch.setattr(conocc.data.volumes, "read_stack", counted)
     fetched(listing, [*range(6), 19])
     assert read == ["odd/b.nii", "odd/d.nii.gz", "plain/c.nii"]
 
 
 def test_a_volume_is_let_go_with_its_last_slice(folder):
-    read = [read_volume(folder, "odd/b.nii")]
-    shared = conocc.data.volumes._SharedVolume(read.pop, 2)
-    kept = weakref.ref(shared.get().voxels)
-    assert shared.get().voxels is kept()
+    read = [read_stack(folder, "odd/b.nii", StackOptions())]
+    shared = conocc.data.volumes._SharedStack(read.pop, 2)
+    kept = weakref.ref(shared.get())
+    assert shared.get() is kept()
     assert kept() is None
 
 
@@ -91,7 +98,7 @@ def test_the_axis_decides_what_is_an_image(folder):
     """18 sagittal slices of 20x6 voxels, right to left; none is empty."""
     listing = sliced(folder, "sagittal")
     assert len(listing.entries) == 5 * 18
-    assert listing.notes == ("5 volumes cut into 90 sagittal slices.",)
+    assert listing.notes == ("5 files read as 90 sagittal slices.",)
     assert fetched(listing, [0])[0].shape == (6, 20)
 
 
@@ -106,18 +113,20 @@ def test_files_that_are_no_volumes_stay_as_they_are(folder):
     blobs = fetched(listing, [0, 1, len(listing.entries) - 1])
     assert [type(blob) for blob in blobs] == [bytes, np.ndarray, bytes]
     plain = list_cohort(make_folder(folder / "flat", "a/1.png"))
-    assert with_slices(plain, "axial", n_jobs=1) is plain
+    assert with_slices(plain, StackOptions(), n_jobs=1) is plain
 
 
 def test_series_and_nan_are_told(tmp_path):
     voxels = np.random.default_rng(0).normal(100, 9, (16, 16, 2, 3)).astype(np.float32)
     voxels[3, 4, 1, 0] = np.nan
     (tmp_path / "a.nii").write_bytes(nifti(voxels))
-    assert sliced(tmp_path).notes == (
-        "1 volume cut into 2 axial slices.",
-        "1 file with 3 volumes, such as time points, of which the first of each file is read.",
-        "1 voxel of 1 volume NaN, read as the lowest value of the volume.",
+    listing = sliced(tmp_path)
+    assert listing.notes == (
+        "1 file read as 2 axial slices.",
+        "2 left aside in 1 file: volumes after the first, such as time points.",
     )
+    (fetch,) = listing.fetch([0])
+    assert fetch().remarks == ("NaN voxels read as the lowest value of the volume",)
 
 
 def test_a_volume_that_cannot_be_read_is_named_when_it_is_fetched(folder):
@@ -128,7 +137,10 @@ def test_a_volume_that_cannot_be_read_is_named_when_it_is_fetched(folder):
     names = [entry.path for entry in listing.entries]
     for name, said in (
         ("plain/a.nii", "its voxels are damaged, cut short"),
-        ("plain/e.nii", "all of its 3 axial slices are empty: less than 5% of each is above"),
+        (
+            "plain/e.nii",
+            "none of its 3 axial slices is an image: all are left aside",
+        ),
     ):
         with pytest.raises(ValueError, match=f"Cannot read '{name}': {said}"):
             fetched(listing, [names.index(name)])
@@ -140,7 +152,7 @@ def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
     """With a class, a side and a patient of its own; its number is held against the volume."""
     table = "path,label,split,patient\nplain/a.nii[0],x,train,p\nplain/a.nii[2],y,test,q\n"
     (folder / "set.csv").write_text(table)
-    listing = with_slices(list_cohort(folder / "set.csv"), "axial", n_jobs=1)
+    listing = with_slices(list_cohort(folder / "set.csv"), StackOptions(), n_jobs=1)
     assert [(e.path, e.label, e.split, e.patient) for e in listing.entries] == [
         ("plain/a.nii[0]", "x", "train", "p"),
         ("plain/a.nii[2]", "y", "test", "q"),
@@ -149,12 +161,46 @@ def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
     assert not empty.any()
     assert full.all()
     (folder / "set.csv").write_text(table + "plain/a.nii[6],y,test,q\n")
-    listing = with_slices(list_cohort(folder / "set.csv"), "axial", n_jobs=1)
-    with pytest.raises(ValueError, match=r"'plain/a.nii\[6\]': there are 6 axial slices, counted"):
+    listing = with_slices(list_cohort(folder / "set.csv"), StackOptions(), n_jobs=1)
+    with pytest.raises(ValueError, match=r"'plain/a.nii\[6\]': it holds 6 axial slices, counted"):
         fetched(listing, [2])
     (folder / "set.csv").write_text(table + "plain/a.nii,y,test,q\n")
     with pytest.raises(ValueError, match=r"'plain/a.nii\[2\]' is listed with its volume, and by"):
-        with_slices(list_cohort(folder / "set.csv"), "axial", n_jobs=1)
+        with_slices(list_cohort(folder / "set.csv"), StackOptions(), n_jobs=1)
+
+
+def test_frames_chooses_among_the_slices_that_are_not_empty(folder):
+    """Of 1, 2, 3 and 4: the third is in the middle, and 1 and 3 are the middles of two halves."""
+    for frames, numbers in (("middle", (3,)), ("first", (1,)), ("2", (2, 4)), ("9", (1, 2, 3, 4))):
+        listing = with_slices(list_cohort(folder), StackOptions(frames=frames), n_jobs=2)
+        own = [entry.path for entry in listing.entries if entry.path.startswith("odd/b")]
+        assert own == [f"odd/b.nii[{k}]" for k in numbers]
+        others = f"{5 * (4 - len(numbers))} left aside in 5 files: not asked for by frames="
+        assert any(note.startswith(others) for note in listing.notes) == (len(numbers) < 4)
+
+
+def test_a_volume_is_known_by_its_content(tmp_path):
+    """Of any name, and of none that a suffix is in; a file called as a slice is, is itself."""
+    for name, new in (("a/x.nii", "a/x.png"), ("a/y.nii.gz", "a/y.img"), ("b/z.nii", "b/z[1].png")):
+        write_volume(tmp_path / name).rename(tmp_path / new)
+    write_image(tmp_path / "b/film.png").rename(tmp_path / "b/film[2]")
+    names = ["a/x.png", "a/y.img", "b/film[2]", "b/z[1].png"]
+    entries = [ImageEntry(name, name[0]) for name in names]
+    listing = with_slices(of_files("files", tmp_path, entries), StackOptions(), n_jobs=2)
+    numbered = [f"{name}[{k}]" for name in names for k in (1, 2, 3, 4)]
+    assert [entry.path for entry in listing.entries] == [*numbered[:8], "b/film[2]", *numbered[12:]]
+    np.testing.assert_array_equal(
+        fetched(listing, [6])[0], cut(voxels_of(tmp_path / "a/y.img"), "axial", 3)
+    )
+    assert fetched(listing, [8]) == [(tmp_path / "b/film[2]").read_bytes()]
+
+
+def test_a_file_of_one_image_has_no_numbers(tmp_path):
+    write_image(tmp_path / "a/x.png")
+    entries = [ImageEntry("a/x.png[0]", "a")]
+    listing = with_slices(of_files("files", tmp_path, entries), StackOptions(), n_jobs=1)
+    with pytest.raises(ValueError, match=r"'a/x.png\[0\]': its file holds one image, which has no"):
+        fetched(listing, [0])
 
 
 def test_what_will_not_be_used_is_not_opened(tmp_path):
@@ -177,7 +223,7 @@ def test_a_cohort_of_volumes_is_split_by_volume(folder):
     table = cohort.table().set_index("path")
     assert len(cohort) == 20
     assert table["digest"].nunique() == 20
-    voxels = read_volume(folder, "plain/a.nii").voxels
+    voxels = voxels_of(folder / "plain/a.nii")
     assert table.loc["plain/a.nii[3]", "digest"] == digest_of(cut(voxels, "axial", 3))
     assert table.loc["plain/b.nii.gz[3]", "patient"] == table.loc["odd/b.nii[3]", "patient"] == "b"
     assert (table.groupby("patient")["split"].nunique() <= 2).all()
@@ -250,8 +296,8 @@ def test_a_volume_may_lie_across_two_shards(folder):
     assert len(set(part.stamps())) == 1
     assert part.stamps()[0][0] == (folder / "odd/d.nii.gz").stat().st_size
     (_, fetch), *_ = part.items(None)
-    voxels = read_volume(folder, "odd/d.nii.gz").voxels
-    np.testing.assert_array_equal(fetch(), cut(voxels, "coronal", 5))
+    voxels = voxels_of(folder / "odd/d.nii.gz")
+    np.testing.assert_array_equal(fetch().pixels, cut(voxels, "coronal", 5))
 
 
 def test_a_volume_that_is_mended_after_it_was_listed_is_named(folder):
@@ -297,7 +343,7 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
         (folder / name).rename(tmp_path / "set" / name)
     code, said = call("fit", tmp_path / "set", *options, "--out", run, *QUICK)
     assert code == 0, said
-    assert "5 volumes cut into 100 coronal slices." in said
+    assert "5 files read as 100 coronal slices." in said
     assert json.loads((run / "run.json").read_text())["preprocessing"]["axis"] == "coronal"
     code, said = call("evaluate", run, tmp_path / "set", "--no-cache")
     assert code == 0, said

@@ -74,6 +74,7 @@ else:
         fit=option("How images become square: stretch, pad or crop."),
         voi=option("Window of DICOM: none, file (its own) or CENTER,WIDTH.", any_value=True),
         axis=_AXIS,
+        frames=option("Of each volume or file of frames: all, middle, first, or how many."),
         scaled=Parameter(
             negative="--full", help="Decode JPEGs several times as large as needed at a fraction."
         ),

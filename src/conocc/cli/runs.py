@@ -208,6 +208,7 @@ def score(
     if done.count:
         out.print(f"Scored {done.count} images: {escape(str(scores))}")
         out.print(escape(done.words))
+        say_all(done.remarks)
     else:
         out.print("No image was scored, and no table of scores was written.")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]

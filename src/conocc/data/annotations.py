@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import lru_cache, partial
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
 
 from conocc.data.bounding_boxes import Box, boxes_of_mask
-from conocc.data.image_io.nifti import Volume, cut, is_volume_name, volume_and_slice
 from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import decode
+from conocc.data.image_io.stack import Stack, StackOptions, volume_and_slice
 from conocc.data.index import (
     ImageEntry,
     ImageIndex,
@@ -25,7 +26,7 @@ from conocc.data.index import (
     stem,
     walk,
 )
-from conocc.data.volumes import read_volume
+from conocc.data.volumes import read_stack
 from conocc.io.user_tables import read_table
 
 # Given an image's path and its shape, (h, w): its boxes, each with a label.
@@ -65,9 +66,9 @@ def marked_by_boxes(
         path = PurePosixPath(row["path"]).as_posix()
         if not _is_inside(folder, path):
             raise ValueError(f"{at}: there is no file '{printable(row['path'])}' in the images.")
-        if is_volume_name(path):
+        if path not in found and volume_and_slice(path)[1] is None and _is_stack(folder, path):
             raise ValueError(
-                f"{at}: '{printable(path)}' is a volume; name one of its slices, "
+                f"{at}: '{printable(path)}' holds several images; name one of them, "
                 f"'{printable(path)}[0]'."
             )
         label = row.get("label", INSIDE)
@@ -79,6 +80,13 @@ def marked_by_boxes(
             raise ValueError(f"{at}: '{printable(path)}' needs one patient. Got {who!r}.")
     entries = [ImageEntry(path, label="", patient=patient[path]) for path in found]
     return of_files("boxes", folder, entries), lambda path, shape: found[path]
+
+
+def _is_stack(folder: Path, path: str) -> bool:
+    with suppress(ValueError):  # told when it is read
+        stack = read_stack(folder, path, StackOptions())
+        return stack is not None and not stack.single
+    return False
 
 
 def _is_inside(folder: Path, path: str) -> bool:
@@ -129,14 +137,15 @@ def marked_by_masks(
         raise ValueError(f"No image of '{printable(folder)}' has a mask in '{printable(masks)}'.")
     aside = len(paths) - len(entries)
     notes = [f"{count(aside, 'image')} without a mask left aside."] if aside else []
-    # Slices of one volume come one after the other.
-    volume = lru_cache(maxsize=2)(partial(read_volume, masks))
+    # Images of one stack come one after the other.
+    options = StackOptions(axis, labels=True)
+    stack = lru_cache(maxsize=2)(lambda name: read_stack(masks, name, options))
 
     def boxes(path: str, shape: tuple[int, int]) -> list[tuple[Box, str]]:
         file, k = volume_and_slice(path)
         whole = np.zeros(shape, bool)
         for name in own[stem(file)]:
-            mask = _mask(masks, name, axis, k, volume)
+            mask = _mask(masks, name, k, stack)
             if (size := mask.shape[:2]) != shape:
                 raise ValueError(
                     f"its mask '{printable(name)}' has {size[1]}x{size[0]} pixels, where it has "
@@ -149,14 +158,15 @@ def marked_by_masks(
 
 
 def _mask(
-    masks: Path, name: str, axis: str, k: int | None, volume: Callable[[str], Volume]
+    masks: Path, name: str, k: int | None, open_mask: Callable[[str], Stack | None]
 ) -> Pixels:
-    if is_volume_name(name) == (k is None):
-        raise ValueError(f"of the image and its mask '{printable(name)}' only one is a volume")
-    if k is None:
+    stack = open_mask(name)
+    if (stack is None or stack.single) != (k is None):
+        raise ValueError(
+            f"of the image and its mask '{printable(name)}' only one holds several images"
+        )
+    if stack is None:
         return decode(read_file(masks, name), printable(name))
-    voxels = volume(name).voxels
-    try:
-        return cut(voxels, axis, k)
-    except IndexError:
-        raise ValueError(f"its mask '{printable(name)}' has no slice {k}") from None
+    if (k or 0) >= stack.total:
+        raise ValueError(f"its mask '{printable(name)}' has no {stack.kind} {k}")
+    return stack.image(k or 0).pixels

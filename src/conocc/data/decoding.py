@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from conocc.data.image_io.dicom_person import Person, person_of
-from conocc.data.image_io.pixels import LARGEST_VALUE
-from conocc.data.image_io.read import decode, is_colour
-from conocc.data.index import Blob, Fetch, printable
+from conocc.data.image_io.pixels import LARGEST_VALUE, remarked
+from conocc.data.image_io.read import decode_remarked, is_colour
+from conocc.data.index import Blob, Fetch, count, printable
 from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.pseudonyms import hide
 from conocc.io.progress import bar
@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 
 # Work is handed to a thread in handfuls, since handing over costs as much as a small image.
 _HANDFUL = 4
+
+COLOUR_LOST = "colour read as grey; colour='rgb' (--colour rgb) keeps it"
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ class Decoded:
     image : ndarray of float32, shape (c, h, w)
     digest : str
         SHA-256 of the bytes that it was decoded from; "" where nobody asked for it.
-    coloured : bool
-        Whether colour was given up, since grey was asked for.
+    remarks : tuple of str
+        What was done to its pixels; see `conocc.data.image_io.pixels.Remarked`.
     """
 
     path: str
     image: Images
     digest: str
-    coloured: bool
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def digest_of(blob: Blob) -> str:
     """SHA-256, in hexadecimal, of a file's bytes or of an array with its type and shape."""
     if isinstance(blob, bytes):
         return hashlib.sha256(blob).hexdigest()
+    blob = remarked(blob).pixels
     about = f"{blob.dtype.str} {blob.shape}".encode()
     return hashlib.sha256(about + np.ascontiguousarray(blob).tobytes()).hexdigest()
 
@@ -82,11 +85,12 @@ def fingerprint(fetch: Fetch) -> Surveyed | Unreadable:
         blob = fetch()
     except ValueError as error:
         return Unreadable(str(error))
-    return Surveyed(digest_of(blob), _person(blob))
+    return Surveyed(digest_of(blob), person_on(blob))
 
 
-def _person(blob: Blob) -> Person | None:
-    return person_of(blob) if isinstance(blob, bytes) else None
+def person_on(blob: Blob) -> Person | None:
+    """Say who is on an image, if its file is DICOM."""
+    return person_of(blob) if isinstance(blob, bytes) else remarked(blob).person
 
 
 def deidentified_path(path: str, person: Person | None) -> str:
@@ -101,26 +105,38 @@ def decode_one(
     path, fetch = item
     try:
         blob = fetch()
-        path = deidentified_path(path, _person(blob))
+        path = deidentified_path(path, person_on(blob))
         name = printable(path)
         if isinstance(blob, bytes):
-            image = decode(blob, name, preprocessing.voi, preprocessing.least_side)
+            read = decode_remarked(blob, name, preprocessing.voi, preprocessing.least_side)
         else:
-            image = _usable(blob)
-        coloured = preprocessing.colour == "grey" and is_colour(image)
+            read = remarked(blob)
+            _check_usable(read.pixels)
+        remarks = read.remarks
+        if preprocessing.colour == "grey" and is_colour(read.pixels):
+            remarks += (COLOUR_LOST,)
         digest = digest_of(blob) if hashed else ""
-        return Decoded(path, prepare(image, preprocessing), digest, coloured)
+        return Decoded(path, prepare(read.pixels, preprocessing), digest, remarks)
     except ValueError as error:
         reason = str(error)
         named = reason.startswith("Cannot read")
         return Unreadable(reason if named else f"Cannot read '{printable(path)}': {reason}.", path)
 
 
-def _usable(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _check_usable(image: np.ndarray[Any, Any]) -> None:
     """Refuse an array, of an archive, with values as `decode` refuses; NaN compares false."""
     if image.dtype.kind == "f" and not (np.abs(image) <= LARGEST_VALUE).all():
         raise ValueError(f"it has NaN or infinite pixels, or some beyond ±{LARGEST_VALUE:g}")
-    return image
+
+
+def said_of(remarks: Mapping[str, int]) -> tuple[str, ...]:
+    """Say of how many images there are which remarks, the most frequent first.
+
+    >>> said_of({"read twice": 1})
+    ('1 image: read twice.',)
+    """
+    ordered = sorted(remarks.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(f"{count(n, 'image')}: {remark}." for remark, n in ordered)
 
 
 def usable_threads(n_jobs: int | None) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 from conocc.data.image_io.dicom import PREAMBLE
+from conocc.data.image_io.pixels import Remarked
 from conocc.data.image_io.read import SUFFIXES
 
-# An image as it lies there: the bytes of a file, or an array of an archive or a phantom.
-Blob: TypeAlias = bytes | np.ndarray[Any, Any]
+# An image as it lies there: the bytes of a file, an array of an archive or a phantom, or what an
+# image of a stack was decoded to.
+Blob: TypeAlias = bytes | np.ndarray[Any, Any] | Remarked
 # Fetching is put off, so that it can happen on another thread.
 Fetch: TypeAlias = Callable[[], Blob]
 
@@ -225,6 +228,13 @@ def read_file(folder: Path, path: str) -> bytes:
 
 def content(folder: str | os.PathLike[str], path: str) -> bytes:
     """Read a whole file, or say why it cannot be read, without its name."""
+    with opened(folder, path) as file:
+        return file.read()
+
+
+@contextmanager
+def opened(folder: str | os.PathLike[str], path: str) -> Iterator[BinaryIO]:
+    """Open a file to read it, or say why it cannot be read, without its name."""
     try:
         path.encode()
         where = os.path.join(folder, path)
@@ -236,7 +246,8 @@ def content(folder: str | os.PathLike[str], path: str) -> bytes:
             reason = f"it has {status.st_size} bytes, where at most {MOST_BYTES} are read"
         else:
             with open(where, "rb") as file:
-                return file.read()
+                yield file
+                return
     except UnicodeEncodeError:
         reason = "its name is not valid Unicode, so no table could hold it"
     except OSError as error:

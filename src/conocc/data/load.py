@@ -20,6 +20,7 @@ from conocc.data.decoding import (
     Surveyed,
     decode_all,
     deidentified_path,
+    said_of,
     survey_all,
     usable_threads,
 )
@@ -82,7 +83,7 @@ def load_cohort(
     wanted = majority_classes(index, majority)
     index = with_slices(
         index,
-        preprocessing.axis,
+        preprocessing.stack_options,
         n_jobs=threads,
         verbose=verbose,
         leave=lambda entry: _is_left_out(entry, wanted),
@@ -105,7 +106,7 @@ def load_cohort(
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
     folder, no_cache = cache_folder(str(where) not in PHANTOMS and cache)
     source = _Source(index, rows, path, digest, preprocessing)
-    images, coloured, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
+    images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
     cohort = Cohort(
         name=printable(index.name),
         images=images,
@@ -119,7 +120,7 @@ def load_cohort(
         patients_known=patients.known,
         notes=(),
     )
-    notes = _notes(cohort, index, wanted, patients.note, split_note, coloured)
+    notes = _notes(cohort, index, wanted, patients.note, split_note, remarks)
     return replace(cohort, notes=(*notes, *no_cache, *unkept))
 
 
@@ -259,15 +260,15 @@ class _Source(NamedTuple):
 
 def _pixels(
     source: _Source, order: Rows, folder: Path | None, *, n_jobs: int, verbose: int
-) -> tuple[Images, int, tuple[str, ...]]:
-    """Images in `order`, from the cache or decoded; how many had colour; and notes.
+) -> tuple[Images, Counter[str], tuple[str, ...]]:
+    """Images in `order`, from the cache or decoded; how many have each remark; and notes.
 
     The cache holds each image once, in the order of their digests.
     """
     unique, first, place = np.unique(source.digest, return_index=True, return_inverse=True)
     n = len(unique)
     key = cache_key(unique.tolist(), source.preprocessing.to_dict())
-    coloured: list[int] = []
+    remarks: dict[str, list[int]] = {}
 
     def placed() -> Iterator[tuple[int, Images]]:
         ascending = np.argsort(first)
@@ -281,8 +282,8 @@ def _pixels(
             verbose=verbose,
         )
         for i, one in zip(ascending.tolist(), decoded, strict=False):
-            if one.coloured:
-                coloured.append(i)
+            for remark in one.remarks:
+                remarks.setdefault(remark, []).append(i)
             yield i, one.image
 
     notes: tuple[str, ...] = ()
@@ -291,9 +292,10 @@ def _pixels(
         notes = (f"Decoded images are not kept: '{folder}' may not be written.",)
         folder = None
     if kept is None and folder:
-        kept = store(folder, key, n, placed(), lambda: {"coloured": coloured})
-    images, facts = kept or (in_memory(n, placed()), {"coloured": coloured})
-    return arranged(images, place[order]), int(np.isin(place, facts["coloured"]).sum()), notes
+        kept = store(folder, key, n, placed(), lambda: {"remarks": remarks})
+    images, facts = kept or (in_memory(n, placed()), {"remarks": remarks})
+    counts = {text: int(np.isin(place, at).sum()) for text, at in facts["remarks"].items()}
+    return arranged(images, place[order]), Counter(counts), notes
 
 
 def _with_found_size(preprocessing: Preprocessing, images: Images) -> Preprocessing:
@@ -321,7 +323,7 @@ def _notes(
     majority: frozenset[str],
     patients: str,
     split: str,
-    coloured: int,
+    remarks: Counter[str],
 ) -> tuple[str, ...]:
     notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
     notes += [patients, split, *_sides(cohort)]
@@ -331,10 +333,7 @@ def _notes(
     if others := len(left_out) - train:
         notes.append(f"{count(others, 'validation image')} left unused.")
     notes += index.notes
-    if coloured:
-        read = count(coloured, "image")
-        notes.append(f"{read} in colour read as grey; colour='rgb' (--colour rgb) keeps it.")
-    return (*notes, *_duplicates(cohort), *cohort.leaks().sentences())
+    return (*notes, *said_of(remarks), *_duplicates(cohort), *cohort.leaks().sentences())
 
 
 def _classes(cohort: Cohort) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from conocc.data.image_io.nifti import volume_and_slice
+from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
@@ -41,7 +41,9 @@ def list_manifest(where: Path) -> ImageIndex:
         first_line[entry.path] = line
         entries.append(entry)
     missing = [
-        path for path in first_line if not (where.parent / volume_and_slice(path)[0]).is_file()
+        path
+        for path in first_line
+        if not any((where.parent / file).is_file() for file in (path, volume_and_slice(path)[0]))
     ]
     if missing:
         raise ValueError(

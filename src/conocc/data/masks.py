@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from conocc.data.image_io import nifti
-from conocc.data.image_io.nifti import is_volume_name
 from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import decode
+from conocc.data.image_io.stack import StackOptions
 from conocc.data.index import SIDES, printable, read_file, some, stem
-from conocc.data.volumes import read_volume
+from conocc.data.volumes import read_stack
 
 _PLAIN = r"masks?|segmentations?(?:class|object)?|ground[_ -]?truths?"
 _WORD = rf"(?:{_PLAIN}|(?:d|prob)?segm?|labels?(?:map|tr|ts)?|gt|annot(?:ation)?s?|rois?|contours?)"
@@ -140,7 +139,7 @@ def _looks_like_mask(folder: Path, path: str) -> bool:
 
 
 def _pixels(folder: Path, path: str) -> Pixels:
-    if not is_volume_name(path):
+    stack = read_stack(folder, path, StackOptions(labels=True))
+    if stack is None:
         return decode(read_file(folder, path), printable(path))
-    voxels = read_volume(folder, path).voxels
-    return nifti.cut(voxels, "axial", voxels.shape[nifti.AXES["axial"]] // 2)
+    return stack.image(stack.total // 2).pixels

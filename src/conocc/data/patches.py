@@ -26,11 +26,11 @@ from PIL import Image
 
 from conocc.data.annotations import Marks, marked_by_boxes, marked_by_masks
 from conocc.data.bounding_boxes import Box, square_around, squares_outside
-from conocc.data.decoding import deidentified_path, prefetch
-from conocc.data.image_io.dicom_person import Person, person_of
-from conocc.data.image_io.nifti import volume_and_slice
-from conocc.data.image_io.pixels import Pixels
+from conocc.data.decoding import deidentified_path, person_on, prefetch
+from conocc.data.image_io.dicom_person import Person
+from conocc.data.image_io.pixels import Pixels, remarked
 from conocc.data.image_io.read import decode, is_colour
+from conocc.data.image_io.stack import StackOptions, volume_and_slice
 from conocc.data.index import Fetch, printable, stem
 from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing, prepare
@@ -185,7 +185,7 @@ def cut_patches(
         listing, marks = marked_by_boxes(folder, Path(boxes), reserved=reserved)
     elif masks is not None:
         listing, marks = marked_by_masks(folder, Path(masks), axis=axis, min_area=rules.min_area)
-    listing = with_slices(listing, axis, n_jobs=n_jobs, verbose=verbose)
+    listing = with_slices(listing, StackOptions(axis), n_jobs=n_jobs, verbose=verbose)
     paths = [entry.path for entry in listing.entries]
     items = zip(paths, listing.fetch(range(len(paths))), strict=True)
     done: list[_Cut] = []
@@ -233,11 +233,13 @@ def _cut(rules: Rules, marks: Marks, item: tuple[str, Fetch]) -> _Cut:
     path, fetch = item
     one = _Cut(path)
     try:
-        image = fetch()
-        if isinstance(image, bytes):
-            one.person = person_of(image)
-            one.path = deidentified_path(path, one.person)
-            image = decode(image, printable(one.path))
+        blob = fetch()
+        one.person = person_on(blob)
+        one.path = deidentified_path(path, one.person)
+        if isinstance(blob, bytes):
+            image = decode(blob, printable(one.path))
+        else:
+            image = remarked(blob).pixels
         labelled = marks(path, image.shape[:2])
     except ValueError as error:
         one.errors.append(_named(one.path, error))

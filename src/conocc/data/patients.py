@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from conocc.data.image_io.dicom_person import Person
-from conocc.data.image_io.nifti import is_slice_name, volume_and_slice
+from conocc.data.image_io.read import is_volume_name
+from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable, stem
 from conocc.data.pseudonyms import pseudonym
 from conocc.io.user_tables import read_table
@@ -132,9 +133,10 @@ def by_volumes(paths: Sequence[str]) -> tuple[str, ...] | None:
     >>> by_volumes(["a/sub-01.nii.gz[3]", "b/sub-01.nii.gz[7]", "b/sub-02.nii[0]"])
     ('sub-01', 'sub-01', 'sub-02')
     """
-    if not all(map(is_slice_name, paths)):
+    files = [volume_and_slice(path)[0] for path in paths if is_slice_name(path)]
+    if len(files) < len(paths) or not all(map(is_volume_name, files)):
         return None
-    return tuple(stem(PurePosixPath(volume_and_slice(path)[0]).name) for path in paths)
+    return tuple(stem(PurePosixPath(file).name) for file in files)
 
 
 def _shared_names(paths: Sequence[str], names: Sequence[str]) -> str:

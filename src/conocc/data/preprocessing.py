@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conocc.data.image_io.nifti import AXES
 from conocc.data.image_io.pixels import Pixels
+from conocc.data.image_io.stack import AXES, StackOptions
 
 Floats = NDArray[np.float32]
 
@@ -44,7 +44,11 @@ class Preprocessing:
         so that all values stay; the one in each file, without which it is refused; or this one,
         such as "40,400", for all.
     axis : {"axial", "coronal", "sagittal"}
-        How NIfTI volumes are cut into slices, which are the images.
+        How volumes are cut into slices, which are the images.
+    frames : {"all", "middle", "first", "N"}
+        Which of the images that one file holds are read, slices of volumes and frames alike: all
+        that are not empty, the one in the middle, the first, or N of them evenly spaced, such as
+        "8".
     scaled : bool
         Whether a JPEG at least `SPARE` times 2, 4 or 8 as large as `size` on both sides is decoded
         at a half, a quarter or an eighth of its size, before it is resized.
@@ -56,8 +60,8 @@ class Preprocessing:
 
     Examples
     --------
-    >>> Preprocessing.from_dict(Preprocessing(size=64).to_dict())
-    Preprocessing(size=64, colour='grey', fit='stretch', voi='none', axis='axial', scaled=True)
+    >>> Preprocessing.from_dict(Preprocessing(size=64).to_dict()) == Preprocessing(size=64)
+    True
     """
 
     size: int | None = None
@@ -65,6 +69,7 @@ class Preprocessing:
     fit: str = "stretch"
     voi: str = "none"
     axis: str = "axial"
+    frames: str = "all"
     scaled: bool = True
 
     def __post_init__(self) -> None:
@@ -81,6 +86,11 @@ class Preprocessing:
                 "such as '40,400'",
             ),
             "axis": _is_one_of(AXES, self.axis),
+            "frames": (
+                isinstance(self.frames, str)
+                and re.fullmatch(r"all|middle|first|[1-9][0-9]{0,8}", self.frames) is not None,
+                "'all', 'middle', 'first' or how many of each file, such as '8'",
+            ),
             "scaled": (type(self.scaled) is bool, "True or False"),
         }
         for parameter, (fulfilled, wanted) in checks.items():
@@ -94,6 +104,11 @@ class Preprocessing:
     def least_side(self) -> int | None:
         """What both sides of a JPEG should keep when it is decoded; None for all they have."""
         return SPARE * self.size if self.scaled and self.size is not None else None
+
+    @property
+    def stack_options(self) -> StackOptions:
+        """How the images of files that hold several are chosen and read."""
+        return StackOptions(self.axis, self.voi, self.frames)
 
     def to_dict(self) -> dict[str, int | str | None]:
         """Give plain values, for JSON."""

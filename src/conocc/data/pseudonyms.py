@@ -16,7 +16,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from conocc.data.image_io.nifti import slice_name, volume_and_slice
+from conocc.data.image_io.stack import slice_name, volume_and_slice
 from conocc.data.index import stem
 from conocc.io.files import atomic_write, folder_lock
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from conocc.data.decoding import (
     prefetch,
     usable_threads,
 )
-from conocc.data.image_io.nifti import is_volume_name, volume_and_slice
+from conocc.data.image_io.stack import StackOptions, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
 from conocc.data.layouts import list_cohort
 from conocc.data.manifest import is_manifest
@@ -58,11 +58,14 @@ class Block:
         Where one repeats what a DICOM file says of its patient, pseudonyms stand for that.
     errors : tuple of (path, reason)
         The images among them that cannot be scored, each with a sentence.
+    remarks : tuple of str
+        All that is said of how they were read, as often as it is said of one.
     """
 
     images: npt.NDArray[np.float32]
     path: tuple[str, ...]
     errors: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,15 @@ class Part:
         What stands before a name where an image is named.
     first : int or None
         The place in the archive or phantom of the first image; None for files.
-    axis : {"axial", "coronal", "sagittal"}
-        How volumes among the files are cut into slices.
+    options : StackOptions
+        How the images of volumes and other stacks among the files are chosen and read.
     """
 
     where: str
     names: tuple[str, ...]
     prefix: str
     first: int | None = None
-    axis: str = "axial"
+    options: StackOptions = field(default_factory=StackOptions)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -115,7 +118,7 @@ class Part:
     def _fetches(self, size: int | None) -> Iterable[Fetch]:
         if self.first is None:
             fetch_file = partial(partial, _fetched, self.where)
-            return fetch_images(Path(self.where), self.names, self.axis, fetch_file, self.prefix)
+            return fetch_images(Path(self.where), self.names, self.options, fetch_file, self.prefix)
         archive = _archive(self.where, size, _stamp(self.where))
         return archive.fetch(range(self.first, self.first + len(self.names)))
 
@@ -154,29 +157,28 @@ def _part(where: str, preprocessing: Preprocessing) -> Part:
     if where in PHANTOMS or is_archive(path):
         names = tuple(entry.path for entry in list_cohort(where, preprocessing.size).entries)
         return Part(where if where in PHANTOMS else absolute, names, f"{where}/", first=0)
-    if not os.path.exists(volume_and_slice(where)[0]):
+    if not (os.path.exists(where) or os.path.exists(volume_and_slice(where)[0])):
         raise FileNotFoundError(f"There is no '{printable(where)}'. Nothing was written.")
     if is_manifest(path):
-        entries = list_cohort(where).entries
-        return _files(path.parent, tuple(entry.path for entry in entries), preprocessing.axis)
+        names = tuple(entry.path for entry in list_cohort(where).entries)
+        return _files(path.parent, names, preprocessing.stack_options)
     if path.is_dir() and (inside := walk(path).images):
         images, notes = without_masks(path, inside, strict=False)
         for note in notes:
             logger.info(note)
-        return _files(path, images or inside, preprocessing.axis)
-    return _files(path.parent, (path.name or ".",), preprocessing.axis)
+        return _files(path, images or inside, preprocessing.stack_options)
+    return _files(path.parent, (path.name or ".",), preprocessing.stack_options)
 
 
-def _files(folder: Path, names: tuple[str, ...], axis: str) -> Part:
-    """Put the slices of volumes in their place, and note what is left aside."""
-    if any(map(is_volume_name, names)):
-        files = of_files("files", folder, [ImageEntry(name, label="") for name in names])
-        cut = with_slices(files, axis, n_jobs=usable_threads(None))
-        for note in cut.notes:
-            logger.info(note)
-        names = tuple(entry.path for entry in cut.entries)
+def _files(folder: Path, names: tuple[str, ...], options: StackOptions) -> Part:
+    """Put the images of stacks in their place, and note what is left aside."""
+    files = of_files("files", folder, [ImageEntry(name, label="") for name in names])
+    cut = with_slices(files, options, n_jobs=usable_threads(None))
+    for note in cut.notes:
+        logger.info(note)
+    names = tuple(entry.path for entry in cut.entries)
     prefix = (folder / "x").as_posix().removesuffix("x")
-    return Part(str(folder.absolute()), names, prefix, axis=axis)
+    return Part(str(folder.absolute()), names, prefix, options=options)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -252,6 +254,7 @@ def read_block(
         images=np.stack([one.image for one in good]) if good else np.empty((0, *shape), np.float32),
         path=tuple(one.path for one in good),
         errors=tuple(errors),
+        remarks=tuple(remark for one in good for remark in one.remarks),
     )
 
 

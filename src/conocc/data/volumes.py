@@ -1,11 +1,12 @@
-"""Volumes among the files of a cohort: each becomes as many images as it has slices.
+"""Files of several images among those of a cohort: volumes, frames, pages.
 
-A file is read as a whole, once each time that its slices are asked for, and no more of them are
-in memory at once than there are threads.
+Each becomes as many images as it has slices or frames with content. It is opened once each time
+that some are asked for, and no more of them are in memory at once than there are threads.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,18 +14,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from heapq import nlargest
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from conocc.data.decoding import prefetch
-from conocc.data.image_io import nifti
-from conocc.data.image_io.nifti import Volume, is_volume_name, slice_name, volume_and_slice
+from conocc.data.image_io.pixels import Remarked
+from conocc.data.image_io.read import HEAD_BYTES, READERS, checked, format_of, open_stack
+from conocc.data.image_io.stack import Stack, StackOptions, slice_name, volume_and_slice
 from conocc.data.index import (
     Blob,
     Fetch,
     ImageEntry,
     ImageIndex,
-    content,
     count,
+    opened,
     printable,
     read_file,
 )
@@ -33,62 +36,69 @@ from conocc.io.progress import bar
 VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top")
 
 
-def read_volume(folder: Path, path: str, prefix: str = "") -> Volume:
-    """Read a NIfTI file, or say in one sentence why not; it is called `prefix` + `path` there."""
+def read_stack(folder: Path, path: str, options: StackOptions, prefix: str = "") -> Stack | None:
+    """Open a file as a stack, or say in one sentence why not; it is called `prefix` + `path` there.
+
+    None where it holds one image, or none.
+    """
     try:
-        return nifti.read_nifti(content(folder, path))
+        with opened(folder, path) as file:
+            return open_stack(file, printable(prefix + path), options)
     except ValueError as error:
+        if str(error).startswith("Cannot read"):
+            raise
         raise ValueError(f"Cannot read '{printable(prefix + path)}': {error}.") from error
 
 
-# From volumes to slices
+# From files to images
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """The slices of one volume that are images; of one that cannot be read, the reason."""
+    """What a stack holds, without its images; of one that cannot be read, the reason."""
 
-    slices: tuple[int, ...] = ()
-    empty: int = 0
-    series: int = 1
-    nan: int = 0
+    stack: Stack | None = None
     reason: str = ""
 
     def names(self, path: str) -> list[str]:
-        """Name the images that stand for the file at `path`: its slices, or else itself."""
-        return [path] if self.reason else [slice_name(path, k) for k in self.slices]
+        """Name the images that stand for the file at `path`: those in it, or else itself."""
+        if self.stack is None or self.stack.single:
+            return [path]
+        return [slice_name(path, k) for k in self.stack.numbers]
 
 
 def with_slices(
     listing: ImageIndex,
-    axis: str,
+    options: StackOptions,
     *,
     n_jobs: int,
     verbose: int = 0,
     leave: Callable[[ImageEntry], bool] = lambda entry: False,
 ) -> ImageIndex:
-    """Put the slices of each volume, the empty ones left out, in its place.
+    """Put the images that a file holds in its place: slices of a volume, frames, pages.
 
-    Slices are named ``volume.nii.gz[12]``, and have the class, the split and the patient of
-    their volume. One that is listed by that name already stays, empty or not. A volume that
-    cannot be read stays as it is, and its reason comes when it is fetched.
+    They are named ``volume.nii.gz[12]``, and have the class, the split and the patient of their
+    file; empty slices and what `options` do not ask for are left out. One that is listed by that
+    name already stays, empty or not. A file that cannot be read stays as it is, and its reason
+    comes when it is fetched.
     """
     folder = listing.folder
-    paths = [entry.path for entry in listing.entries]
-    if folder is None or not any(is_volume_name(volume_and_slice(path)[0]) for path in paths):
+    if folder is None:
         return listing
-    used = [entry.path for entry in listing.entries if not leave(entry)]
-    volumes = [path for path in used if is_volume_name(path)]
+    paths = [entry.path for entry in listing.entries if not leave(entry)]
     cuts: dict[str, _Cut] = {}
-    with bar("Cutting volumes", len(volumes), verbose=verbose) as advance:
-        work = prefetch(partial(_cut, folder, axis), volumes, n_jobs=n_jobs)
-        for path, one in zip(volumes, work, strict=True):
-            cuts[path] = one
+    with bar("Looking into files", len(paths), verbose=verbose) as advance:
+        work = prefetch(partial(_cut, folder, options), paths, n_jobs=n_jobs)
+        for path, one in zip(paths, work, strict=True):
+            if one is not None:
+                cuts[path] = one
             advance()
+    if not cuts and all(volume_and_slice(path)[1] is None for path in paths):
+        return listing
     entries = tuple(
         replace(entry, path=name)
         for entry in listing.entries
-        for name in cuts.get(entry.path, _Cut(reason="no volume")).names(entry.path)
+        for name in cuts.get(entry.path, _Cut()).names(entry.path)
     )
     (name, times), *_ = Counter(entry.path for entry in entries).most_common(1)
     if times > 1:
@@ -96,49 +106,40 @@ def with_slices(
 
     def fetch(rows: Sequence[int]) -> Iterator[Fetch]:
         names = [entries[row].path for row in rows]
-        return fetch_images(folder, names, axis, partial(partial, read_file, folder))
+        return fetch_images(folder, names, options, partial(partial, read_file, folder))
 
-    return replace(
-        listing,
-        entries=entries,
-        fetch=fetch,
-        notes=(*listing.notes, *_notes([one for one in cuts.values() if not one.reason], axis)),
-    )
+    stacks = [one.stack for one in cuts.values() if one.stack is not None]
+    return replace(listing, entries=entries, fetch=fetch, notes=(*listing.notes, *_notes(stacks)))
 
 
-def _cut(folder: Path, axis: str, path: str, prefix: str = "") -> _Cut:
+def _cut(folder: Path, options: StackOptions, path: str, prefix: str = "") -> _Cut | None:
+    """Open a stack and close it again; None where it is none."""
     try:
-        volume = read_volume(folder, path, prefix)
+        stack = read_stack(folder, path, options, prefix)
     except ValueError as error:
         return _Cut(reason=str(error))
-    number = volume.voxels.shape[nifti.AXES[axis]]
-    slices = nifti.slices_with_content(volume.voxels, axis)
-    if not slices:
-        rule = f"less than {nifti.LEAST_FOREGROUND:.0%} of each is above the background"
-        reason = f"all of its {count(number, f'{axis} slice')} are empty: {rule}"
+    if stack is None:
+        return None
+    if not stack.numbers:
+        held = count(stack.total, stack.kind)
+        why = "; ".join(stack.left_aside)
+        reason = f"none of its {held} is an image: all are left aside ({why})"
         return _Cut(reason=f"Cannot read '{printable(prefix + path)}': {reason}.")
-    return _Cut(tuple(slices), number - len(slices), volume.series, volume.nan)
+    return _Cut(replace(stack, image=_gone))
 
 
-def _notes(cuts: Sequence[_Cut], axis: str) -> Iterator[str]:
-    if cuts:
-        slices = count(sum(len(one.slices) for one in cuts), f"{axis} slice")
-        yield f"{count(len(cuts), 'volume')} cut into {slices}."
-    if empty := sum(one.empty for one in cuts):
-        yield (
-            f"{count(empty, 'empty slice')} left aside: less than "
-            f"{nifti.LEAST_FOREGROUND:.0%} of each is above its volume's background."
-        )
-    if series := [one.series for one in cuts if one.series > 1]:
-        yield (
-            f"{count(len(series), 'file')} with {count(sum(series), 'volume')}, such as time "
-            "points, of which the first of each file is read."
-        )
-    if nan := [one.nan for one in cuts if one.nan]:
-        yield (
-            f"{count(sum(nan), 'voxel')} of {count(len(nan), 'volume')} NaN, read as the lowest "
-            "value of the volume."
-        )
+def _gone(k: int) -> Remarked:
+    raise AssertionError(f"image {k} of a stack that was only looked into")
+
+
+def _notes(stacks: Sequence[Stack]) -> Iterator[str]:
+    for kind in sorted({stack.kind for stack in stacks if not stack.single}):
+        own = [stack for stack in stacks if stack.kind == kind and not stack.single]
+        images = sum(len(stack.numbers) for stack in own)
+        yield f"{count(len(own), 'file')} read as {count(images, kind)}."
+    for reason in dict.fromkeys(reason for stack in stacks for reason in stack.left_aside):
+        numbers = [n for stack in stacks if (n := stack.left_aside.get(reason))]
+        yield f"{sum(numbers)} left aside in {count(len(numbers), 'file')}: {reason}."
 
 
 # Fetching
@@ -147,58 +148,75 @@ def _notes(cuts: Sequence[_Cut], axis: str) -> Iterator[str]:
 def fetch_images(
     folder: Path,
     names: Sequence[str],
-    axis: str,
+    options: StackOptions,
     fetch_file: Callable[[str], Fetch],
     prefix: str = "",
 ) -> Iterator[Fetch]:
-    """Fetch slices, in a run of one volume reading it once, and by `fetch_file` other files.
+    """Fetch images of stacks, in a run of one opening it once, and by `fetch_file` other files.
 
     A volume without the number of a slice is one that could not be cut; fetching it says why.
     `prefix` stands before a name where an error names it.
     """
-    for volume, group in groupby(names, key=lambda name: volume_and_slice(name)[0]):
-        numbers = [volume_and_slice(name)[1] for name in group]
-        shared = _SharedVolume(partial(read_volume, folder, volume, prefix), len(numbers))
+    taken_apart = (_file_and_number(folder, name) for name in names)
+    for path, group in groupby(taken_apart, key=itemgetter(0)):
+        numbers = [k for _, k in group]
+        shared = _SharedStack(partial(read_stack, folder, path, options, prefix), len(numbers))
         for k in numbers:
-            if k is not None:
-                yield partial(_slice, shared, prefix + volume, axis, k)
-            elif is_volume_name(volume):
-                yield partial(_refused, folder, axis, volume, prefix)
+            if k is None:
+                yield partial(_whole, fetch_file(path), folder, options, path, prefix)
             else:
-                yield fetch_file(volume)
+                yield partial(_image, shared, prefix + path, k)
 
 
-class _SharedVolume:
-    """A volume that is read when it is first asked for, and let go at the last of `times`."""
+def _file_and_number(folder: Path, name: str) -> tuple[str, int | None]:
+    """Take the name of an image apart, unless there is a file of the whole name."""
+    path, k = volume_and_slice(name)
+    return (name, None) if k is None or os.path.exists(folder / name) else (path, k)
 
-    def __init__(self, read: Callable[[], Volume], times: int) -> None:
+
+class _SharedStack:
+    """A stack that is opened when it is first asked for, and let go at the last of `times`."""
+
+    def __init__(self, read: Callable[[], Stack | None], times: int) -> None:
         self._read = read
         self._times = times
         self._lock = threading.Lock()
-        self._volume: Volume | None = None
+        self._stack: Stack | None = None
 
-    def get(self) -> Volume:
+    def get(self) -> Stack | None:
         with self._lock:
-            volume = self._volume or self._read()
+            stack = self._stack or self._read()
             self._times -= 1
-            self._volume = volume if self._times else None
-        return volume
+            self._stack = stack if self._times else None
+        return stack
 
 
-def _slice(shared: _SharedVolume, path: str, axis: str, k: int) -> Blob:
-    voxels = shared.get().voxels
-    number = voxels.shape[nifti.AXES[axis]]
-    if k >= number:
-        raise ValueError(
-            f"Cannot read '{printable(slice_name(path, k))}': there are {number} {axis} slices, "
-            "counted from 0."
-        )
-    return nifti.cut(voxels, axis, k)
+def _image(shared: _SharedStack, path: str, k: int) -> Blob:
+    name = printable(slice_name(path, k))
+    stack = shared.get()
+    if stack is None:
+        raise ValueError(f"Cannot read '{name}': its file holds one image, which has no number.")
+    if k >= stack.total:
+        held = count(stack.total, stack.kind)
+        raise ValueError(f"Cannot read '{name}': it holds {held}, counted from 0.")
+    try:
+        return checked(stack.image(k))._replace(person=stack.person)
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{name}': {error}.") from error
 
 
-def _refused(folder: Path, axis: str, path: str, prefix: str) -> Blob:
-    reason = _cut(folder, axis, path, prefix).reason
-    raise ValueError(reason or f"'{printable(prefix + path)}' changed while it was being read.")
+def _whole(fetch: Fetch, folder: Path, options: StackOptions, path: str, prefix: str) -> Blob:
+    """Fetch a file; of a volume, its only image or why it has none."""
+    blob = fetch()
+    kind = format_of(blob[:HEAD_BYTES]) if isinstance(blob, bytes) else None
+    if kind is None or not READERS[kind].is_volume:
+        return blob
+    one = _cut(folder, options, path, prefix)
+    stack = read_stack(folder, path, options, prefix) if one and not one.reason else None
+    if stack is None or not stack.single:
+        named = f"'{printable(prefix + path)}'"
+        raise ValueError((one and one.reason) or f"{named} changed while it was being read.")
+    return stack.image(stack.numbers[0])
 
 
 # Scores
@@ -218,7 +236,7 @@ def by_volume(
     Parameters
     ----------
     path : iterable of str, length n
-        Images that are no slices are passed over.
+        Images that are no slices or frames are passed over.
     anomaly_score : iterable of float, length n
     top : int
         How many of the highest scores of a volume are averaged; all, where there are fewer.

@@ -4,7 +4,7 @@ The listing is cut into shards. While a table is being made, there is beside it:
 
 ==========================  ===========================================================
 ``TABLE.shards/about.json`` which model scores what; a second command keeps off
-``TABLE.shards/KEY.json``   rows and errors of a finished shard
+``TABLE.shards/KEY.json``   rows, errors and remarks of a finished shard
 ``TABLE.shards/attempts/``  how often a shard without rows was started
 ==========================  ===========================================================
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ import numpy as np
 import torch
 
 from conocc._version import __version__
-from conocc.data.decoding import prefetch
-from conocc.data.image_io.nifti import is_slice_name
+from conocc.data.decoding import prefetch, said_of
+from conocc.data.image_io.stack import is_slice_name
 from conocc.data.index import printable
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import (
@@ -56,7 +57,7 @@ from conocc.io.tables import refuse_other, write_csv
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import Decisions, decisions
 
-SHARD_FORMAT = 1
+SHARD_FORMAT = 2
 # Files in a shard: what is done again at most after a kill, and given up with one file that
 # kills every worker.
 SHARD = 2048
@@ -71,13 +72,15 @@ Scores = tuple[list[Row], Sequence[Row]]
 class Scored:
     """How many files `score_files` scored and could not read, and the first such errors.
 
-    `words` say which rule made the predictions, and what it promises.
+    `words` say which rule made the predictions, and what it promises; `remarks`, of how many
+    images something was done to the pixels, and what.
     """
 
     count: int
     failed: int
     errors: tuple[tuple[str, str], ...]
     words: str
+    remarks: tuple[str, ...]
 
 
 class Shard(NamedTuple):
@@ -249,7 +252,7 @@ def _give_up(task: Task, reason: str) -> None:
     """List all files of a shard as errors: which of them did it is not known."""
     shard: Shard = task.argument
     paths = deidentified_paths(shard.parts, shard.preprocessing().size)
-    _write_shard(shard.result, [], [(path, reason) for path in paths])
+    _write_shard(shard.result, [], [(path, reason) for path in paths], Counter())
 
 
 def _score_shards(
@@ -261,22 +264,24 @@ def _score_shards(
     share the cores without waiting for each other.
     """
 
-    def scored(piece: tuple[Shard, Sequence[Item]]) -> tuple[Shard, int, Scores]:
+    def scored(piece: tuple[Shard, Sequence[Item]]) -> tuple[Shard, int, Scores, Sequence[str]]:
         shard, items = piece
         detector = shard.detector()
         block = read_block(shard.preprocessing(), detector.input_shape_, items)
-        return shard, len(items), _score(detector, block)
+        return shard, len(items), _score(detector, block), block.remarks
 
     with _one_torch_thread():
         done = prefetch(scored, _pieces(todo, threads), n_jobs=threads, handful=1)
         for shard, group in groupby(done, key=itemgetter(0)):
             rows: list[Row] = []
             errors: list[Row] = []
-            for _, n, (some_rows, some_errors) in group:
+            remarks = Counter[str]()
+            for _, n, (some_rows, some_errors), some_remarks in group:
                 rows += some_rows
                 errors += some_errors
+                remarks.update(some_remarks)
                 advance(n)
-            _write_shard(shard.result, rows, errors)
+            _write_shard(shard.result, rows, errors, remarks)
 
 
 def _pieces(todo: Iterable[Shard], threads: int) -> Iterator[tuple[Shard, list[Item]]]:
@@ -327,9 +332,11 @@ def _one_torch_thread() -> Iterator[None]:
 # --- tables ------------------------------------------------------------------------------------
 
 
-def _write_shard(path: Path, rows: Sequence[Row], errors: Sequence[Row]) -> None:
-    """Keep paths and scores, which no rule changes, and errors."""
-    write_json(path, {"rows": list(rows), "errors": list(errors)})
+def _write_shard(
+    path: Path, rows: Sequence[Row], errors: Sequence[Row], remarks: Counter[str]
+) -> None:
+    """Keep paths and scores, which no rule changes, errors, and remarks."""
+    write_json(path, {"rows": list(rows), "errors": list(errors), "remarks": dict(remarks)})
 
 
 def table_beside(out: Path, kind: str) -> Path:
@@ -353,12 +360,14 @@ def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> S
     slices: dict[str, float] = {}
     count = 0
     errors: list[tuple[str, str]] = []
+    remarks = Counter[str]()
 
     def scored() -> Iterator[tuple[Sequence[str], np.ndarray]]:
         nonlocal count
         for result in results:
             shard = json.loads(result.read_text(encoding="utf-8"))
             errors.extend((path, reason) for path, reason in shard["errors"])
+            remarks.update(shard["remarks"])
             if shard["rows"]:
                 paths, scores = zip(*shard["rows"], strict=True)
                 count += len(paths)
@@ -373,7 +382,9 @@ def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> S
         volumes = by_volume(slices.keys(), slices.values(), top=top)
         _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, volumes)
     _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
-    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words())
+    return Scored(
+        count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words(), said_of(remarks)
+    )
 
 
 def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:

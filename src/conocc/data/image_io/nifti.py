@@ -5,16 +5,11 @@ plain or compressed by gzip. Of a series (time points, weightings) the others ar
 Done to values: the header's slope and intercept. A voxel that is NaN, which NIfTI files have where
 nothing was measured, takes the lowest value of its volume; an infinite one is refused.
 
-How slices lie: the volume is turned to the nearest of the axes left to right, posterior to
-anterior, inferior to superior, by the header's affine; voxel sizes are not looked at. Slices are
-counted from 0, from the inferior end (axial), the posterior (coronal) or the left (sagittal). They
-are shown as radiologists do, and as DICOM files lie: anterior or superior is up, the patient's
-right is on the left, and anterior is on the left of a sagittal slice.
+How slices lie, and which are empty, `conocc.data.image_io.stack` says.
 
 No text of the header is quoted.
 
-Letters: x, y, z voxels from left to right, posterior to anterior, inferior to superior; h and w
-pixels; k the number of a slice.
+Letters: x, y, z voxels from left to right, posterior to anterior, inferior to superior.
 """
 
 from __future__ import annotations
@@ -23,28 +18,28 @@ import gzip
 import math
 import re
 from io import BufferedIOBase, BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from conocc.data.image_io.pixels import (
+    GZIP,
     LARGEST_VALUE,
     Pixels,
     UnreadableError,
     check_size,
     decoding,
 )
+from conocc.data.image_io.stack import Stack, StackOptions, stack_of_slices
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 SUFFIXES = (".nii", ".nii.gz")
 
-# By gzip alone, or by the size of the header, in either byte order, and the magic word.
-_GZIP = b"\x1f\x8b"
+# By the size of the header, in either byte order, and the magic word.
 SIGNATURE = re.compile(
-    rb"\x1f\x8b"
-    rb"|(?:\x5c\x01\0\0|\0\0\x01\x5c).{340}n[+i]1\0"
+    rb"(?:\x5c\x01\0\0|\0\0\x01\x5c).{340}n[+i]1\0"
     rb"|(?:\x1c\x02\0\0|\0\0\x02\x1c)n[+i]2\0",
     re.DOTALL,
 )
@@ -56,11 +51,8 @@ LATEST_START = 2**26
 # What an image may be meant as, in nibabel's words; not statistics, labels, vectors, surfaces.
 IMAGE_INTENTS = ("none", "estimate", "dimensionless", "time series")
 
-# A slice with less than this share of voxels above the background is empty.
-LEAST_FOREGROUND = 0.05
-# The background ends this share of the way from the lowest value to the 99th percentile.
-BACKGROUND = 0.1
-_SAMPLE = 2**20  # voxels that the percentile is taken of, evenly spaced
+LATER_VOLUMES = "volumes after the first, such as time points"
+NAN_FILLED = "NaN voxels read as the lowest value of the volume"
 
 
 class Volume(NamedTuple):
@@ -81,20 +73,23 @@ class Volume(NamedTuple):
     nan: int
 
 
-def read_whole(data: bytes) -> NoReturn:
-    """Refuse to take a volume for one image."""
-    if not data.startswith(_GZIP):
-        raise ValueError("it is a NIfTI volume, whose name must end in .nii or .nii.gz")
-    raise ValueError("it is compressed by gzip; a NIfTI volume's name must end in .nii.gz")
+def open_nifti(file: BinaryIO, options: StackOptions) -> Stack:
+    """Open a NIfTI file as a stack of its slices."""
+    volume = read_nifti(file.read(), labels=options.labels)
+    left_aside = {LATER_VOLUMES: volume.series - 1} if volume.series > 1 else {}
+    remarks = (NAN_FILLED,) if volume.nan else ()
+    return stack_of_slices(volume.voxels, options.axis, remarks, left_aside)
 
 
-def read_nifti(data: bytes) -> Volume:
+def read_nifti(data: bytes, *, labels: bool = False) -> Volume:
     """Read the first volume of a NIfTI file, turned to right, anterior, superior.
 
     Parameters
     ----------
     data : bytes
         The whole file. Of a compressed one no more is unpacked than its header asks for.
+    labels : bool
+        Whether it may be meant as labels.
 
     Raises
     ------
@@ -105,10 +100,10 @@ def read_nifti(data: bytes) -> Volume:
     from nibabel.arrayproxy import ArrayProxy  # takes a third of a second, for volumes alone
     from nibabel.orientations import apply_orientation, io_orientation
 
-    compressed = data.startswith(_GZIP)
+    compressed = data.startswith(GZIP)
     stream: BufferedIOBase = gzip.GzipFile(fileobj=BytesIO(data)) if compressed else BytesIO(data)
     with decoding("its NIfTI header is"):
-        header = _header(stream)
+        header = _header(stream, labels=labels)
         shape, series = _shape([int(side) for side in header["dim"]])
         dtype, start = header.get_data_dtype(), header.get_data_offset()
         slope, intercept = header.get_slope_inter()
@@ -132,7 +127,7 @@ def read_nifti(data: bytes) -> Volume:
     return Volume(voxels, series, nan)
 
 
-def _header(stream: BufferedIOBase) -> Nifti1Header:
+def _header(stream: BufferedIOBase, *, labels: bool) -> Nifti1Header:
     """Read a header, unchecked: nibabel's own checks log, and mend what they find."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
@@ -147,7 +142,8 @@ def _header(stream: BufferedIOBase) -> Nifti1Header:
         raise UnreadableError("its voxels are in another file (.img); save both as one .nii file")
     if magic not in (b"n+1", b"n+2"):
         raise UnreadableError("it is not a NIfTI file: its header has no magic word n+1 or n+2")
-    if (intent := header.get_intent()[0]) not in IMAGE_INTENTS:
+    intent = header.get_intent()[0]
+    if intent not in IMAGE_INTENTS and not (labels and intent == "label"):
         raise UnreadableError(f"it is meant as {intent!r} (NIfTI's intent), not as an image")
     return header
 
@@ -191,78 +187,3 @@ def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
     if (highest := float(np.abs(voxels).max())) > LARGEST_VALUE:
         raise UnreadableError(f"its values reach {highest:g}, beyond ±{LARGEST_VALUE:g}")
     return voxels, nan
-
-
-# Slices
-
-# The axis of the volume along which slices lie, and how one is shown: (h, w).
-AXES: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
-
-
-def cut(voxels: Pixels, axis: str, k: int) -> Pixels:
-    """Cut slice `k` out of a volume, C-contiguous; (x, y, z) -> (h, w).
-
-    >>> volume = np.arange(8).reshape(2, 2, 2)  # x, y, z from the binary digits
-    >>> cut(volume, "axial", 1)  # above: anterior; on the left: right
-    array([[7, 3],
-           [5, 1]])
-    """
-    lying = np.moveaxis(voxels, AXES[axis], 0)[k]
-    return np.ascontiguousarray(lying.T[::-1, ::-1])
-
-
-def slices_with_content(voxels: Pixels, axis: str) -> list[int]:
-    """Return the numbers of the slices that are not empty.
-
-    One is empty where less than a share of `LEAST_FOREGROUND` of its voxels is above the
-    background, which ends a share of `BACKGROUND` of the way from the volume's lowest value to
-    its 99th percentile.
-
-    >>> voxels = np.zeros((4, 4, 3))
-    >>> voxels[..., 1] = 7
-    >>> slices_with_content(voxels, "axial")
-    [1]
-    """
-    low = voxels.min()
-    step = math.ceil((voxels.size / _SAMPLE) ** (1 / 3))
-    high = np.percentile(voxels[::step, ::step, ::step], 99)
-    edge = float(low) + BACKGROUND * (float(high) - float(low))
-    others = tuple(other for other in range(3) if other != AXES[axis])
-    foreground = (voxels > edge).mean(axis=others)
-    return np.flatnonzero(foreground >= LEAST_FOREGROUND).tolist()
-
-
-# Names
-
-_NAMED = re.compile(r"(.+\.nii(?:\.gz)?)\[(\d{1,9})\]", re.IGNORECASE | re.DOTALL)
-
-
-def is_volume_name(path: str) -> bool:
-    """Say whether a path ends as NIfTI files do."""
-    return path.lower().endswith(SUFFIXES)
-
-
-def is_slice_name(path: str) -> bool:
-    """Say whether a path is that of one slice of a volume."""
-    return _NAMED.fullmatch(path) is not None
-
-
-def slice_name(path: str, k: int) -> str:
-    """Name slice `k` of the volume at `path`.
-
-    >>> slice_name("brains/sub-01.nii.gz", 12)
-    'brains/sub-01.nii.gz[12]'
-    """
-    return f"{path}[{k}]"
-
-
-def volume_and_slice(name: str) -> tuple[str, int | None]:
-    """Take a name apart again; None where it is not that of a slice.
-
-    >>> volume_and_slice("brains/sub-01.nii.gz[12]")
-    ('brains/sub-01.nii.gz', 12)
-    >>> volume_and_slice("film[2].png")
-    ('film[2].png', None)
-    """
-    found = _NAMED.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, None)

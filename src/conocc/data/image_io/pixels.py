@@ -9,13 +9,36 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from conocc.data.image_io.dicom_person import Person
+
 Pixels = NDArray[Any]
 
+
+class Remarked(NamedTuple):
+    """Pixels, (h, w) or (h, w, 3), and what was done to get them that someone may ask about.
+
+    A remark is a short sentence without names and numbers, so that images of one can be counted:
+    "transparent pixels laid on black". `person` is who is on the image, by a header of DICOM that
+    the pixels have left behind.
+    """
+
+    pixels: Pixels
+    remarks: tuple[str, ...] = ()
+    person: Person | None = None
+
+
+def remarked(read: Pixels | Remarked) -> Remarked:
+    """Give pixels of which nothing was remarked the same form."""
+    return read if isinstance(read, Remarked) else Remarked(read)
+
+
+GZIP = b"\x1f\x8b"  # how what it compresses begins
 # Four times the largest mammogram.
 MAX_PIXELS = 2**26
 # A square of it, summed over an image, still fits in float64.

@@ -2,8 +2,8 @@
 
 Each format has a reader in a file of its own, and a line in `READERS`: a new one needs no more.
 Libraries decode; sizes are checked before memory is taken. What is done to values is said where
-it is done, in `conocc.data.image_io.raster`, `npy` and `dicom`. NIfTI files are volumes, which
-`conocc.data.volumes` has cut into slices before anything here sees them.
+it is done, in `conocc.data.image_io.raster`, `npy` and `dicom`. What holds several images, as a
+volume holds slices, is opened as a stack of them (`conocc.data.image_io.stack`).
 
 Letters: h and w pixels.
 """
@@ -13,16 +13,29 @@ from __future__ import annotations
 import os
 import re
 import stat
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
 from conocc.data.image_io import dicom, nifti
 from conocc.data.image_io.npy import read_npy
-from conocc.data.image_io.pixels import LARGEST_VALUE, Pixels, UnreadableError, check_shape
+from conocc.data.image_io.pixels import (
+    GZIP,
+    LARGEST_VALUE,
+    Pixels,
+    Remarked,
+    UnreadableError,
+    check_shape,
+    remarked,
+)
 from conocc.data.image_io.raster import read_bmp, read_jpeg, read_png, read_pnm, read_tiff
+from conocc.data.image_io.stack import Stack, StackOptions, chosen
 
 # A file to an array
 
@@ -70,7 +83,7 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
         images, transparent pixels or pixels that are not finite or beyond `LARGEST_VALUE`; or if
-        it is a DICOM object that is no image, or a NIfTI volume.
+        it is a DICOM object that is no image, or a volume.
 
     Examples
     --------
@@ -80,25 +93,69 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     Traceback (most recent call last):
     ValueError: Cannot read 'mdb005.pgm': header says 1024x1024, 1048576 numbers; file has 0.
     """
+    return decode_remarked(data, name, voi, side).pixels
+
+
+def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None = None) -> Remarked:
+    """Decode as `decode` does, and say what was done that someone may ask about."""
     try:
-        known = next((known for known in READERS.values() if known.signature.match(data)), None)
-        if known is None:
+        kind = format_of(data)
+        if kind is None:
             raise UnreadableError(
                 f"its content ({len(data)} bytes) is none of {', '.join(READERS)}"
                 if data
                 else "is empty (0 bytes)"
             )
+        known = READERS[kind]
+        if data.startswith(GZIP) and not known.is_volume:
+            raise UnreadableError(f"it is {kind} compressed by gzip; unpack it")
         options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
-        return _checked(known.read(data, *options))
+        return checked(remarked(known.read(data, *options)))
     except ValueError as error:
         raise _unreadable(name, error) from error
+
+
+def open_stack(file: BinaryIO, name: str, options: StackOptions) -> Stack | None:
+    """Open a file that may hold several images, of any name; None where it holds one or none.
+
+    Parameters
+    ----------
+    file : binary file
+        Open, at its beginning, and on disk where its voxels may lie in another.
+    name : str
+        What to call it in an error.
+    options : StackOptions
+        Images that ``options.frames`` does not ask for are left aside.
+
+    Raises
+    ------
+    ValueError
+        As in `decode`; images themselves are decoded, and may be refused, when they are asked for.
+    """
+    known = READERS.get(format_of(file.read(HEAD_BYTES)) or "")
+    if known is None or known.open is None:
+        return None
+    file.seek(0)
+    try:
+        stack = known.open(file, options)
+    except ValueError as error:
+        raise _unreadable(name, error) from error
+    if stack is None or not stack.numbers:
+        return stack
+    numbers = chosen(stack.numbers, options.frames)
+    left_aside = dict(stack.left_aside)
+    if others := len(stack.numbers) - len(numbers):
+        left_aside[f"not asked for by frames={options.frames!r} (--frames)"] = others
+    return replace(stack, numbers=numbers, left_aside=left_aside)
 
 
 def _unreadable(name: str, reason: object) -> ValueError:
     return ValueError(f"Cannot read {name!r}: {reason}.")
 
 
-def _checked(image: Pixels) -> Pixels:
+def checked(read: Remarked) -> Remarked:
+    """Refuse what no detector takes; give the rest in native byte order."""
+    image = read.pixels
     check_shape(image.shape)
     becomes: Any = {"?": np.uint8, "e": np.float32}.get(image.dtype.char)
     image = np.ascontiguousarray(image, becomes or image.dtype.newbyteorder("="))
@@ -108,7 +165,7 @@ def _checked(image: Pixels) -> Pixels:
             f"{np.count_nonzero(wrong)} of {image.size} values are NaN, infinite or beyond "
             f"±{LARGEST_VALUE:g}, the first, {image[first]:g}, at row {row}, column {column}"
         )
-    return image
+    return read._replace(pixels=image)
 
 
 def is_colour(image: Pixels) -> bool:
@@ -123,24 +180,34 @@ def is_colour(image: Pixels) -> bool:
 
 
 class Format(NamedTuple):
-    """How a format's files begin, what their names end in, and the function that reads them.
+    """How a format's files begin, what their names end in, and the functions that read them.
 
-    Where images have windows, the function takes the one asked for as well; where they can be
-    decoded at a fraction of their size, the side to keep.
+    `read` takes the bytes of one image. Where images have windows, it takes the one asked for as
+    well; where they can be decoded at a fraction of their size, the side to keep.
+    `open` is for files that may hold several images: it gives None where there is one, which
+    `read` is then for. Files of a volume are opened alone, and may be compressed by gzip.
     """
 
     signature: re.Pattern[bytes]
     suffixes: tuple[str, ...]
-    read: Callable[..., Pixels]
+    read: Callable[..., Pixels | Remarked]
     has_windows: bool = False
     has_scales: bool = False
+    open: Callable[[BinaryIO, StackOptions], Stack | None] | None = None
+    is_volume: bool = False
+
+
+def _read_volume(data: bytes) -> NoReturn:
+    raise ValueError("it is a volume, whose slices are images: name one, as in 'FILE[12]'")
 
 
 # The first signature that matches decides; the weakest, with which a text may begin, is last.
 # What precedes DICOM's may be anything, another format's beginning too.
 READERS: dict[str, Format] = {
     "DICOM": Format(dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True),
-    "NIfTI": Format(nifti.SIGNATURE, nifti.SUFFIXES, nifti.read_whole),
+    "NIfTI": Format(
+        nifti.SIGNATURE, nifti.SUFFIXES, _read_volume, open=nifti.open_nifti, is_volume=True
+    ),
     "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png),
     "JPEG": Format(re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg"), read_jpeg, has_scales=True),
     "TIFF": Format(re.compile(rb"II[*+]\0|MM\0[*+]"), (".tif", ".tiff"), read_tiff),
@@ -148,4 +215,35 @@ READERS: dict[str, Format] = {
     "NPY": Format(re.compile(rb"\x93NUMPY[\1\2\3]\0"), (".npy",), read_npy),
     "BMP": Format(re.compile(rb"BM"), (".bmp",), read_bmp),
 }
+# Of a file, as many bytes as `format_of` looks at.
+HEAD_BYTES = 4096
+
+
+def format_of(head: bytes) -> str | None:
+    """Tell the format of a file by how it begins: a key of `READERS`, or None.
+
+    Parameters
+    ----------
+    head : bytes
+        The first `HEAD_BYTES` or more; of what gzip compresses, the format of that is told.
+
+    Examples
+    --------
+    >>> format_of(b"P5 3 1 4095 "), format_of(b"path,label")
+    ('PNM', None)
+    """
+    if head.startswith(GZIP):
+        unpacked = b""
+        with suppress(zlib.error):
+            unpacked = zlib.decompressobj(31).decompress(head[:HEAD_BYTES], HEAD_BYTES)
+        head = unpacked
+    return next((kind for kind, known in READERS.items() if known.signature.match(head)), None)
+
+
+def is_volume_name(path: str) -> bool:
+    """Say whether a path ends as those of volumes do, each of which is of one patient."""
+    volumes = (known.suffixes for known in READERS.values() if known.is_volume)
+    return path.lower().endswith(tuple(chain.from_iterable(volumes)))
+
+
 SUFFIXES = frozenset(suffix for known in READERS.values() for suffix in known.suffixes)
