@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from conocc.data.image_io.dicom import PREAMBLE, read_dicom
+from conocc.data.image_io.dicom_kind import companion_kind
 from conocc.data.image_io.dicom_person import person_of, plain_letters
 from conocc.data.image_io.pixels import MAX_PIXELS
 from conocc.data.image_io.read import decode
@@ -328,30 +329,141 @@ def test_monochrome1_is_inverted_last(voi):
 # What is refused
 
 
+COMPANIONS = [
+    ("66.4", "segmentation"),
+    ("481.2", "RT dose grid"),
+    ("481.3", "RT structure set"),
+    ("481.5", "RT plan"),
+    ("481.8", "RT plan"),
+    ("481.4", "radiotherapy record"),
+    ("88.33", "structured report"),
+    ("88.67", "structured report"),
+    ("88.59", "key object selection"),
+    ("11.1", "presentation state"),
+    ("9.1.1", "waveform"),
+    ("66.1", "registration"),
+    ("104.1", "encapsulated document"),
+    ("66", "raw data"),
+    ("67", "Real World Value Mapping"),
+]
+
+
+@pytest.mark.parametrize(("sop", "name"), COMPANIONS)
+def test_what_is_no_image_is_refused_by_kind_even_if_it_has_pixels(sop, name):
+    """And its beginning, whose end may lie within an element, tells as well."""
+    data = dicom(DEEP, element(0x00080060, "CS", "MR"), sop=STORAGE + sop)
+    assert refusal(data).endswith(f": it is of DICOM's kind {name!r}, not an image.")
+    assert companion_kind(data) == companion_kind(data[:300]) == name
+
+
+def header(*elements: bytes) -> bytes:
+    return meta(EXPLICIT) + b"".join(elements)
+
+
+PRIVATE = element(0x00080016, "UI", "1.2.3")
+
+
 @pytest.mark.parametrize(
-    ("sop", "name"),
+    ("data", "kind"),
     [
-        (STORAGE + "66.4", "Segmentation"),
-        (STORAGE + "481.2", "RT Dose"),
-        (STORAGE + "481.5", "RT Plan"),
-        (STORAGE + "481.1", "RT Image"),
-        (STORAGE + "88.33", "Comprehensive SR"),
-        (STORAGE + "11.1", "Grayscale Softcopy Presentation State"),
-        (STORAGE + "9.1.1", "12-lead ECG Waveform"),
-        (STORAGE + "30", "Parametric Map"),
-        (STORAGE + "104.1", "Encapsulated PDF"),
-        (STORAGE + "66", "Raw Data"),
+        (dicom(DEEP), None),
+        (dicom(DEEP, sop=STORAGE + "481.1"), None),
+        (dicom(DEEP)[:400], None),
+        # An image that has lost its pixels is no companion; nor is what says nothing of itself.
+        (header(element(0x00080016, "UI", STORAGE + "4")), None),
+        (header(), None),
+        (pillow(GREY, "PNG"), None),
+        # Classes that are not the standard's go by their modality, and by what they hold.
+        (dicom(DEEP, element(0x00080060, "CS", "DOC"), sop="1.2.3"), None),
+        (dicom(DEEP, element(0x00080060, "CS", "RTDOSE"), sop="1.2.3"), "RT dose grid"),
+        (header(PRIVATE, element(0x00080060, "CS", "SR")), "structured report"),
+        (header(PRIVATE), "object without pixels"),
+        (header(PRIVATE, element(0x00100010, "PN", "A" * 9))[:-2], None),
+        (header(PRIVATE, element(0x00280010, "US", 9)), None),
+        (header(element(0x00080016, "UI", "1.3.12.2.1107.5.9.1")), "raw data"),
+        (bytes(128) + b"DICM" + element(0x00020002, "UI", "1.2.840.10008.1.3.10"), "DICOMDIR"),
     ],
-)
-def test_what_is_no_image_is_refused_by_name_even_if_it_has_pixels(sop, name):
-    assert refusal(dicom(DEEP, sop=sop)).endswith(
-        f": it is of DICOM's kind {name!r}, not an image."
-    )
+)  # fmt: skip
+def test_companions_of_images_are_named_by_kind(data, kind):
+    assert companion_kind(data) == kind
 
 
-def test_a_modality_tells_too_what_is_no_image():
-    data = dicom(DEEP, element(0x00080060, "CS", "RTDOSE"), sop="1.2.3")
-    assert "it is of DICOM's modality RTDOSE, not an image" in refusal(data)
+@pytest.mark.parametrize("modality", ["DOC", "ECG", "RTIMAGE", "SEG", "SR"])
+def test_what_an_image_class_holds_is_an_image_whatever_its_modality(modality):
+    assert_read(dicom(DEEP, element(0x00080060, "CS", modality)), DEEP)
+
+
+# Odd headers
+
+STRAY_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 2**32 - 1)
+ITEM_END = struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+CODE = element(0x00080100, "SH", "CODE")
+IMPLICIT_CODE = element(0x00080100, "SH", "CODE", implicit=True)
+
+
+def odd(kind: bytes, length: str, n: int, value: bytes) -> bytes:
+    """A private element, as the standard does not have it."""
+    return b"\x11\0\1\x10" + kind + struct.pack(length, n) + value
+
+
+def unending(kind: bytes, value: bytes) -> bytes:
+    return odd(kind, "<2xI", 2**32 - 1, value + SEQUENCE_END)
+
+
+ODD = {
+    "an end of an item": ITEM_END,
+    "an end of a sequence": SEQUENCE_END,
+    "an item": STRAY_ITEM[:4] + struct.pack("<I", len(CODE)) + CODE,
+    "an item without length": STRAY_ITEM + element(0x00280010, "US", 9) + ITEM_END,
+    "items in each other": STRAY_ITEM * 2 + CODE + ITEM_END * 2,
+    "an element without a kind": odd(b"", "<I", 2, b"12"),
+    "question marks": odd(b"??", "<2xI", 2, b"12"),
+    "question marks of a short length": odd(b"??", "<H", 2, b"12"),
+    "an unknown kind": odd(b"ZZ", "<H", 2, b"12"),
+    "an unknown kind of a long length": odd(b"ZZ", "<2xI", 4, b"1234"),
+    "a long kind of a short length": odd(b"UT", "<H", 4, b"1234"),
+    "a length too long": odd(b"LO", "<H", 400, b"1234"),
+    "a length too short": odd(b"LO", "<H", 2, b"1234567890"),
+    "an item that does not end": unending(b"SQ", STRAY_ITEM + CODE),
+    "a sequence of rubbish": unending(b"SQ", b"rubbish!" * 3),
+    "explicit elements in an unknown": unending(b"UN", STRAY_ITEM + CODE + ITEM_END),
+    "implicit elements in an unknown": unending(b"UN", STRAY_ITEM + IMPLICIT_CODE + ITEM_END),
+}
+
+
+@pytest.mark.parametrize("oddity", ODD)
+def test_what_is_odd_in_a_header_is_passed_over(oddity):
+    """In the place of a private element, before those of the pixels, which are all read."""
+    data = dicom(DEEP, rescale("2", "-1"), element(0x00100020, "LO", "007"))
+    at = data.index(struct.pack("<HH", 0x28, 2))
+    data = data[:at] + ODD[oddity] + data[at:]
+    assert_read(data, DEEP.astype(np.float32) * 2 - 1)
+    person = person_of(data)
+    assert person is not None
+    assert person.patient == "007"
+
+
+@pytest.mark.parametrize("oddity", ["an end of an item", "an end of a sequence", "an item"])
+def test_what_is_stray_in_an_implicit_header_is_passed_over(oddity):
+    data = dicom(DEEP, syntax=IMPLICIT)
+    at = data.index(struct.pack("<HH", 0x28, 2))
+    assert_read(data[:at] + ODD[oddity] + data[at:], DEEP)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+@pytest.mark.parametrize("named", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+def test_elements_are_what_they_look_like_not_what_the_syntax_says(syntax, named):
+    whole = dicom(DEEP, syntax=syntax)
+    assert_read(meta(named) + whole[len(meta(syntax)) :], DEEP)
+
+
+@pytest.mark.parametrize("behind", [b"\0", bytes(500), b"rubbish" * 9, SEQUENCE_END])
+def test_bytes_behind_the_end_do_no_harm(behind):
+    assert_read(dicom(DEEP) + behind, DEEP)
+    packed = compressed(JPEG_2000, DEEP, COMPRESSED[0][2](DEEP))
+    assert_read(packed + behind, DEEP)
+    assert_read(packed[:-8] + behind, DEEP)
 
 
 @pytest.mark.parametrize(

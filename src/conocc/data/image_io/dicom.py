@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import UID
 
 from conocc.data.image_io.dicom_header import damaged, items, number, numbers, read_header, text
+from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS, kind_of
 from conocc.data.image_io.dicom_pixels import stored_pixels
 from conocc.data.image_io.pixels import Pixels
 
@@ -47,10 +47,6 @@ ModalityLUTSequence VOILUTSequence SharedFunctionalGroupsSequence
 PerFrameFunctionalGroupsSequence PixelData
 """
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
-
-# By the names of the standard's classes: those of images, but for radiotherapy's.
-_IMAGES = re.compile("Image|US Volume|Thickness Map|Topography Map")
-_NO_IMAGES = re.compile("SEG|SR|KO|PR|REG|RT(DOSE|STRUCT|PLAN|RECORD|IMAGE)|ECG|DOC")
 
 
 def read_dicom(data: bytes, voi: str = "none") -> Pixels:
@@ -79,12 +75,9 @@ def read_dicom(data: bytes, voi: str = "none") -> Pixels:
 
 
 def _check_is_image(ds: Dataset) -> None:
-    kind = UID(text(ds, "SOPClassUID")).name
-    if kind.endswith(" Storage") and ("RT " in kind or not _IMAGES.search(kind)):
-        raise ValueError(f"it is of DICOM's kind {kind.removesuffix(' Storage')!r}, not an image")
-    if _NO_IMAGES.fullmatch(modality := text(ds, "Modality")):
-        raise ValueError(f"it is of DICOM's modality {modality}, not an image")
-    if "PixelData" not in ds:
+    if kind := kind_of(ds):
+        raise ValueError(f"it is of DICOM's kind {kind!r}, not an image")
+    if not any(keyword in ds for keyword in PIXEL_KEYWORDS):
         raise ValueError("it is a DICOM object without an image, or damaged or cut short before it")
 
 

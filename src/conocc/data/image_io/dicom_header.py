@@ -8,6 +8,8 @@ this is safe in threads, as `warnings.catch_warnings` is not.
 from __future__ import annotations
 
 import logging
+import re
+import struct
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -17,20 +19,28 @@ from typing import Any
 
 import numpy as np
 from pydicom import config, uid
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import data_element_generator
+from pydicom.filereader import read_sequence
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
-_PIXELS, _CHARACTER_SET = Tag("PixelData"), Tag("SpecificCharacterSet")
+_CHARACTER_SET = Tag("SpecificCharacterSet")
+PIXELS = {Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 2**32 - 1
 _MOST_BYTES = 2**30
 _MOST_READS = 200_000  # a header of one image has a few thousand elements, each of two or three
-_ENDLESS = range(2**21, 2**32 - 1)  # bytes of a sequence, which may be all items
-_LAST_ITEM = b"\xfe\xff\xdd\xe0" + bytes(4)
+_MOST_LOST = 2**16  # bytes after a damaged element, in which the next is looked for
+_ENDLESS = range(2**21, _UNDEFINED)  # bytes of a sequence, which may be all items
+_KINDS = {kind.encode() for kind in VR}
+_LONG = {kind.encode() for kind in EXPLICIT_VR_LENGTH_32}
+_ANY_KIND = re.compile(b"|".join(_KINDS))
 
 
 class _File(BytesIO):
@@ -46,7 +56,7 @@ class _File(BytesIO):
 
 
 def read_header(data: bytes, tags: Collection[int] = ()) -> Dataset:
-    """Read the elements of a file up to its pixels; if it is damaged, those before the damage.
+    """Read the elements of a file up to its pixels; if it is damaged, those that can be told.
 
     Parameters
     ----------
@@ -54,59 +64,158 @@ def read_header(data: bytes, tags: Collection[int] = ()) -> Dataset:
     tags : collection of int
         The elements to read, the pixels among them; all but the pixels if it is empty.
 
+    Returns
+    -------
+    Dataset
+        Its `is_whole` says whether it was read to the pixels or the end of `data`.
+
     Raises
     ------
     ValueError
         If it is deflated and damaged, or unpacks to more than 2**30 bytes.
     """
-    file = _File(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    meta = _elements(file, False, True, lambda tag: tag >> 16 != 2)
-    syntax = text(meta, "TransferSyntaxUID")
+    start = 132 if data[128:132] == b"DICM" else 0
+    meta, start, _ = _elements(data, start, False, True, lambda tag: tag >> 16 != 2)
+    syntax = text(meta, "TransferSyntaxUID").partition("\\")[0]
     if syntax == uid.DeflatedExplicitVRLittleEndian:
-        file = _File(_inflated(file.read()))
-    start = file.tell()
-    first = file.read(6)
-    file.seek(start)
+        data, start = _inflated(data[start:]), 0
     # What the elements look like is believed before what the header says of them.
+    first = data[start : start + 6]
     implicit = not first[4:].isalpha()
-    little = syntax != uid.ExplicitVRBigEndian if syntax else first[:1] != b"\0"
-    ds = _elements(file, implicit, little, lambda tag: not tags and tag == _PIXELS, tags)
-    if tags and _PIXELS not in ds and not data.endswith(_LAST_ITEM):
-        # Some leave out the end of compressed pixels.
-        return read_header(data + _LAST_ITEM, tags)
+    little = first[:1] != b"\0" if b"\0" in first[:2] else syntax != uid.ExplicitVRBigEndian
+    ends_at = (lambda _: False) if tags else PIXELS.__contains__
+    ds, _, is_whole = _elements(data, start, implicit, little, ends_at, tags)
+    ds.is_whole = is_whole
     ds.set_original_encoding(implicit, little)
     ds.file_meta = FileMetaDataset()
     usual = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-    ds.file_meta.TransferSyntaxUID = uid.UID(syntax or usual)
+    plain = not syntax or syntax in uid.UncompressedTransferSyntaxes
+    ds.file_meta.TransferSyntaxUID = usual if plain else uid.UID(syntax)
+    kind = text(meta, "MediaStorageSOPClassUID").partition("\\")[0]
+    ds.file_meta.MediaStorageSOPClassUID = uid.UID(kind)
     return ds
 
 
 def _elements(
-    file: BytesIO,
+    data: bytes,
+    at: int,
     implicit: bool,
     little: bool,
     ends_at: Callable[[int], bool],
     tags: Collection[int] = (),
-) -> Dataset:
-    def stops(tag: int, kind: str | None, length: int) -> bool:
-        if tag == _CHARACTER_SET:  # blanked, since pydicom quotes one that it does not know
-            start = file.tell()
-            blank = b" " * len(file.read(length))
-            file.seek(start)
-            file.write(blank)
-            file.seek(start)
-        return ends_at(tag)
+) -> tuple[Dataset, int, bool]:
+    """Walk through the elements of the top level; pydicom reads what they hold.
 
+    Skipped are items and their ends that stand outside of a sequence, and what is damaged: up to
+    the next element or, of a sequence without length, to an end of a sequence that one follows.
+
+    Gives where it ends as well, and whether that is the end of `data`, the pixels or `ends_at`.
+    """
     found: dict[BaseTag, Any] = {}
-    with suppress(Exception):
-        for element in data_element_generator(
-            file, implicit, little, stops, specific_tags=list(tags)
-        ):
-            found.setdefault(element.tag, element)
-            if element.tag == _PIXELS:
-                break
-    return Dataset(found)
+    file = _File(data)
+    order = "<" if little else ">"
+    inside = 0  # stray items without length, which end somewhere
+    while at + 8 <= len(data) and file.reads < _MOST_READS:
+        file.reads += 1
+        tag, kind, start, length = _head(data, at, order, implicit)
+        if ends_at(tag):
+            return Dataset(found), at, True
+        if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
+            stray = length == _UNDEFINED
+            inside = max(0, inside + (stray if tag == _ITEM else -1))
+            at = start + (length if tag == _ITEM and not stray else 0)
+            continue
+        element: Any
+        if length != _UNDEFINED or tag in PIXELS:
+            at = start + length if length != _UNDEFINED else _end_of_items(data, start, order)
+            value = data[start:at] if not tags or tag in tags else b""
+            # pydicom quotes a character set that it does not know.
+            value = b" " * len(value) if tag == _CHARACTER_SET else value
+            element = RawDataElement(BaseTag(tag), kind, length, value, start, kind is None, little)
+            if not implicit and tag not in PIXELS and not _begins(data, at, order, tag):
+                at = _next(data, start, order, tag) or at
+        else:
+            file.seek(start)
+            try:
+                inner = read_sequence(file, kind is None, little, length, "latin-1")
+                element, at = DataElement(tag, "SQ", inner), file.tell()
+            except Exception:
+                element = None
+                at = _after_a_sequence(data, start, order, tag) or len(data) + 1
+        if element is not None and not inside and (not tags or tag in tags):
+            found.setdefault(BaseTag(tag), element)
+        if tag in PIXELS:
+            return Dataset(found), at, True
+    return Dataset(found), at, at <= len(data)
+
+
+def _head(data: bytes, at: int, order: str, implicit: bool) -> tuple[int, str | None, int, int]:
+    """Read an element's tag, its kind if it is known, where its value begins, and its length.
+
+    What is not explicit as the standard has it is read in the way that leads to another element.
+    """
+    group, number, kind, short = struct.unpack_from(order + "HH2sH", data, at)
+    tag = group << 16 | number
+    (length,) = struct.unpack_from(order + "I", data, at + 4)
+    if implicit or group == _ITEM >> 16:
+        return tag, None, at + 8, length
+    name = kind.decode() if kind in _KINDS else None
+    ways = [(name, at + 8, short), (None, at + 8, length)]
+    if (kind in _LONG or short == 0) and len(data) >= at + 12:
+        longer = (name, at + 12, struct.unpack_from(order + "I", data, at + 8)[0])
+        ways.insert(1 if name and kind not in _LONG else 0, longer)
+    if tag not in PIXELS or not name:
+        for way in ways:
+            end = way[1] + (0 if way[2] == _UNDEFINED else way[2])
+            if _begins(data, end, order, tag):
+                return tag, *way
+    return tag, *ways[0]
+
+
+def _begins(data: bytes, at: int, order: str, after: int) -> bool:
+    """Say whether an explicit element can begin at `at`, or an item, or nothing more."""
+    if at + 8 > len(data):
+        return at <= len(data)
+    group, number, kind = struct.unpack_from(order + "HH2s", data, at)
+    tag = group << 16 | number
+    if kind in _KINDS or kind == b"??" or tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
+        return True
+    (length,) = struct.unpack_from(order + "I", data, at + 4)
+    return tag > after and (kind.isupper() or at + 8 + length <= len(data))
+
+
+def _next(data: bytes, start: int, order: str, after: int) -> int | None:
+    """Find where the next element begins that one follows, near `start`."""
+    for found in _ANY_KIND.finditer(data, start + 4, min(start + _MOST_LOST, len(data) - 2)):
+        at = found.start() - 4
+        tag, _, value, length = _head(data, at, order, False)
+        if tag > after and length != _UNDEFINED and _begins(data, value + length, order, tag):
+            return at
+    return None
+
+
+def _after_a_sequence(data: bytes, start: int, order: str, after: int) -> int | None:
+    """Find an end of a sequence that an element of a later tag follows."""
+    at = data.find(mark := _mark(order), start)
+    while 0 <= at < len(data) - 16:
+        group, number = struct.unpack_from(order + "HH", data, at + 8)
+        if after < group << 16 | number < _ITEM and _begins(data, at + 8, order, after):
+            return at + 8
+        at = data.find(mark, at + 8)
+    return None
+
+
+def _end_of_items(data: bytes, start: int, order: str) -> int:
+    """Find where the items of compressed pixels end, whatever follows; before their end mark."""
+    at, mark = start, _mark(order)
+    while data[at : at + 4] == _mark(order, _ITEM)[:4] and at + 8 <= len(data):
+        at += 8 + int(struct.unpack_from(order + "I", data, at + 4)[0])
+    marked = data.find(mark, start) if data[at : at + 4] != mark[:4] else -1
+    return at if marked < 0 else min(at, marked)
+
+
+def _mark(order: str, tag: int = _SEQUENCE_END) -> bytes:
+    return struct.pack(order + "HHI", tag >> 16, tag & 0xFFFF, 0)
 
 
 def _inflated(data: bytes) -> bytes:
