@@ -13,9 +13,11 @@ from PIL import Image
 
 from conocc.data.decoding import (
     COLOUR_LOST,
+    CONSTANT,
     decode_all,
     digest_of,
     prefetch,
+    said_of,
     survey_all,
     usable_threads,
 )
@@ -119,6 +121,13 @@ def test_decoding(tmp_path):
     (kept,) = decoded(tmp_path, ["colour.png"], Preprocessing(size=16, colour="rgb"))
     assert kept.image.shape == (3, 16, 16)
     assert not kept.remarks
+    Image.new("L", (20, 20), 9).save(tmp_path / "flat.png")
+    (flat,) = decoded(tmp_path, ["flat.png"])
+    assert flat.remarks == (CONSTANT,)
+    assert said_of({CONSTANT: 2, COLOUR_LOST: 1}) == (
+        "2 images: every pixel has the same value.",
+        "1 image: colour read as grey; colour='rgb' (--colour rgb) keeps it.",
+    )
 
 
 def test_all_files_are_tried_before_the_first_bad_one_is_named(tmp_path):

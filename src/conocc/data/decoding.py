@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 # Work is handed to a thread in handfuls, since handing over costs as much as a small image.
 _HANDFUL = 4
 
+CONSTANT = "every pixel has the same value"
 COLOUR_LOST = "colour read as grey; colour='rgb' (--colour rgb) keeps it"
 
 
@@ -113,6 +114,8 @@ def decode_one(
             read = remarked(blob)
             _check_usable(read.pixels)
         remarks = read.remarks
+        if read.pixels.min() == read.pixels.max():
+            remarks += (CONSTANT,)
         if preprocessing.colour == "grey" and is_colour(read.pixels):
             remarks += (COLOUR_LOST,)
         digest = digest_of(blob) if hashed else ""

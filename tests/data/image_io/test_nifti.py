@@ -149,6 +149,7 @@ def test_slices_without_content_are_left_out():
     voxels[..., 1].flat[:4] = 100
     voxels[..., 2].flat[:5] = 100
     voxels[..., 3] = 100
+    voxels[0, 0, 3] = 90
     assert slices_with_content(voxels, "axial") == [2, 3]
     assert slices_with_content(voxels, "coronal") == list(range(10))
 
@@ -160,6 +161,30 @@ def test_noise_in_the_air_is_no_content_and_one_bright_voxel_hides_none():
     voxels[5:25, 5:25, 1] = 100
     voxels[0, 0, 2] = 30000
     assert slices_with_content(voxels, "axial") == [1]
+
+
+@pytest.mark.parametrize("blank", [0, -5, 40])
+def test_a_background_that_is_not_the_lowest_value(blank):
+    """Of a volume that was standardised in a mask, inverted, or has one voxel of padding."""
+    rng = np.random.default_rng(0)
+    voxels = np.full((30, 30, 6), float(blank))
+    voxels[8:22, 8:22, 2:4] += rng.normal(scale=3, size=(14, 14, 2))
+    assert slices_with_content(voxels, "axial") == [2, 3]
+    voxels[0, 0, 0] = -32768
+    voxels[1, 0, 0] = 32767
+    assert slices_with_content(voxels, "axial") == [2, 3]
+    inverted = np.full((30, 30, 6), 4095 - blank)
+    inverted[8:22, 8:22, 2:4] -= rng.integers(1000, 3000, (14, 14, 2))
+    assert slices_with_content(inverted, "axial") == [2, 3]
+
+
+def test_padding_around_a_blank_slice_and_noise_of_one_level_are_no_content():
+    """Slices of padding alone, and of one grey level of noise far above the lowest value."""
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(0, 1000, (20, 20, 5)).astype(np.int16)
+    voxels[..., 0] = -32768
+    voxels[..., 1] = 500 + rng.integers(0, 2, (20, 20))
+    assert slices_with_content(voxels, "axial") == [2, 3, 4]
 
 
 def test_a_volume_of_one_value_has_no_content():

@@ -96,9 +96,13 @@ def chosen(numbers: Sequence[int], frames: str) -> tuple[int, ...]:
 LEAST_FOREGROUND = 0.05
 # The background ends this share of the way from the lowest value to the 99th percentile.
 BACKGROUND = 0.1
+# A value that this share of a volume has is background, wherever it lies.
+MOST_COMMON = 0.5
+# Values of a slice that differ by no more than this share of the volume's range are one.
+NOISE = 0.01
 _SAMPLE = 2**20  # voxels that the percentile is taken of, evenly spaced
 
-EMPTY_SLICES = f"empty slices, less than {LEAST_FOREGROUND:.0%} of each above the background"
+EMPTY_SLICES = f"empty slices, constant or less than {LEAST_FOREGROUND:.0%} above the background"
 
 # The axis of the volume along which slices lie, and how one is shown: (h, w).
 AXES: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -119,22 +123,34 @@ def cut(voxels: Pixels, axis: str, k: int) -> Pixels:
 def slices_with_content(voxels: Pixels, axis: str) -> list[int]:
     """Return the numbers of the slices that are not empty.
 
-    One is empty where less than a share of `LEAST_FOREGROUND` of its voxels is above the
-    background, which ends a share of `BACKGROUND` of the way from the volume's lowest value to
-    its 99th percentile.
+    One is empty where it is constant, but for noise, or where less than a share of
+    `LEAST_FOREGROUND` of its voxels is above the background. That ends a share of `BACKGROUND` of
+    the way from the volume's lowest value to its 99th percentile. Some low voxels, such as padding,
+    are not its lowest value; and where one value above that is most common, it is the background,
+    as in volumes that were standardised or inverted, and what differs from it on both sides is not.
 
     >>> voxels = np.zeros((4, 4, 3))
     >>> voxels[..., 1] = 7
     >>> slices_with_content(voxels, "axial")
     [1]
     """
-    low = voxels.min()
     step = math.ceil((voxels.size / _SAMPLE) ** (1 / 3))
-    high = np.percentile(voxels[::step, ::step, ::step], 99)
-    edge = float(low) + BACKGROUND * (float(high) - float(low))
+    sample = voxels[::step, ::step, ::step]
+    first, high = map(float, np.percentile(sample, [1, 99]))
+    low = float(voxels.min())
+    if first - low > high - first:
+        low = first
+    edge, below = low + BACKGROUND * (high - low), -math.inf
+    # Where more than half of all voxels have one value, it is the median.
+    common = float(np.median(sample))
+    if common > edge and (sample == common).mean() >= MOST_COMMON:
+        reach = BACKGROUND * max(high - common, common - first)
+        edge, below = common + reach, common - reach
     others = tuple(other for other in range(3) if other != AXES[axis])
-    foreground = (voxels > edge).mean(axis=others)
-    return np.flatnonzero(foreground >= LEAST_FOREGROUND).tolist()
+    foreground = ((voxels > edge) | (voxels < below)).mean(axis=others)
+    spread = voxels.max(axis=others).astype(float) - voxels.min(axis=others).astype(float)
+    content = (foreground >= LEAST_FOREGROUND) & (spread > NOISE * (high - low))
+    return np.flatnonzero(content).tolist()
 
 
 def stack_of_slices(
