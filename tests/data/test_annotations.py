@@ -8,6 +8,7 @@ from PIL import Image
 
 from conocc.data.annotations import marked_by_boxes, marked_by_masks
 from conocc.data.bounding_boxes import Box
+from conocc.data.columns import TableOptions
 from made_cohorts import make_folder
 from made_nifti import nifti, write_volume
 
@@ -55,6 +56,9 @@ def test_a_table_gives_each_image_its_boxes(folder):
         (f"{HEAD},label\na/1.png,1,2,3,4,kept\n", r"line 2: the label 'kept' cannot name"),
         (f"{HEAD},patient\na/1.png,1,2,3,4,\n", r"needs one patient. Got ''"),
         (f"{HEAD},patient\na/1.png,1,2,3,4,p\na/1.png,1,2,3,4,q\n", r"line 3: .* Got 'q'"),
+        (f"{HEAD},patient_id\na/1.png,1,2,3,4,p\n", "'patient_id', which reads .* 'patient'"),
+        (f"{HEAD},class_name\na/1.png,1,2,3,4,p\n", "'class_name', which reads .* 'label'"),
+        (f"file,{HEAD[5:]}\na/1.png,1,2,3,4\n", "'file', which reads as if it were 'path'"),
         (
             f"{HEAD}\nv.nii,1,2,3,4\n",
             r"'v.nii' holds several images; name one of them, 'v.nii\[0\]'",
@@ -65,6 +69,16 @@ def test_lines_that_are_refused(folder, text, said):
     write_volume(folder / "v.nii")
     with pytest.raises(ValueError, match=said):
         boxed(folder, text, reserved="kept")
+
+
+def test_columns_of_boxes_may_be_named(folder):
+    """Also by capitals; paths may have backslashes and lack their suffix."""
+    options = TableOptions("file", "class", "who", suffix=".png")
+    listing, marks = boxed(
+        folder, "file,X,Y,Width,Height,class,who\na\\1,1,2,3,4,mass,p\n", options=options
+    )
+    assert [(e.path, e.patient) for e in listing.entries] == [("a/1.png", "p")]
+    assert marks("a/1.png", (16, 16)) == [(Box(1, 2, 3, 4), "mass")]
 
 
 def test_a_slice_of_a_volume_can_have_boxes(folder):

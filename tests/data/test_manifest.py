@@ -2,10 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+
+import numpy as np
 import pytest
 
+from conocc.data.columns import TableOptions
+from conocc.data.index import ImageEntry
 from conocc.data.layouts import list_cohort
+from conocc.data.load import load_cohort
 from made_cohorts import make_folder
+from made_nifti import nifti
+
+NEAR = {
+    "patient": [
+        *(
+            "patient_id",
+            "PatientID",
+            "Patient ID",
+            "subject",
+            "Subject IDs",
+            "participant_id",
+            "MRN",
+        ),
+        *("case_id", "pid", "pateint", "Patienten-Nr.", "paciente", "BraTS_2020_subject_ID"),
+    ],
+    "split": [
+        "set",
+        "Fold",
+        "partition",
+        "subset",
+        "train_test",
+        "data split",
+        "is_train",
+        "spilt",
+    ],
+    "path": [
+        "file",
+        "FileName",
+        "image",
+        "image_path",
+        "Image Index",
+        "image file path",
+        "isic_id",
+    ],
+    "label": ["class", "Target", "diagnosis", "Finding Labels", "class_name", "pathology", "dx"],
+}
+# Columns of public tables and of clinics that have no meaning here.
+OTHERS = """age sex site Patient Age;patient_sex;Patient Gender;Follow-up #;View Position;dataset
+    source;anatom_site_general;study_id;series_id;laterality;abnormality type;breast_density
+    StudyInstanceUID;SeriesInstanceUID;Modality;scanner;hospital;set_size;split_seed;pathologist
+    training_time;caseload;image_quality;rad_id;dx_type;localization;height;width;comment"""
 
 
 def found(listing):
@@ -14,7 +62,7 @@ def found(listing):
 
 
 def manifest(folder, text):
-    make_folder(folder, "a/1.png", "a/2.png", "b/3.png")
+    make_folder(folder, "a/1.png", "a/2.png", "b/3.png", "c/1.png")
     (folder / "set.csv").write_text(text)
     return folder / "set.csv"
 
@@ -49,12 +97,18 @@ def test_short_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("file,label\na/1.png,x\n", "must have the columns path and label"),
+        (
+            "where,label\na/1.png,x\n",
+            "must have the columns path and label.* lacks path. It has w",
+        ),
         ("path,label\n", "lists no images"),
         ("path,label\na/1.png,x\n\na/9.png,x\na/8.png,x\n", r"line 4: .*'a/9\.png' \(2 of 3 files"),
-        ("path,label\na/1.png,x\n./a/1.png,y\n", r"line 3: 'a/1\.png' is listed in line 2 already"),
-        ("path,label\n../1.png,x\n", r"line 2: '\.\./1\.png' leaves the manifest's folder"),
-        ("path,label\n/etc/x.png,x\n", "leaves the manifest's folder"),
+        ("path,label\na/0.png,x\n", r"\(1 of 1 file missing; --root says in which folder they lie"),
+        ("path,label\n1.png,x\n", r"line 2: '1\.png' may be 'a/1\.png' or 'c/1\.png' \(1 of 1"),
+        ("path,label\n3.png,x\nb/3.png,x\n", r"line 3: 'b/3\.png' would be the file of '3\.png', "),
+        ("path,label,split\na/1.png,x,train\na/1.png,x,test\n", "another split .* than in line 2"),
+        ("path,label,patient\na/1.png,x,p\na/1.png,x,q\n", "another split or patient than in line"),
+        ("Path,paths,label\na/1.png,x,p\n", "more than one path: Path, paths"),
         ("path,label\n,x\n", "line 2: the path is empty"),
         ("path,label\na/1.png,\n", r"line 2: the label of 'a/1\.png' is empty"),
         ("path,label,patient\na/1.png,x,\n", r"line 2: the patient of 'a/1\.png' is empty"),
@@ -75,3 +129,105 @@ def test_a_manifest_may_be_any_table(tmp_path):
     where.write_bytes(where.read_text().encode("cp1252"))
     (entry,) = list_cohort(where.rename(tmp_path / "set.tsv")).entries
     assert (entry.path, entry.label, entry.patient) == ("a/1.png", "größer", "7,5")
+
+
+@pytest.mark.parametrize(("meaning", "column"), [(m, c) for m, cs in NEAR.items() for c in cs])
+def test_a_name_that_is_nearly_one_of_meaning_stops(tmp_path, meaning, column):
+    """It would be left unused otherwise, and its patients or its split with it."""
+    head = ["path", "label", "split", "patient"]
+    head[head.index(meaning)] = column
+    flag = f"--{meaning}-column"
+    where = manifest(tmp_path, f"{','.join(head)}\na/1.png,well,train,ann\n")
+    sentence = f"'set.csv' has the column '{re.escape(column)}', which reads as if .* '{meaning}'. "
+    with pytest.raises(ValueError, match=f"{sentence}Rename it to '{meaning}', pass {flag} "):
+        list_cohort(where)
+    named = TableOptions(**{f"{meaning}_column": column})
+    assert list_cohort(where, table=named).entries == (
+        ImageEntry("a/1.png", "well", "train", "ann"),
+    )
+
+
+def test_a_column_of_meaning_may_be_left_unused(tmp_path):
+    where = manifest(tmp_path, "path,label,patient_id,Fold\na/1.png,x,p,train\n")
+    listing = list_cohort(where, table=TableOptions(patient_column="", split_column=""))
+    assert listing.entries == (ImageEntry("a/1.png", "x"),)
+    assert listing.notes == ("Columns of 'set.csv' not used: patient_id, Fold.",)
+
+
+def test_columns_without_a_meaning_are_noted(tmp_path):
+    """Nor does a name that is near to one whose column is there."""
+    others = [one.strip() for one in re.split(r"[;\n]", OTHERS)]
+    head = ",".join(["Paths", "LABEL", "Patient", "diagnosis", "subject_id", *others])
+    cells = ",".join(["a/1.png", "x", "ann", *"." * (len(others) + 2)])
+    (entry,) = (listing := list_cohort(manifest(tmp_path, f"{head}\n{cells}\n"))).entries
+    assert entry == ImageEntry("a/1.png", "x", None, "ann")
+    assert listing.notes == (
+        f"Columns of 'set.csv' not used: {', '.join(['diagnosis', 'subject_id', *others])}.",
+    )
+
+
+def test_a_column_that_is_named_must_be_there(tmp_path):
+    where = manifest(tmp_path, "path,label\na/1.png,x\n")
+    with pytest.raises(
+        ValueError, match=r"no column 'who' \(--patient-column\). It has path, label"
+    ):
+        list_cohort(where, table=TableOptions(patient_column="who"))
+    with pytest.raises(ValueError, match=r"no column 'MEL' \(--one-hot\)"):
+        list_cohort(where, table=TableOptions(one_hot=("MEL",)))
+
+
+def test_options_of_tables_are_refused_where_there_is_none(tmp_path):
+    make_folder(tmp_path, "a/1.png")
+    with pytest.raises(ValueError, match="is no table, where --one-hot .* Leave out 'one_hot'"):
+        list_cohort(tmp_path, table=TableOptions(one_hot=("a",)))
+
+
+def test_a_table_may_lie_anywhere(tmp_path):
+    """Paths relative to its folder or to a root, absolute, or as on Windows; also upwards."""
+    make_folder(tmp_path, "images/a/1.png", "images/b/2.png")
+    (tmp_path / "lists").mkdir()
+    where = tmp_path / "lists/set.csv"
+    first = (tmp_path / "images/a/1.png").as_posix()
+    for paths, root in [
+        (["../images/a/1.png", "../images/b/2.png"], None),
+        (["a/1.png", "b\\2.png"], "images"),
+        ([first, "..\\images\\b\\2.png"], None),
+        (["D:\\all\\images\\a\\1.png", "/home/me/images/b/2.png"], "images"),
+        (["../input/images/a/1.png", "2.png"], "images"),
+    ]:
+        lines = [f"{path},x" for path in paths]
+        where.write_text("\n".join(["path,label", *lines]) + "\n")
+        root = root and str(tmp_path / root)
+        cohort = load_cohort(where, majority="x", table=TableOptions(root=root), cache=False)
+        assert sorted(cohort.path) == sorted(path.replace("\\", "/") for path in paths)
+        digests = dict(zip(cohort.path, cohort.digest, strict=True))
+        for path, file in zip(paths, ["a/1.png", "b/2.png"], strict=True):
+            data = (tmp_path / "images" / file).read_bytes()
+            assert digests[path.replace("\\", "/")] == hashlib.sha256(data).hexdigest()
+
+
+def test_slices_of_a_volume_that_was_looked_for_have_the_name_of_the_table(tmp_path):
+    (tmp_path / "deep").mkdir()
+    voxels = np.random.default_rng(0).integers(1, 99, (16, 16, 2), dtype=np.int16)
+    (tmp_path / "deep/sub-1.nii").write_bytes(nifti(voxels))
+    (tmp_path / "set.csv").write_text("path,label\nsub-1.nii,x\n")
+    cohort = load_cohort(tmp_path / "set.csv", majority="x", cache=False)
+    assert sorted(cohort.path) == ["sub-1.nii[0]", "sub-1.nii[1]"]
+    (tmp_path / "set.csv").write_text("path,label\nsub-1.nii[1],x\n")
+    cohort = load_cohort(tmp_path / "set.csv", majority="x", cache=False)
+    assert cohort.path.tolist() == ["sub-1.nii[1]"]
+
+
+def test_one_hot_columns(tmp_path):
+    """The label is what holds 1, in any writing of it; uncertain is not found and not absent."""
+    where = manifest(
+        tmp_path,
+        "path,No Finding,Edema,Mass\na/1.png,1.0,,\na/2.png,0,-1.0,1\nb/3.png,False,0.0,\n"
+        "c/1.png,,TRUE,1\n",
+    )
+    table = TableOptions(one_hot=("No Finding", "Edema", "Mass"))
+    labels = [entry.label for entry in list_cohort(where, table=table).entries]
+    assert labels == ["No Finding", "Edema?|Mass", "other", "Edema|Mass"]
+    where.write_text("path,Mass\na/1.png,2\n")
+    with pytest.raises(ValueError, match=r"line 2: the column 'Mass' \(--one-hot\) holds '2'"):
+        list_cohort(where, table=TableOptions(one_hot=("Mass",)))

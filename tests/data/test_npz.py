@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from conocc.data.columns import TableOptions
 from conocc.data.layouts import list_cohort
 from made_cohorts import pixels
 
@@ -151,12 +152,54 @@ def test_sets_that_do_not_do_are_refused(tmp_path, change, sentence):
 
 
 def test_arrays_of_other_names_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"must hold arrays named images and labels .* holds x, y"):
-        list_cohort(save(tmp_path / "set.npz", x=GREY, y=np.zeros(4)))
-    with pytest.raises(ValueError, match="the array labels is missing"):
+    with pytest.raises(ValueError, match="must have the arrays images and labels.* It has a, b"):
+        list_cohort(save(tmp_path / "set.npz", a=GREY, b=np.zeros(4)))
+    with pytest.raises(ValueError, match="It lacks labels. It has images"):
         list_cohort(save(tmp_path / "set.npz", images=GREY))
     with pytest.raises(ValueError, match="its arrays are empty"):
         list_cohort(save(tmp_path / "set.npz", images=GREY[:0], labels=np.zeros(0)))
+
+
+@pytest.mark.parametrize(
+    ("array", "meaning"),
+    [
+        *((name, "images") for name in ("X", "x", "data", "imgs", "arr_0")),
+        *((name, "labels") for name in ("y", "Y", "targets", "classes", "diagnosis")),
+        *((name, "patient") for name in ("groups", "subject_ids", "patient_id", "pids")),
+        *((name, "split") for name in ("fold", "set", "train_test")),
+    ],
+)
+def test_an_array_that_is_called_nearly_by_its_meaning_stops(tmp_path, array, meaning):
+    own = {"images": GREY, "labels": [0, 0, 1, 1], "patient": [1, 2, 3, 4], "split": ["train"] * 4}
+    own[array] = own.pop(meaning)
+    where = save(tmp_path / "set.npz", **own)
+    flag = {"images": "path", "labels": "label"}.get(meaning, meaning)
+    with pytest.raises(ValueError, match=f"'set.npz' has the array '{array}', .* '{meaning}'"):
+        list_cohort(where)
+    listing = list_cohort(where, table=TableOptions(**{f"{flag}_column": array}))
+    assert [(e.label, e.split, e.patient) for e in listing.entries] == [
+        (label, "train", patient) for label, patient in zip("0011", "1234", strict=True)
+    ]
+
+
+def test_arrays_may_be_in_any_case_singular_or_plural(tmp_path):
+    own = {"Image": GREY, "LABEL": [0, 0, 1, 1], "Patients": [1, 2, 3, 4], "age": [9] * 4}
+    listing = list_cohort(save(tmp_path / "set.npz", **own))
+    assert [(e.path, e.label, e.patient) for e in listing.entries][3] == ("Image[3]", "1", "4")
+    assert listing.notes == ("Arrays not used: age.",)
+    assert np.array_equal(fetched(listing, [2])[0], GREY[2])
+
+
+def test_patients_of_a_medmnist_archive_are_read_or_asked_about(tmp_path):
+    """Of all sides or of none; what else is in the archive is noted."""
+    patients = {f"{side}_patient": [f"{side}1", f"{side}2"] for side in ("train", "val", "test")}
+    listing = list_cohort(medmnist(tmp_path / "set.npz", **patients, about=[1]))
+    assert [e.patient for e in listing.entries][3:] == ["val2", "test1", "test2"]
+    assert listing.notes == ("Arrays not used: about.",)
+    with pytest.raises(ValueError, match="has patients of some images only"):
+        list_cohort(medmnist(tmp_path / "set.npz", test_patients=[1, 2]))
+    with pytest.raises(ValueError, match="has the array 'subject_ids', which reads .* 'patient'"):
+        list_cohort(medmnist(tmp_path / "set.npz", test_subject_ids=[1, 2]))
 
 
 def test_damaged_archives_are_one_sentence(tmp_path):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import openpyxl
 import pytest
 
+from conocc.data.columns import TableOptions
 from conocc.data.patients import by_chestx_names, by_regex, by_table, find_patients
 
 
@@ -75,10 +79,13 @@ def test_table_beside_the_images(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("file,patient\na/1.png,ann\n", r"no patient for 'a/2\.png' \(1 of 2 images\)"),
+        ("file,patient\na/1.png,ann\n", r"no patient for 'a/2\.png' \(2 of 3 images\)"),
         ("file,patient\na/1.png,ann\na/2.png,\n", r"no patient for 'a/2\.png'"),
-        ("name,patient\na/1.png,ann\n", "must have a column 'file' or 'path'"),
-        ("file,who\na/1.png,ann\n", "and a column 'patient'"),
+        ("what,patient\na/1.png,ann\n", "the columns path and patient. It lacks path. It has what"),
+        ("file,who\na/1.png,ann\n", "It lacks patient. It has file, who"),
+        ("file,subject\na/1.png,ann\n", "has the column 'subject', which reads .* 'patient'"),
+        ("filename,patient\na/1.png,ann\n", "has the column 'filename', which reads .* 'path'"),
+        ("file,patient\n1.png,ann\n", r"line 2: '1\.png' may be 'a/1\.png' or 'b/1\.png'; write"),
         ("file,patient\na/1.png,ann\na/1.png,bob\n", "line 3: 'a/1.png' has the patient 'bob'"),
     ],
 )
@@ -87,7 +94,7 @@ def test_tables_that_do_not_do_are_refused(tmp_path, text, sentence):
     table = tmp_path / "patches.csv"
     table.write_text(text)
     with pytest.raises(ValueError, match=sentence):
-        by_table(["a/1.png", "a/2.png"], table)
+        by_table(["a/1.png", "a/2.png", "b/1.png"], table)
 
 
 def test_what_the_user_says_comes_before_what_the_cohort_lists_before_a_table(tmp_path):
@@ -120,3 +127,24 @@ def test_volumes_are_patients_by_name_unless_other_images_are_among_them():
     found = find_patients([*paths, "x/1.png"], given=[None] * 4, folder=None, regex=None)
     assert found.names == ("x/sub-01.nii.gz", "x/sub-01.nii.gz", "y/SUB-02.NII", "x/1.png")
     assert not found.known
+
+
+def test_a_table_of_patients_may_lie_anywhere_and_call_its_columns_as_it_likes(tmp_path):
+    """It comes before what the cohort lists; paths may be from another folder, or names alone."""
+    (tmp_path / "who.tsv").write_text(
+        "Subject ID\tImage Index\nann\t1\nbob\tD:\\all\\b\\2.png\neve\t/data/a/3\n"
+    )
+    options = TableOptions("Image Index", patient_column="Subject ID", suffix=".png")
+    options = replace(options, patients=str(tmp_path / "who.tsv"))
+    paths = ["x/a/1.png", "b/2.png", "a/3.png"]
+    found = find_patients(paths, given=["x"] * 3, folder=None, regex=None, options=options)
+    assert (found.names, found.known) == (("ann", "bob", "eve"), True)
+    assert found.note == "Patients are read from 'who.tsv'."
+
+
+def test_a_table_of_patients_beside_the_images_may_be_a_workbook(tmp_path):
+    book = openpyxl.Workbook()
+    for row in [["File", "Patients"], ["1.png", 7]]:
+        book.active.append(row)
+    book.save(tmp_path / "patients.xlsx")
+    assert find(["a/1.png"], folder=tmp_path).names == ("7",)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from conocc.data.bounding_boxes import Box, boxes_of_mask
+from conocc.data.columns import TableOptions, claim
 from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import decode
 from conocc.data.image_io.stack import Stack, StackOptions, volume_and_slice
@@ -26,6 +27,7 @@ from conocc.data.index import (
     stem,
     walk,
 )
+from conocc.data.table_paths import table_path
 from conocc.data.volumes import read_stack
 from conocc.io.user_tables import read_table
 
@@ -40,11 +42,15 @@ BOX_COLUMNS = ("path", "x", "y", "width", "height")
 
 
 def marked_by_boxes(
-    folder: Path, table: Path, *, reserved: str | None = None
+    folder: Path,
+    table: Path,
+    *,
+    reserved: str | None = None,
+    options: TableOptions = TableOptions(),
 ) -> tuple[ImageIndex, Marks]:
     """List the images that a table names, and give a function from an image to its boxes.
 
-    The table is a CSV file ``path,x,y,width,height[,label][,patient]``. No label may be the one
+    The table has the columns ``path,x,y,width,height[,label][,patient]``. No label may be the one
     that is `reserved`.
 
     Raises
@@ -54,18 +60,15 @@ def marked_by_boxes(
     """
     columns, rows = read_table(table)
     name = printable(table.name)
-    if missing := [column for column in BOX_COLUMNS if column not in columns]:
-        raise ValueError(
-            f"'{name}' must have the columns {', '.join(BOX_COLUMNS)}, and may have label and "
-            f"patient. It lacks {', '.join(missing)}."
-        )
+    claimed = claim(f"'{name}'", columns, BOX_COLUMNS, ("label", "patient"), options)
     found: dict[str, list[tuple[Box, str]]] = {}
     patient: dict[str, str | None] = {}
-    for line, row in rows:
+    for line, cells in rows:
+        row = {meaning: cells[column] for meaning, column in claimed.items()}
         at = f"'{name}', line {line}"
-        path = PurePosixPath(row["path"]).as_posix()
+        path = table_path(row["path"], options.suffix, folder)
         if not _is_inside(folder, path):
-            raise ValueError(f"{at}: there is no file '{printable(row['path'])}' in the images.")
+            raise ValueError(f"{at}: there is no file '{printable(path)}' in the images.")
         if path not in found and volume_and_slice(path)[1] is None and _is_stack(folder, path):
             raise ValueError(
                 f"{at}: '{printable(path)}' holds several images; name one of them, "

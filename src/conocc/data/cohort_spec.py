@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from conocc.data.columns import TableOptions
 from conocc.data.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class CohortSpec:
         It is never guessed from counts.
     patient_regex : str, optional
         Searched in each path; its group named 'patient', or its first, is the patient.
+    table : TableOptions
+        How a manifest, or a table of patients, is read.
     pseudonyms : bool, default=False
         Whether pseudonyms stand for all patients and for all names of files and folders, and not
         only for those that DICOM tells (`conocc.data.pseudonyms`). Classes keep their names.
@@ -47,6 +50,7 @@ class CohortSpec:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     majority: tuple[str, ...] | None = None
     patient_regex: str | None = None
+    table: TableOptions = TableOptions()
     pseudonyms: bool = False
     split_seed: int = 0
     test_size: float = 0.4
@@ -66,6 +70,7 @@ class CohortSpec:
                 **values,
                 "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
                 "majority": None if majority is None else tuple(majority),
+                "table": TableOptions.from_dict(values["table"]),
             }
         )
 
@@ -75,7 +80,7 @@ class CohortSpec:
 
         where = self.where if self.where in PHANTOMS else os.path.abspath(self.where)
         cache = os.path.abspath(self.cache) if isinstance(self.cache, str) else self.cache
-        return replace(self, where=where, cache=cache)
+        return replace(self, where=where, cache=cache, table=self.table.absolute())
 
     def load(self, *, n_jobs: int | None = None, verbose: int = 0) -> Cohort:
         """Load the cohort; see `load_cohort`."""

@@ -16,6 +16,7 @@ import numpy as np
 from conocc.data.image_io.dicom import PREAMBLE
 from conocc.data.image_io.pixels import Remarked
 from conocc.data.image_io.read import SUFFIXES
+from conocc.data.image_io.stack import slice_name, volume_and_slice
 
 # An image as it lies there: the bytes of a file, an array of an archive or a phantom, or what an
 # image of a stack was decoded to.
@@ -49,15 +50,27 @@ class ImageEntry:
     Attributes
     ----------
     path : str
-        Relative to the cohort's folder, with forward slashes; for an array its name and row.
+        Relative to the cohort's folder (a table may list an absolute one), with forward slashes;
+        for an array its name and row.
     split : {"train", "test", "unused"} or None
         None where the layout has no split.
+    name : str or None
+        What a table calls the file, where that is not its path.
     """
 
     path: str
     label: str
     split: str | None = None
     patient: str | None = None
+    name: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """What the image is called in tables: as where it was listed, and the slice of it."""
+        _, k = volume_and_slice(self.path)
+        if self.name is None or k is None:
+            return self.name or self.path
+        return slice_name(volume_and_slice(self.name)[0], k)
 
 
 @dataclass(frozen=True)

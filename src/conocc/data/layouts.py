@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from conocc.data.columns import TableOptions, refuse_options
 from conocc.data.image_io.read import SUFFIXES
 from conocc.data.index import (
     SIDES,
@@ -35,13 +36,17 @@ MOST_LEVELS = 16  # of folders in folders, which links can lead round for ever
 
 
 def list_cohort(
-    where: str | Path, size: int | None = None, named: Collection[str] = ()
+    where: str | Path,
+    size: int | None = None,
+    named: Collection[str] = (),
+    table: TableOptions = TableOptions(),
 ) -> ImageIndex:
     """List the images at `where` by the first layout that recognises it, or draw a phantom.
 
     `size` is the side in pixels of a phantom; other images lie there in their own sizes.
     A folder that holds everything in one other stands for that one, unless it is a class that
     was `named`.
+    `table` says how a manifest or an archive is read.
 
     Raises
     ------
@@ -58,6 +63,10 @@ def list_cohort(
             f"There is no '{printable(where)}'. A cohort is a folder of images, an .npz archive, a "
             f".csv manifest, or one of the phantoms {', '.join(PHANTOMS)}."
         )
+    for recognise, list_table in TABLE_LAYOUTS.values():
+        if recognise(path):
+            return list_table(path, table)
+    refuse_options(where, table)
     lowest = _lowest(path, named) if path.is_dir() else path
     for recognise, list_images in LAYOUTS.values():
         if recognise(lowest):
@@ -260,11 +269,14 @@ def list_phantom(name: str, size: int | None) -> ImageIndex:
 
 Recognise = Callable[[Path], bool]
 ListImages = Callable[[Path], ImageIndex]
+ListTable = Callable[[Path, TableOptions], ImageIndex]
 
 # From the most particular to the most general: each is asked only if none above fits.
-LAYOUTS: dict[str, tuple[Recognise, ListImages]] = {
+TABLE_LAYOUTS: dict[str, tuple[Recognise, ListTable]] = {
     "archive": (is_archive, list_archive),
     "manifest": (is_manifest, list_manifest),
+}
+LAYOUTS: dict[str, tuple[Recognise, ListImages]] = {
     "mvtec": (is_mvtec, list_mvtec),
     "official split": (is_official_split, list_official_split),
     "class folders": (Path.is_dir, list_class_folders),

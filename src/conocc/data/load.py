@@ -16,6 +16,7 @@ import numpy as np
 
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
 from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, on_several
+from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
     Surveyed,
     decode_all,
@@ -40,6 +41,7 @@ def load_cohort(
     *,
     majority: str | int | Sequence[str | int] | None = None,
     patient_regex: str | None = None,
+    table: TableOptions = TableOptions(),
     pseudonyms: bool = False,
     split_seed: int = 0,
     test_size: float = 0.4,
@@ -58,7 +60,7 @@ def load_cohort(
 
     Parameters
     ----------
-    where, preprocessing, majority, patient_regex, pseudonyms, split_seed, test_size, \
+    where, preprocessing, majority, patient_regex, table, pseudonyms, split_seed, test_size, \
     calibration_size, cache
         See `conocc.data.cohort_spec.CohortSpec`.
     n_jobs : int, optional
@@ -79,7 +81,7 @@ def load_cohort(
     preprocessing = preprocessing or Preprocessing()
     threads = usable_threads(n_jobs)
     named = [majority] if isinstance(majority, str | int) else list(majority or ())
-    index = list_cohort(os.fspath(where), preprocessing.size, set(map(str, named)))
+    index = list_cohort(os.fspath(where), preprocessing.size, set(map(str, named)), table)
     wanted = majority_classes(index, majority)
     index = with_slices(
         index,
@@ -95,7 +97,7 @@ def load_cohort(
     found = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
     digest = np.array([one.digest for one in found], dtype=np.str_)
     path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
-    patients = _patients(index, entries, found, path, patient_regex, pseudonyms)
+    patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
     minority = np.array([entry.label not in wanted for entry in entries], dtype=bool)
     split, split_note = _split(
         entries, patients, minority, digest, split_seed, test_size, calibration_size
@@ -184,9 +186,10 @@ def _deidentified_paths(
                 "folder, or list the images in a manifest."
             )
     if all_hidden:
-        return [hide(entry.path) for entry in entries]
+        return [hide(entry.shown) for entry in entries]
     return [
-        deidentified_path(entry.path, one.person) for entry, one in zip(entries, found, strict=True)
+        deidentified_path(entry.shown, one.person)
+        for entry, one in zip(entries, found, strict=True)
     ]
 
 
@@ -201,6 +204,7 @@ def _patients(
     found: Sequence[Surveyed],
     path: Strings,
     patient_regex: str | None,
+    table: TableOptions,
     pseudonyms: bool,
 ) -> Patients:
     patients = find_patients(
@@ -210,6 +214,7 @@ def _patients(
         regex=patient_regex,
         persons=[one.person for one in found],
         deidentified=path.tolist(),
+        options=table,
     )
     if pseudonyms and patients.known:
         patients = replace(patients, names=tuple(map(pseudonym, patients.names)))

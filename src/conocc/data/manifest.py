@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from conocc.data.columns import TableOptions, claim
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side
+from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
-MANIFEST_COLUMNS = ("path", "label", "split", "patient")
+# What a column of 0 and 1 adds to a label: its name, its name as uncertain, or nothing.
+_ONE_HOT = {"1": "{}", "true": "{}", "-1": "{}?", "0": "", "false": "", "": ""}
 
 
 def is_manifest(where: Path) -> bool:
@@ -16,58 +24,112 @@ def is_manifest(where: Path) -> bool:
     return where.is_file() and where.suffix.lower() in TABLE_SUFFIXES
 
 
-def list_manifest(where: Path) -> ImageIndex:
-    """List a CSV file ``path,label[,split][,patient]``, its paths relative to its folder.
+def list_manifest(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
+    """List a table ``path,label[,split][,patient]``, its paths relative to its folder or the root.
 
-    A path may be that of one slice of a volume, ``volume.nii.gz[12]``.
+    A path may be absolute, or that of one slice of a volume, ``volume.nii.gz[12]``. A file that
+    is not there is looked for below the root, as `FilesByName` does. Rows of one path are one
+    image, which needs one split and patient; labels that differ are joined by ``|``.
+
+    Raises
+    ------
+    ValueError
+        If a column, a value or a file is missing or contradicts another: the line and the value.
     """
-    name = printable(where.name)
+    name = f"'{printable(where.name)}'"
     columns, rows = read_table(where)
-    if not {"path", "label"} <= set(columns):
-        raise ValueError(
-            f"'{name}' must have the columns path and label, and may have split and patient. "
-            f"It has {', '.join(map(printable, columns))}."
-        )
+    required = ("path",) if table.one_hot else ("path", "label")
+    claimed = claim(name, columns, required, ("split", "patient"), table)
+    if lacking := [column for column in table.one_hot if column not in columns]:
+        raise ValueError(f"{name} has no column {lacking[0]!r} (--one-hot).")
     if not rows:
-        raise ValueError(f"'{name}' lists no images.")
-    entries: list[ImageEntry] = []
-    first_line: dict[str, int] = {}
+        raise ValueError(f"{name} lists no images.")
+    root = where.parent if table.root is None else Path(table.root)
+    first: dict[str, tuple[int, ImageEntry]] = {}
+    labels: dict[str, set[str]] = defaultdict(set)
     for line, row in rows:
-        at = f"'{name}', line {line}"
-        entry = _manifest_entry(row, at)
-        if entry.path in first_line:
-            known = first_line[entry.path]
-            raise ValueError(f"{at}: '{printable(entry.path)}' is listed in line {known} already.")
-        first_line[entry.path] = line
-        entries.append(entry)
-    missing = [
-        path
-        for path in first_line
-        if not any((where.parent / file).is_file() for file in (path, volume_and_slice(path)[0]))
+        at = f"{name}, line {line}"
+        values = {meaning: row[column] for meaning, column in claimed.items()}
+        path = table_path(values["path"], table.suffix, root)
+        if empty := [
+            meaning for meaning in ("path", "label", "patient") if not values.get(meaning, "-")
+        ]:
+            of = f" of '{printable(path)}'" if path else ""
+            raise ValueError(f"{at}: the {empty[0]}{of} is empty.")
+        split = side(values["split"], at) if "split" in values else None
+        entry = ImageEntry(path, "", split, values.get("patient"))
+        known, same = first.setdefault(path, (line, entry))
+        if same != entry:
+            raise ValueError(
+                f"{at}: '{printable(path)}' has another split or patient than in line {known}."
+            )
+        labels[path].add(_one_hot(row, table.one_hot, at) if table.one_hot else values["label"])
+    places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
+    entries = [
+        replace(
+            entry,
+            path=places[path],
+            label="|".join(sorted(labels[path])),
+            name=None if places[path] == path else path,
+        )
+        for path, (_, entry) in first.items()
     ]
-    if missing:
-        raise ValueError(
-            f"'{name}', line {first_line[missing[0]]}: there is no file '{printable(missing[0])}' "
-            f"({len(missing)} of {count(len(rows), 'file')} missing)."
-        )
-    unknown = [column for column in columns if column not in MANIFEST_COLUMNS]
-    notes = (
-        [f"Columns of '{name}' not used: {', '.join(map(printable, unknown))}."] if unknown else []
-    )
-    return of_files("a manifest", where.parent, entries, name=where.stem, notes=notes)
+    used = {*claimed.values(), *table.one_hot}
+    notes = []
+    if unknown := [column for column in columns if column not in used]:
+        notes.append(f"Columns of {name} not used: {', '.join(map(printable, unknown))}.")
+    if len(rows) > len(first):
+        notes.append(f"The {len(rows)} rows of {name} list {count(len(first), 'image')}.")
+    if several := sum(len(words) > 1 for words in labels.values()):
+        notes.append(f"{count(several, 'image')} with rows of several labels, joined by '|'.")
+    if elsewhere := sum(entry.name is not None for entry in entries):
+        notes.append(f"{count(elsewhere, 'image')} found below the root by the end of the path.")
+    return of_files("a manifest", root, entries, name=where.stem, notes=notes)
 
 
-def _manifest_entry(row: dict[str, str], at: str) -> ImageEntry:
-    path = PurePosixPath(row["path"])
-    if not row["path"]:
-        raise ValueError(f"{at}: the path is empty.")
-    # What is absolute on this system need not begin with a slash.
-    if path.is_absolute() or Path(path).anchor or ".." in path.parts:
+def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> str:
+    """Join the names of the columns that hold 1."""
+    found = []
+    for column in columns:
+        value = re.sub(r"\.0*$", "", row[column].lower())
+        if value not in _ONE_HOT:
+            raise ValueError(
+                f"{at}: the column {column!r} (--one-hot) holds {row[column]!r}, where 1, 0, -1 or "
+                "nothing is expected."
+            )
+        found.append(_ONE_HOT[value].format(column))
+    return "|".join(filter(None, found)) or "other"
+
+
+def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions) -> dict[str, str]:
+    """Find where each path of a table lies below the root, of no two in the same place."""
+    places = {path: path for path in lines}
+    lost: list[tuple[str, list[str]]] = []
+    files = {path: volume_and_slice(path)[0] for path in lines if not (root / path).is_file()}
+    if missing := [path for path, file in files.items() if not (root / file).is_file()]:
+        below = (os.path.join(folder, file) for folder, _, found in os.walk(root) for file in found)
+        by_name = FilesByName(Path(file).relative_to(root).as_posix() for file in below)
+        for path in missing:
+            found = by_name.find(files[path])
+            if len(found) == 1:
+                places[path] = found[0] + path[len(files[path]) :]
+            else:
+                lost.append((path, found))
+    if lost:
+        path, found = lost[0]
+        what = f"there is no file '{printable(path)}'"
+        if found:
+            what = f"'{printable(path)}' may be '{printable(found[0])}' or '{printable(found[1])}'"
+        hint = "" if table.root else "; --root says in which folder they lie"
         raise ValueError(
-            f"{at}: '{printable(path)}' leaves the manifest's folder; paths are relative to it."
+            f"{name}, line {lines[path]}: {what} "
+            f"({len(lost)} of {count(len(lines), 'file')} missing{hint})."
         )
-    for column in ("label", "patient"):
-        if not row.get(column, "-"):
-            raise ValueError(f"{at}: the {column} of '{printable(path)}' is empty.")
-    split = side(row["split"], at) if "split" in row else None
-    return ImageEntry(path.as_posix(), row["label"], split, row.get("patient"))
+    listed: dict[str, str] = {}
+    for path, place in places.items():
+        if (other := listed.setdefault(place, path)) != path:
+            raise ValueError(
+                f"{name}, line {lines[path]}: '{printable(path)}' would be the file of "
+                f"'{printable(other)}', '{printable(place)}'."
+            )
+    return places

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from conocc.data.columns import TableOptions, claim, is_called
 from conocc.data.image_io.pixels import MAX_PIXELS
 from conocc.data.index import SIDES, Fetch, ImageEntry, ImageIndex, printable, side
 
@@ -59,11 +60,11 @@ def is_archive(where: Path) -> bool:
     return where.is_file() and where.suffix.lower() == ".npz"
 
 
-def list_archive(where: Path) -> ImageIndex:
+def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
     """List the images of an ``.npz`` file.
 
     Own arrays are `images`, (n, h, w), (n, c, h, w) or (n, h, w, c) with c of 1 or 3; `labels`,
-    (n,); and, if wished, `patient` and `split`, (n,).
+    (n,); and, if wished, `patient` and `split`, (n,); or as `table` calls them.
     MedMNIST's are `{train,val,test}_images` and `{train,val,test}_labels`; `val` stays unused.
 
     Raises
@@ -76,32 +77,31 @@ def list_archive(where: Path) -> ImageIndex:
     with _opened(where) as archive:
         members = [member for member in archive.namelist() if member.endswith(".npy")]
         heads = {member.removesuffix(".npy"): _head(archive, member) for member in members}
-    is_own = "images" in heads
-    prefixes = [""] if is_own else [f"{one}_" for one in MEDMNIST_SIDES if f"{one}_images" in heads]
-    if not prefixes:
-        raise ValueError(
-            f"'{name}' must hold arrays named images and labels (and, if wished, patient and "
-            "split), or MedMNIST's train_images, train_labels, test_images, test_labels. "
-            f"It holds {', '.join(map(printable, sorted(heads))) or 'no arrays'}."
-        )
+    sides = [f"{side}_" for side in MEDMNIST_SIDES if f"{side}_images" in heads]
+    is_own = not sides or any(is_called(array, "images") for array in heads)
     entries: list[ImageEntry] = []
     arrays: list[tuple[str, int]] = []
-    for prefix in prefixes:
-        array = f"{prefix}images"
+    unused = set(heads)
+    for prefix in [""] if is_own else sides:
+        inside = sorted(one.removeprefix(prefix) for one in heads if one.startswith(prefix))
+        optional = ("patient", "split") if is_own else ("patient",)
+        claimed = claim(f"'{name}'", inside, ("images", "labels"), optional, table, "array")
+        claimed = {meaning: prefix + array for meaning, array in claimed.items()}
+        unused -= set(claimed.values())
+        array = claimed.pop("images")
         n = _count_images(f"'{name}': the array {array}", heads[array])
-        label = _column(where, heads, f"{prefix}labels", n)
-        patient = _column(where, heads, "patient", n) if is_own and "patient" in heads else None
-        words = _column(where, heads, "split", n) if is_own and "split" in heads else None
+        values = {meaning: _column(where, heads, one, n) for meaning, one in claimed.items()}
+        arrays.append((array, n))
         for i in range(n):
             split = SIDES[prefix[:-1]] if prefix else None
-            if words:
-                split = side(words[i], f"'{name}', split[{i}]")
-            who = patient[i] if patient else None
-            entries.append(ImageEntry(f"{array}[{i}]", label[i], split, who))
-        arrays.append((array, n))
+            if words := values.get("split"):
+                split = side(words[i], f"'{name}', {claimed['split']}[{i}]")
+            who = values["patient"][i] if "patient" in values else None
+            entries.append(ImageEntry(f"{array}[{i}]", values["labels"][i], split, who))
     if not entries:
         raise ValueError(f"'{name}' holds no images: its arrays are empty.")
-    unused = sorted(set(heads) - {"images", "labels", "patient", "split"}) if is_own else []
+    if len({entry.patient is None for entry in entries}) > 1:
+        raise ValueError(f"'{name}' has patients of some images only; all need one, or none.")
     known = MEDMNIST_MAJORITY.get(re.sub(r"_(64|128|224)$", "", where.stem.lower()))
     return ImageIndex(
         layout="an .npz archive" if is_own else "a MedMNIST archive",
@@ -109,7 +109,7 @@ def list_archive(where: Path) -> ImageIndex:
         entries=tuple(entries),
         fetch=partial(_fetch, where, arrays),
         majority=None if is_own or known is None else frozenset({known}),
-        notes=(f"Arrays not used: {', '.join(map(printable, unused))}.",) if unused else (),
+        notes=(f"Arrays not used: {', '.join(map(printable, sorted(unused)))}.",) if unused else (),
     )
 
 
@@ -191,8 +191,6 @@ def _count_images(at: str, head: _Head) -> int:
 def _column(where: Path, heads: dict[str, _Head], name: str, n: int) -> list[str]:
     """Read one value an image, as strings."""
     at = f"'{printable(where.name)}': the array {name}"
-    if name not in heads:
-        raise ValueError(f"{at} is missing.")
     head = heads[name]
     if len(head.shape) == 2 and head.shape[1] > 1:
         raise ValueError(

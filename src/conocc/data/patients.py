@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from conocc.data.columns import TableOptions, claim, is_called
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.read import is_volume_name
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable, stem
 from conocc.data.pseudonyms import pseudonym
-from conocc.io.user_tables import read_table
+from conocc.data.table_paths import FilesByName, table_path
+from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
-# Tables that may stand beside the images, and how they may name the column of the image.
-TABLES = ("patients.csv", "patches.csv")
-FILE_COLUMNS = ("file", "path")
+# Tables that may stand beside the images.
+TABLES = (*(f"patients{suffix}" for suffix in TABLE_SUFFIXES), "patches.csv")
 
 # The ChestX set: person12_bacteria_3, IM-0115-0001, IM-0543-0001-0002, NORMAL2-IM-0115-0001.
 # NORMAL2-IM-0115 and IM-0115 are two patients: merging them invents 94 overlaps between
@@ -41,13 +42,15 @@ def find_patients(
     regex: str | None,
     persons: Sequence[Person | None] = (),
     deidentified: Sequence[str] | None = None,
+    options: TableOptions = TableOptions(),
 ) -> Patients:
     """Name the patient of each image.
 
-    The first of these that there is decides: the regular expression that the user gave; what
-    the layout itself lists (`given`); a table beside the images; the PatientID of DICOM
-    (`persons`), if every image has one, for which a pseudonym stands; the names of the ChestX
-    set, if every image has one; the names of volumes, if every image is a slice of one.
+    The first of these that there is decides: the regular expression, or the table of patients
+    (`options`), that the user gave; what the layout itself lists (`given`); a table beside the
+    images; the PatientID of DICOM (`persons`), if every image has one, for which a pseudonym
+    stands; the names of the ChestX set, if every image has one; the names of volumes, if every
+    image is a slice of one.
     Otherwise each image is a patient of its own, named by its path, and each volume is one.
     Messages and names take the `deidentified` paths, if these are not the paths themselves.
 
@@ -60,13 +63,14 @@ def find_patients(
     if regex is not None:
         names = _hidden(by_regex(paths, regex, deidentified), persons)
         return Patients(names, True, f"Patients are read from the paths by {regex!r}.")
+    if options.patients is not None:
+        return _from_table(paths, Path(options.patients), deidentified, options)
     if given and given[0] is not None:
         names = tuple(name for name in given if name is not None)
         return Patients(names, True, "Patients are those that the cohort lists.")
     tables = [folder / name for name in TABLES] if folder else []
     if table := next(filter(Path.is_file, tables), None):
-        note = f"Patients are read from '{table.name}'."
-        return Patients(by_table(paths, table, deidentified), True, note)
+        return _from_table(paths, table, deidentified, options)
     if persons and all(person is not None and person.patient for person in persons):
         names = tuple(pseudonym(person.patient) for person in persons if person)
         return Patients(names, True, "Patients are pseudonyms of DICOM's PatientID.")
@@ -78,6 +82,13 @@ def find_patients(
     names = tuple(volume_and_slice(path)[0] for path in deidentified)
     note = "Patients are not known: each image counts as a patient of its own."
     return Patients(names, False, note)
+
+
+def _from_table(
+    paths: Sequence[str], table: Path, deidentified: Sequence[str], options: TableOptions
+) -> Patients:
+    note = f"Patients are read from '{printable(table.name)}'."
+    return Patients(by_table(paths, table, deidentified, options), True, note)
 
 
 def _hidden(names: tuple[str, ...], persons: Sequence[Person | None]) -> tuple[str, ...]:
@@ -152,31 +163,38 @@ def _shared_names(paths: Sequence[str], names: Sequence[str]) -> str:
 
 
 def by_table(
-    paths: Sequence[str], table: Path, deidentified: Sequence[str] | None = None
+    paths: Sequence[str],
+    table: Path,
+    deidentified: Sequence[str] | None = None,
+    options: TableOptions = TableOptions(),
 ) -> tuple[str, ...]:
     """Look each image up in a table with a column 'file' or 'path' and a column 'patient'.
 
-    A slice that it does not name has the patient of its volume.
+    The table may write paths from another folder (`FilesByName`). A slice that it does not name
+    has the patient of its volume.
     """
+    name = f"'{printable(table.name)}'"
     columns, rows = read_table(table)
-    column = next((name for name in FILE_COLUMNS if name in columns), None)
-    if column is None or "patient" not in columns:
-        raise ValueError(
-            f"'{table.name}' must have a column 'file' or 'path', and a column 'patient'. "
-            f"It has {', '.join(map(printable, columns))}."
-        )
+    if options.path_column not in columns:
+        file = next((column for column in columns if is_called(column, "file")), None)
+        options = replace(options, path_column=file)
+    claimed = claim(name, columns, ("path", "patient"), table=options)
+    files = FilesByName({*paths, *(volume_and_slice(path)[0] for path in paths)})
     patients: dict[str, str] = {}
     for line, row in rows:
-        path = PurePosixPath(row[column]).as_posix()
-        if patients.setdefault(path, row["patient"]) != row["patient"]:
+        path = table_path(row[claimed["path"]], options.suffix)
+        found, who = files.find(path), row[claimed["patient"]]
+        at = f"{name}, line {line}: '{printable(path)}'"
+        if len(found) > 1:
             raise ValueError(
-                f"'{table.name}', line {line}: '{printable(path)}' has the patient "
-                f"{row['patient']!r} here and {patients[path]!r} above."
+                f"{at} may be '{printable(found[0])}' or '{printable(found[1])}'; write its folder."
             )
+        if found and patients.setdefault(found[0], who) != who:
+            raise ValueError(f"{at} has the patient {who!r} here and {patients[found[0]]!r} above.")
     return _complete(
         [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths],
         paths if deidentified is None else deidentified,
-        f"'{table.name}' has no patient for",
+        f"{name} has no patient for",
     )
 
 

@@ -1,0 +1,172 @@
+"""What the columns of a user's table mean: by their own names, or by those that the user gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from typing import Any
+
+from conocc.data.index import printable
+
+_NUMBER = r"(id|ids|identifier|no|nr|num|number|nummer|code|key|uid|uuid|hash|name|index|idx)?"
+LEAST_LIKENESS = 0.79  # of "lable" and "label"
+# Other words for what a column means, as letters and digits alone.
+_OTHER_WORDS = {
+    "path": r"(dicom|dcm|image|img|picture|slice|scan|relative|full|png|jpe?g)?"
+    rf"(file|image|img|picture|scan|dicom|dcm|path|uri|url|location){_NUMBER}(path)?|fname|(isic)?id(code)?",
+    "image": r"(image|img|picture|scan|slice)s?(data|array)?|x|data|pixels|arr0",
+    "label": r"(the|image|true|binary|class|disease)?(label|class|target|diagnos[ie]s|dx|finding|"
+    rf"pathology|category|outcome|groundtruth|gt|disease|y)s?(label)?{_NUMBER}|ytrue|benignmalignant",
+    "patient": r"(anon|anonymi[sz]ed|deidentified|orig|original)?(patient(en)?|pat|pt|subject|subj|"
+    rf"sub|participant|proband|person|individual|case|donor|client)s?{_NUMBER}|"
+    r".*(patient|subject|submitter|participant)s?(id|no|nr|number|code|key)|"
+    r"pid|mrn|rid|empi(anon)?|lesionid|groups",
+    "split": r"(?!dataset$)(data|dataset|image|official|train(val(id)?)?(or)?test|cv)?"
+    rf"(split|set|subset|fold|partition|phase|usage){_NUMBER}|"
+    r"(is)?train(ing)?(val(id)?(ation)?)?(or)?(test)?",
+}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How tables that the user brings are read, as plain values.
+
+    A column (of an archive: an array) is known by its name, *path* (*images*), *label*, *patient*
+    or *split*, in any case, singular or plural, or else by the name given here; an empty name is
+    of none.
+
+    Parameters
+    ----------
+    path_column, label_column, patient_column, split_column : str, optional
+        What the columns are called there.
+    one_hot : tuple of str
+        Instead of a column of labels: columns of 0 and 1. The label is the name of the column that
+        holds 1, and of several the names, joined by ``|``; 'other' where there is none. One that
+        holds −1, for uncertain, is there as ``NAME?``.
+    suffix : str
+        What is added to each path, such as ``.png``.
+    root : str, optional
+        The folder of the images that a manifest lists, where that is not its own.
+    patients : str, optional
+        A table with the patient of each image, where none lies beside the images.
+    """
+
+    path_column: str | None = None
+    label_column: str | None = None
+    patient_column: str | None = None
+    split_column: str | None = None
+    one_hot: tuple[str, ...] = ()
+    suffix: str = ""
+    root: str | None = None
+    patients: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TableOptions:
+        """Read plain values, after JSON too."""
+        return cls(**{**values, "one_hot": tuple(values["one_hot"])})
+
+    def absolute(self) -> TableOptions:
+        """Name files from the root: another process may have another working directory."""
+        root, patients = (one and os.path.abspath(one) for one in (self.root, self.patients))
+        return replace(self, root=root, patients=patients)
+
+
+def refuse_options(where: object, table: TableOptions) -> None:
+    """Refuse options of a cohort in a table where it is none."""
+    for name in ("label_column", "split_column", "one_hot", "root"):
+        if getattr(table, name):
+            raise ValueError(
+                f"'{printable(where)}' is no table, where --{name.replace('_', '-')} could say "
+                f"how it is read. Leave out '{name}'."
+            )
+
+
+def claim(
+    where: str,
+    columns: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    table: TableOptions = TableOptions(),
+    thing: str = "column",
+) -> dict[str, str]:
+    """Say which column holds each of the meanings that are `required` or `optional`.
+
+    Raises
+    ------
+    ValueError
+        If one that is required or named by the user is not there, or two mean the same, or one that
+        means nothing here is called nearly as if it did.
+    """
+    claimed: dict[str, str] = {}
+    open_to: list[str] = []
+    for meaning in (*required, *optional):
+        given = getattr(table, f"{_option(meaning)}_column", None)
+        found = [c for c in columns if (is_called(c, meaning) if given is None else c == given)]
+        if given and not found:
+            raise ValueError(
+                f"{where} has no {thing} {given!r} (--{_option(meaning)}-column). {_has(columns)}"
+            )
+        if len(found) > 1:
+            raise ValueError(f"{where} has more than one {meaning}: {_listed(found)}.")
+        if found:
+            claimed[meaning] = found[0]
+        elif given is None:
+            open_to.append(meaning)
+    taken = {*claimed.values(), *table.one_hot}
+    for meaning in open_to:
+        for column in columns:
+            if column not in taken and _is_near(column, meaning):
+                raise ValueError(_near(where, thing, column, meaning, meaning in optional))
+    if lacking := [meaning for meaning in required if meaning not in claimed]:
+        raise ValueError(
+            f"{where} must have the {thing}s {' and '.join(required)}"
+            f"{', and may have ' + ' and '.join(optional) if optional else ''}. "
+            f"It lacks {_listed(lacking)}. {_has(columns)}"
+        )
+    return claimed
+
+
+def _near(where: str, thing: str, column: str, meaning: str, may_lack: bool) -> str:
+    option = f"{_option(meaning)}_column"
+    flag = f"--{option.replace('_', '-')}"
+    name = printable(column)
+    unused = f" ({flag} '' leaves it unused)" if may_lack else ""
+    return (
+        f"{where} has the {thing} '{name}', which reads as if it were '{meaning}'. Rename it to "
+        f"'{meaning}', pass {flag} {shlex.quote(name)} (TableOptions({option}={column!r})), or "
+        f"drop it{unused}."
+    )
+
+
+def _option(meaning: str) -> str:
+    return {"images": "path", "labels": "label"}.get(meaning, meaning)
+
+
+def _has(columns: Sequence[str]) -> str:
+    return f"It has {_listed(columns) or 'none'}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names))
+
+
+def _word(column: str) -> str:
+    return "".join(filter(str.isalnum, column.casefold()))
+
+
+def is_called(column: str, meaning: str) -> bool:
+    """Say whether a column is called by its meaning, in any case, singular or plural."""
+    return _word(column).removesuffix("s") == meaning.removesuffix("s")
+
+
+def _is_near(column: str, meaning: str) -> bool:
+    """Say whether a column is called by another word for it, or by one written a little wrong."""
+    word = _word(column)
+    if re.fullmatch(rf"({_OTHER_WORDS.get(meaning.removesuffix('s'), meaning)})(e?s)?", word):
+        return True
+    is_as_long = len(meaning) > 4 and abs(len(word) - len(meaning)) <= 1
+    return is_as_long and SequenceMatcher(None, word, meaning).ratio() >= LEAST_LIKENESS
