@@ -171,6 +171,27 @@ def test_evaluate_prints_a_table_and_json(run, folder):
     assert json.loads(said)["counts"]["minority"] == 8
 
 
+def test_all_images_of_another_cohort_are_tested(run, tmp_path):
+    """No split is drawn that would put some aside: nothing of it was trained on."""
+    paths = [f"{label}/p{i}.png" for i in range(6) for label in ("plain", "odd")]
+    other = make_folder(tmp_path / "other", *paths)
+    asked = ("--patient-regex", r"(p\d)", "--no-cache", "--json", "--out", tmp_path / "copy")
+    code, said = call("evaluate", run, other, *asked)
+    assert code == 0, said
+    assert json.loads(said)["counts"] == {"majority": 6, "minority": 6, "patients": 6}
+
+
+def test_the_share_to_test_on_can_be_set(folder, tmp_path):
+    out = tmp_path / "run"
+    code, said = call(
+        "fit", folder, "--majority", "plain", "--test-size", "0", "--out", out, *QUICK
+    )
+    assert code == 0, said
+    assert "Fitted conocc on 20 images" in said
+    code, said = call("data", "inspect", folder, "--majority", "plain", "--test-size", "2")
+    assert "'test_size' parameter must be in the range [0, 1]" in " ".join(said.split())
+
+
 @pytest.mark.parametrize(
     ("command", "name"), [("fit", "split.csv"), ("benchmark", "tables/benchmark.csv")]
 )

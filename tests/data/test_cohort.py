@@ -286,7 +286,34 @@ def test_class_folders_are_split_by_patient(classes):
             assert side == ("unused" if patient in trained else "test")
     assert "60% to 40%" in said(loaded, "split_seed=0")
     unused = (loaded.split == "unused").sum()
-    assert said(loaded, "unused: ").startswith(f"unused: {unused} minority image")
+    assert said(loaded, "unused: ").startswith(f"unused: {unused} image")
+
+
+def test_what_many_patients_share_makes_no_one_patient_of_them(tmp_path):
+    """A black slice of all, and one without contrast of two; either is on one side alone."""
+    folder = make_folder(tmp_path, *(f"a/p{i}_1.png" for i in range(10)))
+    black = Image.new("L", (16, 16))
+    for i in range(10):
+        black.save(folder / f"a/p{i}_2.png")
+    grey = Image.new("L", (16, 16), 9)
+    for i in range(2):
+        grey.save(folder / f"a/p{i}_3.png")
+    loaded = load(folder, majority="a", patient_regex=r"(p\d+)_")
+    own = np.array([path.endswith("_1.png") for path in loaded.path])
+    assert set(loaded.split[own].tolist()) == {"train", "test"}
+    assert not loaded.leaks()
+    assert "12 images of several patients without contrast, or of more than 3, make nobody" in said(
+        loaded, "The split was made"
+    )
+
+
+def test_a_split_without_a_test_is_refused(tmp_path):
+    folder = make_folder(tmp_path, "a/p1_1.png", "a/p1_2.png", "b/p2_3.png")
+    with pytest.raises(ValueError, match="no majority image for the test: all 2 are of one pat"):
+        load(folder, majority="a", patient_regex=r"(p\d+)_")
+    loaded = load(folder, majority="a", patient_regex=r"(p\d+)_", test_size=0)
+    assert loaded.split.tolist() == ["train", "train", "test"]
+    assert set(load(folder, majority="a", test_size=1).split) == {"test"}
 
 
 def test_several_classes_can_be_the_majority(classes):
@@ -400,6 +427,7 @@ def test_shapes_and_sizes(tmp_path):
     assert loaded.preprocessing == Preprocessing(size=24, scaled=True)
     small = tmp_path / "small"
     write_image(small / "a/1.png", side=8)
+    write_image(small / "a/2.png", side=8)
     with pytest.raises(ValueError, match=r"Images have 8x8 pixels, where at least 16"):
         load(small, majority="a")
     with pytest.raises(ValueError, match=r"'size' parameter .* Got 15"):

@@ -247,7 +247,7 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
         warnings.simplefilter("always")
         for voi in ("none", "40,400"):
             cohort = load_cohort(
-                source, Preprocessing(size=16, voi=voi), majority="lung", cache=cache
+                source, Preprocessing(size=16, voi=voi), majority="lung", test_size=0, cache=cache
             )
         said = [cohort.table().to_csv(), repr(cohort), *cohort.notes, *cohort.leaks().sentences()]
         bad = [
@@ -273,7 +273,13 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
             said += [*block.path, json.dumps(block.errors)]
         assert len(block.errors) >= 10 + len(bad)
         with pytest.raises(ValueError, match="Cannot read") as caught:
-            load_cohort(source, Preprocessing(size=16, voi="file"), majority="lung", cache=cache)
+            load_cohort(
+                source,
+                Preprocessing(size=16, voi="file"),
+                majority="lung",
+                test_size=0,
+                cache=cache,
+            )
     told_of = caught.value
     while told_of is not None:
         said.append(str(told_of))

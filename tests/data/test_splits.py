@@ -6,10 +6,15 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from conocc.data.splits import kept_for_calibration, patient_groups, split_by_patient
+from conocc.data.splits import (
+    joining_nobody,
+    kept_for_calibration,
+    patient_groups,
+    split_by_patient,
+)
 
 images = st.lists(
     st.tuples(st.sampled_from("abcdefgh"), st.booleans(), st.sampled_from("0123456789xyz")),
@@ -26,11 +31,13 @@ def columns(rows):
 
 def reachable(rows):
     """Each image's group by brute force: widen a set until nothing more is linked to it."""
+    having = {digest: {p for p, _, d in rows if d == digest} for _, _, digest in rows}
+    worthless = {digest for digest, who in having.items() if len(who) > 3}
     groups = []
     for row in rows:
         group = {row[0]}
         for _ in rows:
-            digests = {digest for patient, _, digest in rows if patient in group}
+            digests = {digest for patient, _, digest in rows if patient in group} - worthless
             group |= {patient for patient, _, digest in rows if digest in digests}
         groups.append(min(group))
     return groups
@@ -47,25 +54,39 @@ def test_a_patient_named_like_a_digest_is_not_that_image():
     assert patient_groups(["a", "b"], ["b", "c"]).tolist() == ["a", "b"]
 
 
+def split_of(rows, seed, **options):
+    """The split of these images, if a test is left of them."""
+    patient, minority, digest = columns(rows)
+    try:
+        return split_by_patient(patient, minority, digest, seed=seed, **options)
+    except ValueError as error:
+        groups = set(patient_groups(patient, digest)[~minority])
+        copies = joining_nobody(patient, digest)[~minority]
+        if len(groups) > 1 and not copies.any():
+            raise error
+        reject()
+
+
 @given(images, seeds)
 def test_no_group_is_on_both_sides(rows, seed):
     """Neither a patient nor a byte-identical image is in training and in the test."""
-    patient, minority, digest = columns(rows)
-    split = split_by_patient(patient, minority, digest, seed=seed)
+    patient, _, digest = columns(rows)
+    split = split_of(rows, seed)
     for column in (patient, digest):
         assert not set(column[split == "train"]) & set(column[split == "test"])
 
 
 @given(images, seeds)
 def test_all_images_are_accounted_for_and_no_minority_image_trains(rows, seed):
-    """Unused are exactly the minority images of groups that train."""
+    """Unused are the minority images of groups that train, and copies of images that train."""
     patient, minority, digest = columns(rows)
-    split = split_by_patient(patient, minority, digest, seed=seed)
+    split = split_of(rows, seed)
     assert set(split) <= {"train", "test", "unused"}
     assert not minority[split == "train"].any()
     group = patient_groups(patient, digest)
     trains = np.isin(group, group[split == "train"])
-    assert ((split == "unused") == (trains & minority)).all()
+    copies = ~trains & np.isin(digest, digest[split == "train"])
+    assert ((split == "unused") == ((trains & minority) | copies)).all()
 
 
 @given(images, seeds, st.randoms())
@@ -73,7 +94,7 @@ def test_the_order_of_the_images_does_not_matter(rows, seed, random):
     """The same images in another order fall on the same sides."""
     shuffled = list(range(len(rows)))
     random.shuffle(shuffled)
-    split = split_by_patient(*columns(rows), seed=seed)
+    split = split_of(rows, seed)
     again = split_by_patient(*columns([rows[i] for i in shuffled]), seed=seed)
     assert again.tolist() == split[shuffled].tolist()
 
@@ -82,7 +103,7 @@ def test_the_order_of_the_images_does_not_matter(rows, seed, random):
 def test_training_holds_its_share_and_not_a_group_more(rows, seed, test_size):
     """Without the last group taken, the share would not be reached; one group stays to test."""
     patient, minority, digest = columns(rows)
-    split = split_by_patient(patient, minority, digest, seed=seed, test_size=test_size)
+    split = split_of(rows, seed, test_size=test_size)
     group = patient_groups(patient, digest)
     names = set(group[~minority])
     trained = set(group[split == "train"])
@@ -124,16 +145,49 @@ def test_a_group_without_majority_images_is_tested():
     assert split[2] == "test"
 
 
-def test_one_patient_alone_trains():
-    assert split_by_patient(["a", "a"], [False, True], ["1", "2"], seed=0).tolist() == [
-        "train",
-        "unused",
-    ]
+def test_no_test_is_refused_unless_none_was_wanted():
+    """One patient alone, or all of them one by their images."""
+    one = (["a", "a"], [False, True], ["1", "2"])
+    with pytest.raises(ValueError, match=r"for the test: all 1 are of one patient\. Say who"):
+        split_by_patient(*one, seed=0)
+    joined = (list("abc"), [False] * 3, list("111"))
+    with pytest.raises(ValueError, match="all 3 are of 3 patients who share identical images"):
+        split_by_patient(*joined, seed=0)
+    assert split_by_patient(*one, seed=0, test_size=0).tolist() == ["train", "unused"]
 
 
-@pytest.mark.parametrize("test_size", [0, 1, -0.1, float("nan")])
+@given(images, seeds)
+def test_all_or_nothing_may_train(rows, seed):
+    patient, minority, digest = columns(rows)
+    everything = split_by_patient(patient, minority, digest, seed=seed, test_size=0)
+    assert (everything[~minority] == "train").all()
+    nothing = split_by_patient(patient, minority, digest, seed=seed, test_size=1)
+    assert (nothing == "test").all()
+
+
+def test_what_many_share_joins_nobody_and_is_tested_on_one_side_only():
+    """An empty slice that 30 patients have; and one of two patients, if it has no contrast."""
+    patient = [f"p{i:02}" for i in range(30)] * 2
+    digest = ["black"] * 30 + [f"own{i}" for i in range(30)]
+    assert patient_groups(patient, digest).tolist() == patient
+    assert joining_nobody(patient, digest).tolist() == [True] * 30 + [False] * 30
+    split = split_by_patient(patient, [False] * 60, digest, seed=0)
+    assert (split[30:] == "train").sum() == 18
+    assert (split[30:] == "test").sum() == 12
+    assert set(split[:30]) == {"train", "unused"}
+    kept = kept_for_calibration(split, patient, digest, seed=0, share=0.5)
+    assert set(kept[:30]) == {"train", "unused"}
+    assert set(kept[30:]) == {"train", "calibration", "test"}
+    with pytest.raises(ValueError, match="calibration are identical to images that train"):
+        kept_for_calibration(["train"] * 4, list("abcd"), ["black"] * 4, seed=0, share=0.5)
+    two = (["a", "b"], ["1", "1"])
+    assert patient_groups(*two).tolist() == ["a", "a"]
+    assert patient_groups(*two, blank=[True, True]).tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("test_size", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_its_range_is_refused(test_size):
-    with pytest.raises(ValueError, match=r"'test_size' parameter must be in the range \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"'test_size' parameter must be in the range \[0, 1\]"):
         split_by_patient(["a"], [False], ["1"], seed=0, test_size=test_size)
 
 
@@ -143,8 +197,8 @@ shares = st.floats(0.05, 0.95)
 
 
 def training_groups(rows, seed):
-    patient, minority, digest = columns(rows)
-    split = split_by_patient(patient, minority, digest, seed=seed)
+    patient, _, digest = columns(rows)
+    split = split_of(rows, seed)
     return split, len(set(patient_groups(patient, digest)[split == "train"]))
 
 
@@ -157,10 +211,16 @@ def test_whole_patients_calibrate_and_nothing_but_training_images_moves(rows, se
         with pytest.raises(ValueError, match=f"at least two of them. Got {groups}"):
             kept_for_calibration(before, patient, digest, seed=seed, share=share)
         return
-    after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
+    try:
+        after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
+    except ValueError:
+        assert joining_nobody(patient, digest).any()
+        return
     for column in (patient, digest):
         assert not set(column[after == "train"]) & set(column[after == "calibration"])
-    assert (np.isin(after, ["train", "calibration"]) == (before == "train")).all()
+    moved = np.isin(after, ["train", "calibration"]) != (before == "train")
+    assert (after[moved] == "unused").all()
+    assert np.isin(digest[moved], digest[after == "train"]).all()
     assert (after[before != "train"] == before[before != "train"]).all()
 
 
@@ -169,7 +229,7 @@ def test_calibration_has_its_share_of_the_patients_and_not_one_more(rows, seed, 
     """The next whole number; but one group trains."""
     patient, _, digest = columns(rows)
     before, groups = training_groups(rows, seed)
-    if groups < 2:
+    if groups < 2 or joining_nobody(patient, digest).any():
         return
     after = kept_for_calibration(before, patient, digest, seed=seed, share=share)
     kept = len(set(patient_groups(patient, digest)[after == "calibration"]))

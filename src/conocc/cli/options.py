@@ -106,6 +106,7 @@ else:
         **_CLASSES,
         pseudonyms=option("Hide all names of patients, files and folders."),
         split_seed=option("Seed of the split or the folds, where the cohort has none."),
+        test_size=option("Share of the majority images to test on, where there is no split."),
     )
 
 Device = Annotated[str, option("auto, cpu, cuda.")]
@@ -165,6 +166,7 @@ class ReadAsOptions(CacheOptions):
             majority=self.asked.majority or own.majority,
             patient_regex=self.asked.patient_regex or own.patient_regex,
             pseudonyms=own.pseudonyms,
+            test_size=1,  # which images were trained on says the run
             cache=self.kept_in,
         )
         return spec.load(n_jobs=self.threads, verbose=int(not quiet))

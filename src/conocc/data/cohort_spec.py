@@ -38,7 +38,8 @@ class CohortSpec:
         only for those that DICOM tells (`conocc.data.pseudonyms`). Classes keep their names.
     split_seed, test_size
         Of the split by patient that is made where the layout gives none
-        (`conocc.data.splits.split_by_patient` has the rule).
+        (`conocc.data.splits.split_by_patient` has the rule). With 0 all majority images train,
+        with 1 none does.
     calibration_size : float in (0, 1), optional
         Share of the training patients that are kept out of training, for a threshold; drawn
         with `split_seed` (`conocc.data.splits.kept_for_calibration` has the rule).

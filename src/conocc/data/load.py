@@ -18,8 +18,10 @@ from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, look
 from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, on_several
 from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
+    Decoded,
     Surveyed,
     decode_all,
+    decode_one,
     deidentified_path,
     said_of,
     survey_all,
@@ -31,7 +33,12 @@ from conocc.data.patients import Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
-from conocc.data.splits import kept_for_calibration, split_by_patient
+from conocc.data.splits import (
+    MOST_SHARING,
+    joining_nobody,
+    kept_for_calibration,
+    split_by_patient,
+)
 from conocc.data.volumes import with_slices
 
 
@@ -99,15 +106,16 @@ def load_cohort(
     path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
     patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
     minority = np.array([entry.label not in wanted for entry in entries], dtype=bool)
+    source = _Source(index, rows, path, digest, preprocessing)
+    blank = _blank(source, patients)
     split, split_note = _split(
-        entries, patients, minority, digest, split_seed, test_size, calibration_size
+        entries, patients, minority, digest, blank, split_seed, test_size, calibration_size
     )
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(side) for side in split.tolist()])
     order = np.lexsort((minority, rank))  # stable: within a class the index's order stays
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
     folder, no_cache = cache_folder(str(where) not in PHANTOMS and cache)
-    source = _Source(index, rows, path, digest, preprocessing)
     images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
     cohort = Cohort(
         name=printable(index.name),
@@ -221,11 +229,27 @@ def _patients(
     return patients
 
 
+def _blank(source: _Source, patients: Patients) -> Bools:
+    """Tell which of the images that several patients have are without contrast; -> (n,)."""
+    shared = on_several(source.digest, np.array(patients.names))
+    first = np.sort(np.unique(source.digest, return_index=True)[1])
+    first = first[np.isin(source.digest[first], shared)]
+    fetches = source.images.fetch([source.rows[i] for i in first])
+    flat = [
+        source.digest[i]
+        for i, fetch in zip(first, fetches, strict=True)
+        if isinstance(one := decode_one(source.preprocessing, (source.path[i], fetch)), Decoded)
+        and one.image.min() == one.image.max()
+    ]
+    return np.isin(source.digest, flat)
+
+
 def _split(
     entries: Sequence[ImageEntry],
     patients: Patients,
     minority: Bools,
     digest: Strings,
+    blank: Bools,
     split_seed: int,
     test_size: float,
     calibration_size: float | None,
@@ -233,18 +257,23 @@ def _split(
     """Give the side of each image, and a sentence on where that is from."""
     if entries[0].split is None:
         split = split_by_patient(
-            patients.names, minority, digest, seed=split_seed, test_size=test_size
+            patients.names, minority, digest, seed=split_seed, test_size=test_size, blank=blank
         )
         note = (
             f"The split was made here: {1 - test_size:.0%} to {test_size:.0%} of the majority "
             f"images, by patient, with split_seed={split_seed}."
         )
+        if alone := int(joining_nobody(patients.names, digest, blank).sum()):
+            note += (
+                f" {count(alone, 'image')} of several patients without contrast, or of more than "
+                f"{MOST_SHARING}, make nobody one patient with another."
+            )
     else:
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         note = "The split is the cohort's own."
     if calibration_size is not None:
         split = kept_for_calibration(
-            split, patients.names, digest, seed=split_seed, share=calibration_size
+            split, patients.names, digest, seed=split_seed, share=calibration_size, blank=blank
         )
         note += (
             f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
@@ -367,8 +396,8 @@ def _sides(cohort: Cohort) -> list[str]:
             notes.append(f"{split}: {', '.join(sizes) or 'no image'}.")
     if (unused := cohort.rows(split="unused")).size:
         notes.append(
-            f"unused: {count(unused.size, 'minority image')} of training patients, which the "
-            "test must not see."
+            f"unused: {count(unused.size, 'image')} of training patients, or identical to one of "
+            "theirs, which the test must not see."
         )
     return notes
 

@@ -15,12 +15,24 @@ Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
 
 
-def patient_groups(patient: Sequence[str] | Strings, digest: Sequence[str] | Strings) -> Strings:
+# An image that so many share is more likely an empty slice, a test pattern or a placeholder.
+MOST_SHARING = 3
+
+
+def patient_groups(
+    patient: Sequence[str] | Strings,
+    digest: Sequence[str] | Strings,
+    blank: Sequence[bool] | Bools | None = None,
+) -> Strings:
     """Name the group of each image: patients who share a byte-identical image are one.
+
+    An image without contrast, or that more than `MOST_SHARING` patients have, joins nobody.
 
     Parameters
     ----------
     patient, digest : array-like of str, shape (n,)
+    blank : array-like of bool, shape (n,), optional
+        Whether an image has no contrast.
 
     Returns
     -------
@@ -32,13 +44,39 @@ def patient_groups(patient: Sequence[str] | Strings, digest: Sequence[str] | Str
     ['a', 'a', 'a', 'c']
     """
     names, person = np.unique(np.asarray(patient, dtype=np.str_), return_inverse=True)
-    digests, image = np.unique(np.asarray(digest, dtype=np.str_), return_inverse=True)
+    image = np.unique(np.asarray(digest, dtype=np.str_), return_inverse=True)[1]
+    joins = ~joining_nobody(patient, digest, blank)
     # Patients and digests are the nodes of a graph; each image joins its two.
-    nodes = names.size + digests.size
-    links = coo_array((np.ones(person.size), (person, names.size + image)), shape=(nodes, nodes))
+    nodes = names.size + image.size
+    ends = person[joins], names.size + image[joins]
+    links = coo_array((np.ones(joins.sum()), ends), shape=(nodes, nodes))
     component = connected_components(links, directed=False)[1][: names.size]
     first, group = np.unique(component, return_index=True, return_inverse=True)[1:]
     return names[first[group]][person]
+
+
+def joining_nobody(
+    patient: Sequence[str] | Strings,
+    digest: Sequence[str] | Strings,
+    blank: Sequence[bool] | Bools | None = None,
+) -> Bools:
+    """Tell which images several patients have without being one, see `patient_groups`; -> (n,).
+
+    >>> joining_nobody(list("abcdea"), ["1", "1", "1", "1", "2", "3"]).tolist()
+    [True, True, True, True, False, False]
+    """
+    person = np.unique(np.asarray(patient, dtype=np.str_), return_inverse=True)[1]
+    image = np.unique(np.asarray(digest, dtype=np.str_), return_inverse=True)[1]
+    pairs = np.unique(np.stack([person, image]), axis=1)
+    sharing = np.bincount(pairs[1])[image]
+    none = np.zeros(image.size, bool) if blank is None else np.asarray(blank, dtype=bool)
+    return (sharing > MOST_SHARING) | ((sharing > 1) & none)
+
+
+def without_copies(split: Strings, digest: Strings, side: str = "test") -> Strings:
+    """Put aside, as "unused", images on one side that are identical to one that trains."""
+    copies = (split == side) & np.isin(digest, digest[split == "train"])
+    return np.where(copies, "unused", split).astype(np.str_)
 
 
 def split_by_patient(
@@ -48,6 +86,7 @@ def split_by_patient(
     *,
     seed: int,
     test_size: float = 0.4,
+    blank: Sequence[bool] | Bools | None = None,
 ) -> Strings:
     """Split a cohort into "train", "test" and "unused" so that no patient is on both sides.
 
@@ -58,38 +97,58 @@ def split_by_patient(
        ``"seed:name"``: a shuffle that depends neither on the order of the images nor on a
        library's generator, and in which a group added later does not reshuffle the others.
     3. Groups are taken into training in that order until it holds at least ``1 - test_size`` of
-       the majority images; but one group, if there are two, is left for the test.
+       the majority images; but one group is left for the test.
     4. Majority images of these groups are "train", their minority images "unused".
        Every other image is "test"; so are all groups without majority images.
+    5. A test image that is identical to one that trains, of a group that it does not join, is
+       "unused".
+
+    With a `test_size` of 0 all majority images train, and with 1 all images are "test".
 
     Parameters
     ----------
     patient, digest : array-like of str, shape (n,)
     minority : array-like of bool, shape (n,)
     seed : int
-    test_size : float in (0, 1)
+    test_size : float in [0, 1]
+    blank : array-like of bool, shape (n,), optional
+        See `patient_groups`.
 
     Returns
     -------
     ndarray of str, shape (n,)
 
+    Raises
+    ------
+    ValueError
+        If `test_size` is outside its range, or no majority image is left for the test.
+
     >>> split_by_patient(["a", "a", "b"], [False, True, False], ["1", "2", "3"], seed=2).tolist()
     ['train', 'unused', 'test']
     """
-    if not 0 < test_size < 1:
+    if not 0 <= test_size <= 1:
         raise ValueError(
-            f"The 'test_size' parameter must be in the range (0, 1). Got {test_size!r} instead."
+            f"The 'test_size' parameter must be in the range [0, 1]. Got {test_size!r} instead."
         )
-    group = patient_groups(patient, digest)
+    group = patient_groups(patient, digest, blank)
     majority = ~np.asarray(minority, dtype=bool)
     names, images = _shuffled(group[majority], seed)
     reached = np.cumsum(images)
     wanted = (1 - test_size) * majority.sum()
-    enough = int(np.searchsorted(reached, wanted - ROUNDING)) + 1
-    training = names[: max(1, min(enough, len(names) - 1))]
+    enough = int(np.searchsorted(reached, wanted - ROUNDING)) + 1 if test_size < 1 else 0
+    training = names[: max(test_size < 1, min(enough, len(names) - (test_size > 0)))]
     in_training = np.isin(group, training)
-    split = np.where(in_training, "train", "test")
-    return np.where(in_training & ~majority, "unused", split).astype(np.str_)
+    split = np.where(in_training, np.where(majority, "train", "unused"), "test")
+    split = without_copies(split, np.asarray(digest, dtype=np.str_))
+    if 0 < test_size < 1 and majority.any() and not (majority & (split == "test")).any():
+        people = len(np.unique(np.asarray(patient)[majority]))
+        whose = "one patient" if people == 1 else f"{people} patients who share identical images"
+        raise ValueError(
+            f"A split leaves no majority image for the test: all {majority.sum()} are of {whose}. "
+            "Say who the patients are (--patient-regex, or a table), give the images a split of "
+            "their own, or train on all of them (test_size=0, --test-size 0)."
+        )
+    return split
 
 
 def kept_for_calibration(
@@ -99,18 +158,22 @@ def kept_for_calibration(
     *,
     seed: int,
     share: float,
+    blank: Sequence[bool] | Bools | None = None,
 ) -> Strings:
     """Move whole training patients of a split to the side "calibration".
 
     Groups and their order are those of `split_by_patient`. The last of the groups that train,
     at least a `share` of them and at least one, calibrate instead; one is left to train.
     The share is of patients, not of images, because a threshold's promise counts patients.
+    An image of theirs that is identical to one that trains is "unused".
 
     Parameters
     ----------
     split, patient, digest : array-like of str, shape (n,)
     seed : int
     share : float in (0, 1)
+    blank : array-like of bool, shape (n,), optional
+        See `patient_groups`.
 
     Returns
     -------
@@ -119,7 +182,8 @@ def kept_for_calibration(
     Raises
     ------
     ValueError
-        If `share` is outside its range, or fewer than two groups train.
+        If `share` is outside its range, fewer than two groups train, or nothing but copies of
+        training images would calibrate.
 
     >>> split = ["train", "train", "train", "unused", "test"]
     >>> kept_for_calibration(split, list("aabbc"), list("12345"), seed=0, share=0.2).tolist()
@@ -131,7 +195,7 @@ def kept_for_calibration(
             f"Got {share!r} instead."
         )
     split = np.asarray(split, dtype=np.str_)
-    group = patient_groups(patient, digest)
+    group = patient_groups(patient, digest, blank)
     names, _ = _shuffled(group[split == "train"], seed)
     if len(names) < 2:
         raise ValueError(
@@ -140,7 +204,14 @@ def kept_for_calibration(
         )
     number = min(math.ceil(share * len(names) - ROUNDING), len(names) - 1)
     calibrating = (split == "train") & np.isin(group, names[-number:])
-    return np.where(calibrating, "calibration", split).astype(np.str_)
+    split = np.where(calibrating, "calibration", split)
+    split = without_copies(split, np.asarray(digest, dtype=np.str_), "calibration")
+    if "calibration" not in split:
+        raise ValueError(
+            "All images kept for calibration are identical to images that train: "
+            "look for copies among the images."
+        )
+    return split
 
 
 # 0.6 * 10 is 6.000…1 in floating point, and must not ask for a seventh.

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from conocc.data.cohort import Cohort
-from conocc.data.splits import patient_groups
+from conocc.data.cohort import Cohort, on_several
+from conocc.data.splits import patient_groups, without_copies
 
 
 def folds(
@@ -110,7 +110,9 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
     """
     if k < 2:
         raise ValueError(f"Cross-validation needs at least 2 folds. Got {k}.")
-    group = patient_groups(cohort.patient, cohort.digest)
+    blank = np.isin(cohort.digest, on_several(cohort.digest, cohort.patient))
+    blank[blank] = [image.min() == image.max() for image in cohort.images[blank]]
+    group = patient_groups(cohort.patient, cohort.digest, blank)
     for name, minority in (("majority", False), ("minority", True)):
         patients = len(np.unique(group[cohort.rows(minority=minority)]))
         if patients < k:
@@ -127,6 +129,7 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
         rows = order[tested]
         split = np.where(cohort.minority, "unused", "train")
         split[rows] = "test"
+        split = without_copies(split, cohort.digest)
         classes = np.unique(cohort.minority[rows])
         if len(classes) < 2:
             only = "minority" if classes[0] else "majority"
