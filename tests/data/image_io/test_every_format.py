@@ -31,6 +31,12 @@ WHOLE = {
     "a.pgm": pillow(GREY, "PPM"),
     "ascii.pgm": b"P2 # by hand\n3 2 4095\n1 2 30\n4 5 4095\n",
     "a.ppm": pillow(COLOUR, "PPM"),
+    "a.gif": pillow(GREY, "GIF"),
+    "a.webp": pillow(COLOUR, "WEBP"),
+    "a.avif": pillow(COLOUR, "AVIF"),
+    "a.jp2": imagecodecs.jpeg2k_encode(DEEP, level=0),
+    "alpha.png": pillow(np.dstack([COLOUR, GREY]), "PNG"),
+    "a.pbm": pillow(Image.fromarray(GREY).convert("1"), "PPM"),
     "a.npy": npy(GREY.astype(">f8").T),
 }
 

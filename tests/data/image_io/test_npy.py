@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conocc.data.image_io.npy import CHANNELS_FIRST
 from conocc.data.image_io.pixels import MAX_PIXELS
-from made_images import FLOATS, SHAPES, assert_read, npy, readable, refusal
+from conocc.data.image_io.read import decode_remarked
+from made_images import COLOUR, DEEP, FLOATS, SHAPES, assert_read, npy, readable, refusal
 
 
 @given(st.data())
@@ -27,6 +29,18 @@ def test_npy_of_every_dtype_order_and_byte_order_comes_back(data):
         image = np.asfortranarray(image)
     becomes = {"b1": np.dtype("u1"), "f2": np.dtype("f4")}.get(kind, dtype.newbyteorder("="))
     assert_read(npy(image), image.astype(becomes))
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_one_channel_or_three_may_stand_first(order):
+    """(h, w, 1), (1, h, w) and (3, h, w); of (3, h, 3) the last are the channels."""
+    for written in (DEEP[..., None], DEEP[None]):
+        assert_read(npy(np.asarray(written, order=order)), DEEP)
+    assert_read(npy(np.asarray(np.moveaxis(COLOUR, -1, 0), order=order)), COLOUR)
+    assert decode_remarked(npy(np.moveaxis(COLOUR, -1, 0)), "a").remarks == (CHANNELS_FIRST,)
+    assert_read(npy(COLOUR[:3]), COLOUR[:3])
+    assert "its shape is (2, 23, 31)" in refusal(npy(np.stack([DEEP, DEEP])))
+    assert "header says 9000x9000" in refusal(npy_of(npy_header("<f8", (3, 9000, 9000))))
 
 
 def test_npy_that_python_2_wrote_is_read():
@@ -45,14 +59,17 @@ def npy_of(header: str, body: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (npy(np.zeros((2, 2), complex)), "dtype is '<c16'"),
-        (npy(np.array([[None]]), allow_pickle=True), "dtype is '|O'"),
-        (npy(np.zeros((2, 2), "M8[s]")), "dtype is '<M8[s]'"),
-        (npy(np.zeros((2, 2), "S3")), "dtype is '|S3'"),
-        (npy(np.zeros((2, 2), [("a", "i4"), ("b", "f4")])), "dtype is '|V8'"),
+        (
+            npy(np.zeros((2, 2), complex)),
+            "values are complex128, not bool, integer or real",
+        ),
+        (npy(np.array([[None]]), allow_pickle=True), "values are object"),
+        (npy(np.zeros((2, 2), "M8[s]")), "values are datetime64[s]"),
+        (npy(np.zeros((2, 2), "S3")), "values are bytes24"),
+        (npy(np.zeros((2, 2), [("a", "i4"), ("b", "f4")])), "values are of several fields"),
         (npy_of(npy_header("<\n=f8", (2, 3))), "NPY header is damaged"),
         (npy(np.zeros(4)), "shape is (4,), not (h, w) or (h, w, 3)"),
-        (npy(np.zeros((3, 5, 4))), "shape is (3, 5, 4), not (h, w) or (h, w, 3)"),
+        (npy(np.zeros((4, 5, 6))), "shape is (4, 5, 6), not (h, w) or (h, w, 3)"),
         (npy(np.zeros((2, 2, 2, 3))), "shape is (2, 2, 2, 3)"),
         (npy(np.float64(3)), "shape is ()"),
         (npy(np.zeros((0, 5))), "header says 5x0, which holds no pixels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import struct
@@ -15,8 +16,18 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFile, ImageOps
 
-from conocc.data.image_io.pixels import MAX_PIXELS
-from conocc.data.image_io.read import READERS, SUFFIXES, Format, decode, is_colour, read_image
+from conocc.data.image_io.pixels import MAX_PIXELS, ON_BLACK
+from conocc.data.image_io.read import (
+    READERS,
+    SUFFIXES,
+    Format,
+    decode,
+    decode_remarked,
+    is_colour,
+    open_stack,
+    read_image,
+)
+from conocc.data.image_io.stack import StackOptions
 from conocc.data.preprocessing import Preprocessing, prepare
 from made_images import (
     COLOUR,
@@ -24,13 +35,11 @@ from made_images import (
     GREY,
     SHAPES,
     assert_read,
-    chunk,
     exif_of,
     npy,
     patched_tiff,
     pillow,
     png,
-    png_grey,
     refusal,
     tiff,
 )
@@ -129,6 +138,14 @@ def test_suffixes_are_those_of_the_readers():
         ".png",
         ".jpg",
         ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".pbm",
         ".tif",
         ".tiff",
         ".pgm",
@@ -169,9 +186,8 @@ def test_read_image_names_the_path(tmp_path):
 
 def test_empty_and_unknown_contents():
     assert refusal(b"", "a.png") == "Cannot read 'a.png': is empty (0 bytes)."
-    assert refusal(b"GIF89a", "a.png") == (
-        "Cannot read 'a.png': its content (6 bytes) is none of "
-        "DICOM, NIfTI, PNG, JPEG, TIFF, PNM, NPY, BMP."
+    assert refusal(b"GIF999", "a.png") == (
+        f"Cannot read 'a.png': its content (6 bytes) is none of {', '.join(READERS)}."
     )
 
 
@@ -228,15 +244,38 @@ def test_colours_that_are_not_read():
 
 def test_transparency():
     alpha = np.full_like(GREY, 255)
-    alpha[3, 4:6] = 254
-    said = "2 of its 713 pixels are transparent"
+    alpha[3, 4:6] = 51  # a fifth of 255
+    alpha[0, 0] = 0
+    laid = {}
+    for name, image in (("LA", GREY), ("RGBA", COLOUR)):
+        laid[name] = image.copy()
+        laid[name][3, 4:6] = np.rint(image[3, 4:6] / 5)
+        laid[name][0, 0] = 0
     for image in (np.dstack([GREY, alpha]), np.dstack([COLOUR, alpha])):
-        assert said in refusal(pillow(image, "PNG"))
-        assert said in refusal(pillow(image, "TIFF"))
-    assert said in refusal(imagecodecs.png_encode(np.dstack([COLOUR, alpha]).astype("u2") * 257))
-    assert said in refusal(tiff(np.dstack([COLOUR, alpha]), extrasamples=["unspecified"]))
+        expected = laid["LA" if image.shape[2] == 2 else "RGBA"]
+        for data in (pillow(image, "PNG"), pillow(image, "TIFF")):
+            assert_read(data, expected)
+            assert decode_remarked(data, "a").remarks == (ON_BLACK,)
+        colours = "minisblack" if image.shape[2] == 2 else "rgb"
+        data = tiff(image, photometric=colours, extrasamples=["assocalpha"])
+        assert_read(data, image[..., 0] if image.shape[2] == 2 else COLOUR)
+    deep = imagecodecs.png_encode(np.dstack([COLOUR, alpha]).astype("u2") * 257)
+    assert_read(
+        deep,
+        np.where(
+            alpha[..., None] == 255,
+            COLOUR.astype("u2") * 257,
+            np.rint(COLOUR * 257.0 * (alpha / 255)[..., None]).astype("u2"),
+        ),
+    )
+    webp = pillow(np.dstack([COLOUR, alpha]), "WEBP", lossless=True, exact=True)
+    assert_read(webp, laid["RGBA"])
     palette = Image.fromarray(COLOUR).quantize(13)
-    assert "pixels are transparent" in refusal(pillow(palette, "PNG", transparency=0))
+    for kind in ("PNG", "GIF"):
+        data = pillow(palette, kind, transparency=0)
+        assert decode_remarked(data, "a").remarks == (ON_BLACK,)
+        shown = np.asarray(palette.convert("RGB")) * (np.asarray(palette) != 0)[..., None]
+        assert_read(data, shown.astype(np.uint8))
 
 
 def test_pages_and_frames_are_counted():
@@ -246,8 +285,55 @@ def test_pages_and_frames_are_counted():
     )
     frames = [Image.fromarray(GREY + step) for step in range(4)]
     animated = pillow(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    assert "it is animated" in refusal(animated)
-    assert "it is animated" in refusal(png_grey(GREY, chunk(b"acTL", bytes(8))))
+    assert "it holds 4 frames, each an image of its own" in refusal(animated)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_frames_of_an_animation_are_images(kind):
+    shown = [np.roll(GREY, step, 0) for step in range(3)]
+    frames = [Image.fromarray(image) for image in shown]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = pillow(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    stack = open_stack(BytesIO(data), "a", StackOptions(frames="2"))
+    assert (stack.kind, stack.total, stack.numbers) == ("frame", 3, (0, 2))
+    for k, image in enumerate(shown):
+        pixels = stack.image(k).pixels
+        np.testing.assert_array_equal(pixels if pixels.ndim == 2 else pixels[..., 1], image)
+    assert "it holds 3 frames" in refusal(data)
+    assert open_stack(BytesIO(pillow(frames[0], kind)), "a", StackOptions()) is None
+
+
+def test_frames_beyond_what_is_read_are_not_decoded():
+    """A GIF of few bytes, of which 1,500 frames would be 3.9 GB."""
+    frames = [Image.new("L", (600, 600), k % 2) for k in range(800)]
+    data = pillow(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="header says 800 frames, 288000000 pixels; at most"):
+        open_stack(BytesIO(data), "a", StackOptions())
+
+
+def test_two_dimensional_formats_of_the_web():
+    """Lossless ones as they were written; JPEG 2000 and AVIF at 16 bits too."""
+    assert_read(pillow(COLOUR, "WEBP", lossless=True), COLOUR)
+    assert_read(pillow(GREY, "GIF"), np.dstack([GREY] * 3))
+    for image in (GREY, DEEP, COLOUR):
+        assert_read(imagecodecs.jpeg2k_encode(image, level=0), image)
+        assert_read(imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k"), image)
+    twelve = COLOUR.astype(np.uint16) * 16
+    avif = imagecodecs.avif_encode(twelve, level=100, bitspersample=12)
+    assert_read(avif, twelve)
+    packed = b"P4 9 2\n" + bytes([0b10101010, 0b10000000, 0, 0])
+    for body in (packed, b"P1 9 2 101010101\n000000000"):
+        assert_read(body, np.array([[0, 255] * 4 + [0], [255] * 9], np.uint8))
+    assert "header says 9x2, 18 bits; file has 9" in refusal(b"P4 9 2\n" + bytes(3))
+    assert "file has 18" in refusal(b"P1 9 2 101010101 00000000x")
+    assert "TGA file cannot be told" in refusal(bytes(40), "x.TGA")
+
+
+def test_what_gzip_compresses_is_named():
+    for kind, data in (("PNG", pillow(GREY, "PNG")), ("PNM", pillow(GREY, "PPM"))):
+        assert f"it is a {kind} file compressed by gzip; unpack" in refusal(gzip.compress(data))
+    assert "what gzip compresses in it" in refusal(gzip.compress(b"path,label"))
+    assert "is none of" in refusal(b"\x1f\x8b" + bytes(9))
 
 
 @pytest.mark.parametrize(

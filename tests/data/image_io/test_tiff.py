@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from conocc.data.image_io.read import decode
+from conocc.data.image_io.read import decode, decode_remarked, open_stack
+from conocc.data.image_io.stack import StackOptions
+from conocc.data.image_io.tiff import ASIDE, CUT_OFF, LEFT_ASIDE, UNEXPLAINED
 from made_images import (
     COLOUR,
     DEEP,
@@ -98,8 +102,93 @@ def test_channels_that_are_no_colours_are_refused():
     for image in (COLOUR, DEEP[..., None] * np.ones(3, np.uint16)):
         data = tiff(image, photometric="minisblack", planarconfig="contig")
         assert "its 3 channels are of the TIFF colours MINISBLACK" in refusal(data)
-    alpha = np.ones((5, 6, 4), np.float32)
-    assert "its shape is (5, 6, 4)" in refusal(tiff(alpha, extrasamples=["unassalpha"]))
+
+
+def test_a_sample_is_alpha_only_if_a_tag_says_so():
+    """Colour keeps its three channels; two planes of grey are no image with alpha."""
+    data = tiff(np.dstack([COLOUR, GREY]), extrasamples=["unspecified"])
+    assert decode_remarked(data, "a").remarks == (UNEXPLAINED,)
+    assert_read(data, COLOUR)
+    for kind in ({}, {"extrasamples": ["unspecified"]}):
+        two = np.stack([DEEP, DEEP[::-1]])
+        data = tiff(two, photometric="minisblack", planarconfig="separate", **kind)
+        assert "it holds 2 planes of grey in one page, of which its tags call none" in refusal(data)
+    half = np.dstack([np.full((5, 6, 3), 0.5), np.full((5, 6), 0.5)]).astype(np.float32)
+    assert_read(tiff(half, extrasamples=["unassalpha"]), half[..., :3] / 2)
+    assert_read(tiff(half, extrasamples=["assocalpha"]), half[..., :3])
+
+
+def pages(*images, byteorder="<", **options) -> bytes:
+    """A TIFF of several pages, each an image and what it is written with."""
+    file = BytesIO()
+    plain = {"metadata": None, "photometric": "minisblack"}
+    with tifffile.TiffWriter(file, byteorder=byteorder) as writer:
+        for image, more in images:
+            writer.write(image, **{**plain, **options, **more})
+    return file.getvalue()
+
+
+def stack_of(data: bytes):
+    return open_stack(BytesIO(data), "a.tif", StackOptions())
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_pages_are_images_but_for_thumbnails_and_masks(compression):
+    """Of sizes and types of their own; if one is left, the file is that image."""
+    thumbnail, mask = (GREY[::4, ::4], {"subfiletype": 1}), (GREY > 9, {"subfiletype": 4})
+    data = pages(thumbnail, (GREY, {}), mask, (DEEP[3:], {}), compression=compression)
+    stack = stack_of(data)
+    assert (stack.kind, stack.numbers, stack.left_aside) == ("page", (0, 1), {ASIDE: 2})
+    np.testing.assert_array_equal(stack.image(0).pixels, GREY)
+    np.testing.assert_array_equal(stack.image(1).pixels, DEEP[3:])
+    assert "it holds 2 pages, each an image of its own; name one, as in" in refusal(data)
+    data = pages(thumbnail, (GREY, {}), mask)
+    assert stack_of(data) is None
+    assert_read(data, GREY)
+    assert decode_remarked(data, "a").remarks == (LEFT_ASIDE,)
+
+
+def test_each_page_is_checked_as_a_file_of_one_is():
+    stack = stack_of(pages((GREY, {}), (GREY + 1j, {})))
+    with pytest.raises(ValueError, match="values are complex128"):
+        stack.image(1)
+    data = pages((GREY, {}), (GREY, {}))
+    with pytest.raises(ValueError, match="it is cut short: it ends at byte|damaged"):
+        [stack_of(data[:-9]).image(k) for k in (0, 1)]
+
+
+def test_pages_that_break_off_are_told_of():
+    """The third page is behind the end: two are images, and say that there was more."""
+    data = pages((GREY, {}), (GREY, {}), (DEEP, {}))
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        (at,) = (file.pages[1].offset,)
+        (entries,) = struct.unpack_from("<H", data, at)
+    broken = bytearray(data)
+    struct.pack_into("<I", broken, at + 2 + 12 * entries, len(data) + 2)
+    stack = stack_of(bytes(broken))
+    assert stack.total == 2
+    assert stack.image(1).remarks == (CUT_OFF,)
+
+
+def test_planes_of_one_page_are_images():
+    """A stack of ImageJ, whose description alone tells of them, and a volume."""
+    planes = np.stack([DEEP, DEEP[::-1], DEEP + 9])
+    note = "ImageJ=1.53t\nimages=3\nslices=3\n"
+    data = pages((DEEP, {"description": note}), byteorder=">")
+    more = planes[1:].astype(">u2").tobytes()
+    stack = stack_of(data + more)
+    assert stack.total == 3
+    for k in range(3):
+        np.testing.assert_array_equal(stack.image(k).pixels, planes[k])
+    with pytest.raises(ValueError, match="header says 3 planes of 1426 bytes from byte"):
+        stack_of(data + more[:-1]).image(0)
+    volume = np.zeros((2, 32, 48), np.uint8)
+    volume[1, 3] = 7
+    for options in ({}, {"compression": "zlib"}):
+        data = tiff(volume, volumetric=True, tile=(1, 16, 16), photometric="minisblack", **options)
+        stack = stack_of(data)
+        assert stack.total == 2
+        np.testing.assert_array_equal(stack.image(1).pixels, volume[1])
 
 
 def test_a_big_endian_bigtiff_of_bits_is_read():

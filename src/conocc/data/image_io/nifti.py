@@ -28,6 +28,7 @@ from conocc.data.image_io.pixels import (
     Pixels,
     UnreadableError,
     check_size,
+    check_type,
     decoding,
 )
 from conocc.data.image_io.stack import Stack, StackOptions, stack_of_slices
@@ -162,9 +163,7 @@ def _shape(dim: list[int]) -> tuple[tuple[int, int, int], int]:
 
 
 def _check_voxels(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        kind = "colours" if dtype.names else dtype.name
-        raise UnreadableError(f"its voxels are {kind}, not integers or floats of up to 64 bits")
+    check_type(dtype)
     if (voxels := math.prod(shape)) * max(dtype.itemsize, 4) > MOST_BYTES:
         raise UnreadableError(
             f"header says {voxels} voxels of {8 * dtype.itemsize} bits, where at most "

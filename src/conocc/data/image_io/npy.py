@@ -7,22 +7,33 @@ from io import BytesIO
 
 import numpy as np
 
-from conocc.data.image_io.pixels import Pixels, UnreadableError, check_shape, decoding
+from conocc.data.image_io.pixels import (
+    Remarked,
+    UnreadableError,
+    check_shape,
+    check_type,
+    decoding,
+)
+
+CHANNELS_FIRST = "three planes that stand first read as the channels of colour"
 
 
-def read_npy(data: bytes) -> Pixels:
-    """Read an NPY file of numbers."""
+def read_npy(data: bytes) -> Remarked:
+    """Read an NPY file of numbers: (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w)."""
     stream = BytesIO(data)
     with decoding("its NPY header is"):
         version = np.lib.format.read_magic(stream)
         read_header = getattr(np.lib.format, f"read_array_header_{min(version[0], 2)}_0")
         shape, fortran_order, dtype = read_header(stream)
-    if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise UnreadableError(
-            f"its dtype is {dtype.str!r}, not a bool, integer or float of up to 8 bytes "
-            "(Python objects are never loaded)"
-        )
-    check_shape(shape)
+    check_type(dtype)
+    # One channel, or three that stand first, are brought to the end.
+    channels = 2 if shape[2:] == (1,) else 0
+    is_moved = len(shape) == 3 and shape[2] != 3 and shape[channels] in (1, 3)
+    if is_moved:
+        sides = shape[:channels] + shape[channels + 1 :]
+        check_shape(sides if shape[channels] == 1 else (*sides, 3))
+    else:
+        check_shape(shape)
     end = stream.tell() + math.prod(shape) * dtype.itemsize
     if len(data) != end:
         raise UnreadableError(
@@ -30,4 +41,9 @@ def read_npy(data: bytes) -> Pixels:
             f"file has {len(data)} bytes"
         )
     values = np.frombuffer(data, dtype, offset=stream.tell())
-    return values.reshape(shape, order="F" if fortran_order else "C")
+    values = values.reshape(shape, order="F" if fortran_order else "C")
+    if not is_moved:
+        return Remarked(values)
+    if shape[channels] == 1:
+        return Remarked(values.reshape(sides, order="F" if fortran_order else "C"))
+    return Remarked(np.moveaxis(values, 0, -1), (CHANNELS_FIRST,))

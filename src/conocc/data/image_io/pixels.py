@@ -44,6 +44,9 @@ MAX_PIXELS = 2**26
 # A square of it, summed over an image, still fits in float64.
 LARGEST_VALUE = 1e30
 
+ON_BLACK = "transparent pixels laid on black"
+SEVERAL = "it holds {}, each an image of its own; name one, as in 'FILE[0]'"
+
 # What libraries say of metadata is of no concern here, and may quote them. For the whole process,
 # since readers run in threads, in which `warnings.catch_warnings` is not safe. NumPy evaluates the
 # head of an NPY file as a literal, of which Python warns if it is odd, and NumPy if it is old.
@@ -84,11 +87,53 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def check_type(dtype: np.dtype[Any]) -> None:
+    """Refuse numbers that are neither bool, integer nor real, of up to 64 bits."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        kind = "of several fields" if dtype.names else dtype.name
+        raise UnreadableError(
+            f"its values are {kind}, not bool, integer or real numbers of up to 64 bits"
+        )
+
+
 def check_shape(shape: tuple[int, ...]) -> None:
     """Refuse what is neither a grey image nor an RGB one, of a size that is read."""
     if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
         raise UnreadableError(f"its shape is {shape}, not (h, w) or (h, w, 3)")
     check_size(shape[1], shape[0])
+
+
+def opaque(dtype: np.dtype[Any]) -> int:
+    """Give the alpha of an opaque pixel: 1, or the largest integer."""
+    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
+
+
+def on_black(image: Pixels, *, premultiplied: bool = False) -> tuple[Pixels, tuple[str, ...]]:
+    """Lay an image whose last channel of 2 or 4 is alpha on black; (h, w, c) -> (h, w[, 3]).
+
+    `premultiplied` colours lie on black already.
+    """
+    if image.ndim == 2 or image.shape[2] not in (2, 4):
+        return image, ()
+    colours, alpha = image[..., :-1], image[..., -1]
+    top = opaque(image.dtype)
+    transparent = alpha != top
+    is_seen = bool(transparent.any())
+    if is_seen and not premultiplied:
+        share = alpha[transparent].astype(float)[:, None] / top
+        colours = colours.copy()
+        laid = colours[transparent] * share
+        colours[transparent] = laid if image.dtype.kind == "f" else np.rint(laid)
+    return (colours[..., 0] if image.shape[2] == 2 else colours), (ON_BLACK,) * is_seen
+
+
+def upright(image: Pixels, orientation: int) -> Pixels:
+    """Turn and mirror as TIFF's and EXIF's orientation says; what is not 1 to 8 says nothing."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return image[rows, columns]
 
 
 def native(image: Pixels) -> Pixels:

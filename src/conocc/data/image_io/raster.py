@@ -1,9 +1,9 @@
-"""PNG by libpng, JPEG and BMP by Pillow, TIFF by tifffile, PNM by NumPy: at their own depth.
+"""PNG, JPEG, GIF, WebP, AVIF, JPEG 2000, BMP and PNM: at their own depth.
 
-Palettes become RGB, JPEG's YCbCr becomes RGB, grey levels of less than 8 bits in PNG, TIFF and BMP
-are spread over 0 to 255, and TIFF's white-is-zero is inverted. EXIF orientation is applied; gamma,
-colour profiles and the maximum that a PNM header states are not. CMYK and other colours are
-refused, and so are several pages or frames, and pixels that are transparent.
+Palettes become RGB, JPEG's YCbCr becomes RGB, grey levels of less than 8 bits in PNG, PBM and BMP
+are spread over 0 to 255. Pixels that are transparent are laid on black. The orientation of EXIF
+and XMP is applied; gamma, colour profiles and the maximum that a PNM header states are not. CMYK
+and other colours are refused. The frames of an animation are images of their own.
 
 Letters: h and w pixels, c channels.
 """
@@ -13,46 +13,80 @@ from __future__ import annotations
 import math
 import re
 import struct
+import zlib
 from io import BytesIO
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
-import tifffile
 from PIL import Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from conocc.data.image_io.pixels import Pixels, UnreadableError, check_size, decoding
+from conocc.data.image_io.pixels import (
+    MAX_PIXELS,
+    SEVERAL,
+    Pixels,
+    Remarked,
+    UnreadableError,
+    check_size,
+    decoding,
+    on_black,
+    upright,
+)
+from conocc.data.image_io.stack import Stack, StackOptions
 
-# EXIF's and TIFF's tags
-_PHOTOMETRIC, _ORIENTATION = 262, 274
+_ORIENTATION = 274  # EXIF's tag
+_MOST_FRAME_PIXELS = 4 * MAX_PIXELS  # of all frames of an animation, which is decoded at once
+_XMP, _LONGEST_XMP = b"XML:com.adobe.xmp\0", 2**20
 
 
-def read_png(data: bytes) -> Pixels:
-    """Read a PNG file."""
-    chunks = _png_chunks(data)
-    if b"IEND" not in chunks:
-        raise UnreadableError(f"it is cut short: file has {len(data)} bytes and no end chunk")
-    if b"acTL" in chunks:
-        raise UnreadableError("it is animated; save one frame as a file of its own")
+def read_png(data: bytes) -> Remarked:
+    """Read a PNG file of one frame; one without an end chunk, if all its pixels are there."""
+    info = _png_info(data)
+    if (frames := info.pop("frames", 1)) > 1:
+        raise UnreadableError(SEVERAL.format(f"{frames} frames"))
     with decoding():
         check_size(*struct.unpack_from(">II", data, 16))
-        return _upright(_opaque(imagecodecs.png_decode(data)), _orientation(chunks.get(b"eXIf")))
+        return _finished(imagecodecs.png_decode(data), info)
 
 
-def _png_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Bytes of each kind of chunk that stands whole before the end, but of those of pixels."""
-    chunks: dict[bytes, bytes] = {}
-    at = 8
-    while b"IEND" not in chunks and at + 12 <= len(data):
+def _png_info(data: bytes) -> dict[str, Any]:
+    """Give EXIF, XMP and the number of frames, as Pillow calls them, by the chunks of a PNG."""
+    info: dict[str, Any] = {}
+    at, kind = 8, b""
+    while kind != b"IEND" and at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
+        chunk = data[at + 8 : at + 8 + length]
         at += 12 + length
-        if kind != b"IDAT" and at <= len(data):
-            chunks[kind] = data[at - length - 4 : at - 4]
-    return chunks
+        if kind == b"eXIf":
+            info["exif"] = chunk
+        elif kind == b"acTL" and length == 8:
+            info["frames"] = int.from_bytes(chunk[:4])
+        elif kind == b"iTXt" and chunk.startswith(_XMP):
+            packed, _, *_, text = (chunk[len(_XMP)], *chunk[len(_XMP) + 2 :].split(b"\0", 2))
+            if packed:
+                text = zlib.decompressobj().decompress(text, _LONGEST_XMP)
+            info["xmp"] = text
+    return info
 
 
-def read_jpeg(data: bytes, side: int | None = None) -> Pixels:
+def open_png(file: BinaryIO, options: StackOptions) -> Stack | None:
+    """Open an animated PNG file, which says so before its pixels; None of others."""
+    head = file.read(_LONGEST_XMP >> 4)
+    if b"acTL" not in head[: head.find(b"IDAT")]:
+        return None
+    if head[24:25] == b"\x10":
+        raise UnreadableError("it is animated and of 16 bits; save each frame as its own file")
+    file.seek(0)
+    return _frames(PngImageFile, file)
+
+
+def read_jpeg(data: bytes, side: int | None = None) -> Remarked:
     """Read a JPEG file; of the several that a camera may chain together, the first.
 
     With a `side`, it is decoded at the smallest of 1/8, 1/4, 1/2 and 1/1 of its size of which
@@ -62,103 +96,154 @@ def read_jpeg(data: bytes, side: int | None = None) -> Pixels:
     return _by_pillow(JpegImageFile, data, side)
 
 
-def read_bmp(data: bytes) -> Pixels:
+def read_bmp(data: bytes) -> Remarked:
     """Read a BMP file."""
     return _by_pillow(BmpImageFile, data)
 
 
-def _by_pillow(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Pixels:
-    """Decode with one of Pillow's plugins: itself, since ``Image.open`` has a limit of its own."""
+def read_gif(data: bytes) -> Remarked:
+    """Read a GIF file of one frame."""
+    return _by_pillow(GifImageFile, data)
+
+
+def open_gif(file: BinaryIO, options: StackOptions) -> Stack | None:
+    """Open an animated GIF file; None of one frame."""
+    return _frames(GifImageFile, file)
+
+
+def read_webp(data: bytes) -> Remarked:
+    """Read a WebP file of one frame."""
+    return _by_pillow(WebPImageFile, data)
+
+
+def open_webp(file: BinaryIO, options: StackOptions) -> Stack | None:
+    """Open an animated WebP file; None of one frame."""
+    return _frames(WebPImageFile, file)
+
+
+def read_avif(data: bytes) -> Remarked:
+    """Read an AVIF file of one frame, which Pillow would bring to 8 bits."""
+    with decoding():
+        file = _opened(AvifImageFile, BytesIO(data))
+        _check_single(file)
+        return Remarked(*on_black(imagecodecs.avif_decode(data)))
+
+
+_JP2_SIZE = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16})", re.DOTALL)
+
+
+def read_jp2(data: bytes) -> Remarked:
+    """Read a JPEG 2000 file, in its boxes or bare; without an end, a decoder makes up the rest."""
+    if (size := _JP2_SIZE.search(data)) is None or data.find(b"\xff\xd9", size.end()) < 0:
+        raise UnreadableError("its JPEG 2000 stream is damaged or cut short")
+    right, bottom, left, top = struct.unpack(">4I", size[1])
+    check_size(right - left, bottom - top)
+    with decoding():
+        return Remarked(*on_black(imagecodecs.jpeg2k_decode(data)))
+
+
+def _opened(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> ImageFile.ImageFile:
+    """Open with one of Pillow's plugins: itself, since ``Image.open`` has a limit of its own."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UnreadableError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, which fills damaged "
             "images with grey; set it to False"
         )
+    opened = plugin(file)
+    check_size(*opened.size)
+    return opened
+
+
+def _check_single(file: ImageFile.ImageFile) -> None:
+    if (frames := getattr(file, "n_frames", 1)) > 1:
+        raise UnreadableError(SEVERAL.format(f"{frames} frames"))
+
+
+def _by_pillow(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Remarked:
     with decoding():
-        file = plugin(BytesIO(data))
-        check_size(*file.size)
+        file = _opened(plugin, BytesIO(data))
+        _check_single(file)
         if side is not None:
             file.draft(None, (side, side))
-        becomes = {"P": "RGB", "1": "L"}.get(file.mode)
-        image = file.convert(becomes) if becomes else file
-        if image.mode not in ("L", "RGB", "RGBA"):
-            raise UnreadableError(f"its colours are {image.mode}; save it as grey or RGB")
-        return _upright(_opaque(np.asarray(image)), _orientation(file.info.get("exif")))
+        return _converted(file)
 
 
-# What TIFF is read: channels by photometric interpretation, of which the last of two and of four
-# is alpha (white or black is zero, RGB, palette, YCbCr), and compressions that unpack no more than
-# they are asked for: none, fax, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard.
-_TIFF_CHANNELS = {0: (1, 2), 1: (1, 2), 2: (3, 4), 3: (1,), 6: (3,)}
-_TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000}
+def _converted(file: ImageFile.ImageFile) -> Remarked:
+    """Decode the frame that `file` stands at."""
+    becomes = {"P": "RGB", "1": "L"}.get(file.mode, file.mode)
+    if "transparency" in file.info and becomes in ("L", "RGB"):
+        becomes = {"L": "LA", "RGB": "RGBA"}[becomes]
+    image = file.convert(becomes) if becomes != file.mode else file
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise UnreadableError(f"its colours are {image.mode}; save it as grey or RGB")
+    return _finished(np.asarray(image), file.info)
 
 
-def read_tiff(data: bytes) -> Pixels:
-    """Read a TIFF or BigTIFF file of one page."""
-    with decoding(), tifffile.TiffFile(BytesIO(data)) as file:
-        page = file.pages.first
-        _check_tiff(file, page, data)
-        image: Pixels = page.asarray(maxworkers=1)
-        if page.axes == "SYX":
-            image = np.moveaxis(image, 0, -1)
-        if page.photometric == 3:
-            palette = np.asarray(page.colormap)
-            image = (palette[:, image] >> 8).astype(np.uint8).transpose(1, 2, 0)
-        elif page.bitspersample < 8:
-            image = (image.astype(np.uint16) * 255 // (2**page.bitspersample - 1)).astype(np.uint8)
-        image = _opaque(image)
-        if page.photometric == 0:
-            if image.dtype.kind != "u":
-                raise UnreadableError(
-                    "its zero is white, and its numbers have no black; save it black-is-zero"
-                )
-            white = 2 ** max(page.bitspersample, 8) - 1
-            image = np.subtract(white, image, dtype=image.dtype)
-        return _upright(image, page.tags.valueof(_ORIENTATION))
+def _frames(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> Stack | None:
+    """Decode all frames of an animation, which build on each other; None of one frame."""
+    with decoding():
+        opened = _opened(plugin, file)
+        number = getattr(opened, "n_frames", 1)
+        if number < 2:
+            return None
+        if (pixels := number * math.prod(opened.size)) > _MOST_FRAME_PIXELS:
+            raise UnreadableError(
+                f"header says {number} frames, {pixels} pixels; at most {_MOST_FRAME_PIXELS} are "
+                "read"
+            )
+        frames = []
+        for k in range(number):
+            opened.seek(k)
+            check_size(*opened.size)  # which a frame of a GIF may enlarge
+            frames.append(_converted(opened))
+    return Stack("frame", number, tuple(range(number)), frames.__getitem__)
 
 
-def _check_tiff(file: tifffile.TiffFile, page: tifffile.TiffPage, data: bytes) -> None:
-    """Refuse what is not read, what would take too much memory, and strips that are not there."""
-    if (pages := len(file.pages)) > 1:
-        raise UnreadableError(f"it holds {pages} pages; save each as a file of its own")
-    check_size(page.imagewidth, page.imagelength)
-    check_size(*page.chunks[1::-1])
-    channels = _TIFF_CHANNELS.get(page.tags.valueof(_PHOTOMETRIC), ())
-    if page.samplesperpixel not in channels or (page.photometric == 6 and page.compression != 7):
-        colours = getattr(page.photometric, "name", page.photometric)
+def _finished(image: Pixels, info: dict[Any, Any]) -> Remarked:
+    """Lay pixels on black, and turn them as EXIF or XMP in `info` says, as Pillow does."""
+    pixels, remarks = on_black(image)
+    holder = Image.Image()
+    holder.info = info
+    try:
+        orientation = int(holder.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged: says nothing
+        orientation = 1
+    return Remarked(upright(pixels, orientation), remarks)
+
+
+# The head of PBM, PGM and PPM: kind, width, height and, but for PBM, maximum, with comments.
+_NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])++(\d{1,10})"
+_PBM = re.compile(rb"P([14])" + 2 * _NUMBER + rb"\s")
+_PNM = re.compile(rb"P([2356])" + 3 * _NUMBER + rb"\s")
+
+
+def _read_pbm(data: bytes) -> Pixels:
+    """Read a PBM file (P1, P4): 1 is black, and becomes 0; white becomes 255."""
+    if (header := _PBM.match(data)) is None:
+        raise UnreadableError("its PBM header is damaged or cut short")
+    kind, width, height = map(int, header.groups())
+    check_size(width, height)
+    body, row = data[header.end() :], -(-width // 8)
+    if kind == 1:
+        values = np.frombuffer(body.translate(None, b" \t\r\n\v\f"), np.uint8) - ord("0")
+    else:
+        packed = np.frombuffer(body, np.uint8, min(len(body), height * row))
+        whole = packed[: len(packed) // row * row].reshape(-1, row)
+        values = np.unpackbits(whole, axis=1, count=width).ravel()
+    if len(values) != width * height or values.max() > 1:
         raise UnreadableError(
-            f"its {page.samplesperpixel} channels are of the TIFF colours {colours}; "
-            "save it as grey or RGB"
+            f"header says {width}x{height}, {width * height} bits; file has {len(values)}"
         )
-    if page.axes not in ("YX", "YXS", "SYX"):
-        raise UnreadableError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
-    if page.compression not in _TIFF_COMPRESSIONS:
-        raise UnreadableError(
-            f"its compression {page.compression} is not read; save it uncompressed"
-        )
-    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    if len(segments) != math.prod(page.chunked) or not all(page.databytecounts):
-        raise UnreadableError(f"not all of its {math.prod(page.chunked)} strips or tiles are there")
-    if (end := max(map(sum, segments))) > len(data):
-        raise UnreadableError(f"it is cut short: it ends at byte {end}, file has {len(data)} bytes")
-    if page.is_contiguous and (have := sum(page.databytecounts)) < page.nbytes:
-        raise UnreadableError(f"header says {page.nbytes} bytes of pixels, its strips have {have}")
-    if page.compression == 7:
-        for start, length in segments:
-            _, h, w, _ = tifffile.tifffile.jpeg_shape(data[start : start + length])
-            if h * w > math.prod(page.chunks[:2]):
-                raise UnreadableError(f"a strip or tile of {page.chunks} holds a JPEG of {h}x{w}")
-
-
-# The head of PGM and PPM: kind, width, height and maximum, with comments between them.
-_PNM = re.compile(rb"P([2356])" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])++(\d{1,10})" + rb"\s")
+    return (1 - values.reshape(height, width)) * np.uint8(255)
 
 
 def read_pnm(data: bytes) -> Pixels:
-    """Read a PGM or PPM file (P2, P3, P5, P6) as its numbers are, whatever its maximum.
+    """Read a PGM or PPM file (P2, P3, P5, P6) as its numbers are, whatever its maximum; or PBM.
 
     Pillow spreads them over 8 or 16 bits.
     """
+    if data[1:2] in b"14":
+        return _read_pbm(data)
     if (header := _PNM.match(data)) is None:
         raise UnreadableError("its PNM header is damaged or cut short")
     kind, width, height, maximum = map(int, header.groups())
@@ -184,39 +269,3 @@ def read_pnm(data: bytes) -> Pixels:
     if (largest := int(values.max())) > maximum:
         raise UnreadableError(f"header says a maximum of {maximum}, file has the value {largest}")
     return values.astype(dtype, copy=False).reshape(shape)
-
-
-# What is done to decoded pixels
-
-
-def _opaque(image: Pixels) -> Pixels:
-    """Drop the last of 2 or 4 channels, which must be fully opaque: the largest integer."""
-    if image.ndim == 2 or image.shape[2] == 3 or image.dtype.kind == "f":
-        return image
-    transparent = image[..., -1] != np.iinfo(image.dtype).max
-    if transparent.any():
-        # There is no telling what lies under them.
-        raise UnreadableError(
-            f"{np.count_nonzero(transparent)} of its {transparent.size} pixels are transparent; "
-            "save it without an alpha channel"
-        )
-    return image[..., 0] if image.shape[2] == 2 else image[..., :3]
-
-
-def _orientation(exif: bytes | None) -> int:
-    """How an image lies by its EXIF; 1, which is upright, where that is damaged or missing."""
-    tags = Image.Exif()
-    try:
-        tags.load(exif or b"")
-        return int(tags.get(_ORIENTATION, 1))
-    except Exception:
-        return 1
-
-
-def _upright(image: Pixels, orientation: int) -> Pixels:
-    """Turn and mirror as TIFF's and EXIF's orientation says; what is not 1 to 8 says nothing."""
-    if orientation in (5, 6, 7, 8):
-        image = image.swapaxes(0, 1)
-    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
-    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
-    return image[rows, columns]

@@ -32,10 +32,24 @@ from conocc.data.image_io.pixels import (
     Remarked,
     UnreadableError,
     check_shape,
+    check_type,
     remarked,
 )
-from conocc.data.image_io.raster import read_bmp, read_jpeg, read_png, read_pnm, read_tiff
+from conocc.data.image_io.raster import (
+    open_gif,
+    open_png,
+    open_webp,
+    read_avif,
+    read_bmp,
+    read_gif,
+    read_jp2,
+    read_jpeg,
+    read_png,
+    read_pnm,
+    read_webp,
+)
 from conocc.data.image_io.stack import Stack, StackOptions, chosen
+from conocc.data.image_io.tiff import open_tiff, read_tiff
 
 # A file to an array
 
@@ -63,7 +77,7 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     Parameters
     ----------
     data : bytes
-        The whole file: DICOM, PNG, JPEG, TIFF, PGM, PPM, BMP or NPY.
+        The whole file, of a format of `READERS`, compressed by gzip only if it is a volume.
     name : str
         What to call it in an error.
     voi : {"none", "file", "CENTER,WIDTH"}
@@ -82,8 +96,8 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     ------
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
-        images, transparent pixels or pixels that are not finite or beyond `LARGEST_VALUE`; or if
-        it is a DICOM object that is no image, or a volume.
+        images, or pixels that are not finite or beyond `LARGEST_VALUE`; or if it is a DICOM
+        object that is no image, or a volume.
 
     Examples
     --------
@@ -101,14 +115,17 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
     try:
         kind = format_of(data)
         if kind is None:
+            if name.lower().endswith(".tga"):
+                raise UnreadableError("a TGA file cannot be told by its content; save it as PNG")
+            packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
             raise UnreadableError(
-                f"its content ({len(data)} bytes) is none of {', '.join(READERS)}"
+                f"{packed} ({len(data)} bytes) is none of {', '.join(READERS)}"
                 if data
                 else "is empty (0 bytes)"
             )
         known = READERS[kind]
         if data.startswith(GZIP) and not known.is_volume:
-            raise UnreadableError(f"it is {kind} compressed by gzip; unpack it")
+            raise UnreadableError(f"it is a {kind} file compressed by gzip; unpack it")
         options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
         return checked(remarked(known.read(data, *options)))
     except ValueError as error:
@@ -156,6 +173,7 @@ def _unreadable(name: str, reason: object) -> ValueError:
 def checked(read: Remarked) -> Remarked:
     """Refuse what no detector takes; give the rest in native byte order."""
     image = read.pixels
+    check_type(image.dtype)
     check_shape(image.shape)
     becomes: Any = {"?": np.uint8, "e": np.float32}.get(image.dtype.char)
     image = np.ascontiguousarray(image, becomes or image.dtype.newbyteorder("="))
@@ -208,10 +226,18 @@ READERS: dict[str, Format] = {
     "NIfTI": Format(
         nifti.SIGNATURE, nifti.SUFFIXES, _read_volume, open=nifti.open_nifti, is_volume=True
     ),
-    "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png),
-    "JPEG": Format(re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg"), read_jpeg, has_scales=True),
-    "TIFF": Format(re.compile(rb"II[*+]\0|MM\0[*+]"), (".tif", ".tiff"), read_tiff),
-    "PNM": Format(re.compile(rb"P[2356][\s#]"), (".pgm", ".ppm", ".pnm"), read_pnm),
+    "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png, open=open_png),
+    "JPEG": Format(
+        re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif"), read_jpeg, has_scales=True
+    ),
+    "TIFF": Format(re.compile(rb"II[*+]\0|MM\0[*+]"), (".tif", ".tiff"), read_tiff, open=open_tiff),
+    "GIF": Format(re.compile(rb"GIF8[79]a"), (".gif",), read_gif, open=open_gif),
+    "WebP": Format(re.compile(rb"RIFF....WEBP", re.DOTALL), (".webp",), read_webp, open=open_webp),
+    "AVIF": Format(re.compile(rb"....ftypavi[fs]", re.DOTALL), (".avif",), read_avif),
+    "JPEG 2000": Format(
+        re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), (".jp2", ".j2k"), read_jp2
+    ),
+    "PNM": Format(re.compile(rb"P[1-6][\s#]"), (".pgm", ".ppm", ".pnm", ".pbm"), read_pnm),
     "NPY": Format(re.compile(rb"\x93NUMPY[\1\2\3]\0"), (".npy",), read_npy),
     "BMP": Format(re.compile(rb"BM"), (".bmp",), read_bmp),
 }

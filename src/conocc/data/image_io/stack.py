@@ -130,7 +130,7 @@ def slices_with_content(voxels: Pixels, axis: str) -> list[int]:
     as in volumes that were standardised or inverted, and what differs from it on both sides is not.
 
     >>> voxels = np.zeros((4, 4, 3))
-    >>> voxels[..., 1] = 7
+    >>> voxels[:2, :, 1] = 7
     >>> slices_with_content(voxels, "axial")
     [1]
     """
