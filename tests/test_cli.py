@@ -591,3 +591,52 @@ def test_a_study_reads_files_as_it_is_told(tmp_path):
         size=20, fit="pad", scaled=False
     )
     assert run["loading"]["pseudonyms"] is True
+
+
+def test_a_table_is_read_by_its_own_names_from_fit_to_score(folder, tmp_path, monkeypatch):
+    """The run knows them for the same table; another is asked anew; paths are the table's own."""
+    monkeypatch.chdir(tmp_path)
+    images = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))
+    rows = [f"{image.with_suffix('')};{image.parent};P{i // 2}" for i, image in enumerate(images)]
+    Path("set.csv").write_text("\n".join(["Image Index;diagnosis;Subject", *rows]) + "\n")
+    code, said = call("fit", "set.csv", "--majority", "plain", "--out", "r", *QUICK)
+    assert (code, "--path-column 'Image Index'" in said) == (1, True)
+    where = ["--path-column", "Image Index", "--suffix", ".png", "--root", folder]
+    named = [*where, "--label-column", "diagnosis", "--patient-column", "Subject"]
+    code, said = call("fit", "set.csv", "--majority", "plain", "--out", "r", *named, *QUICK)
+    assert code == 0, said
+    assert json.loads(Path("r/run.json").read_text())["loading"]["table"] == {
+        "path_column": "Image Index",
+        "label_column": "diagnosis",
+        "patient_column": "Subject",
+        "split_column": None,
+        "one_hot": [],
+        "suffix": ".png",
+        "root": str(folder),
+        "patients": None,
+    }
+    code, said = call("evaluate", "r", "set.csv", "--no-cache")
+    assert code == 0, said
+    evaluated = {row["path"] for row in table(tmp_path / "r/scores.csv")}
+    shutil.copy("set.csv", "again.csv")
+    code, said = call("evaluate", "r", "again.csv", "--no-cache", "--out", "r2")
+    assert (code, "has the column 'Image Index'" in said) == (1, True)
+    code, said = call("score", "r", "set.csv", "--quiet", *where)
+    assert code == 0, said
+    assert {row["path"] for row in table(tmp_path / "scores.csv")} == set(map(str, images))
+    assert evaluated < set(map(str, images))
+
+
+def test_boxes_and_patients_come_from_tables_of_any_names(folder, tmp_path):
+    (tmp_path / "boxes.tsv").write_text("file\tx\ty\tWidth\tHeight\n0\t1\t1\t8\t8\n")
+    (tmp_path / "who.csv").write_text("file,case_id\n0.png,ann\n")
+    options = ["--boxes", tmp_path / "boxes.tsv", "--out", tmp_path / "out", "--quiet"]
+    code, said = call("data", "patches", folder / "odd", *options)
+    assert (code, "--path-column file" in said) == (1, True)
+    options += ["--path-column", "file", "--suffix", ".png", "--patients", tmp_path / "who.csv"]
+    code, said = call("data", "patches", folder / "odd", *options)
+    assert (code, "--patient-column case_id" in said) == (1, True)
+    shutil.rmtree(tmp_path / "out")
+    code, said = call("data", "patches", folder / "odd", *options, "--patient-column", "case_id")
+    assert code == 0, said
+    assert {row["patient"] for row in table(tmp_path / "out/patches.csv")} == {"ann"}

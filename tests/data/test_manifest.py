@@ -211,10 +211,10 @@ def test_slices_of_a_volume_that_was_looked_for_have_the_name_of_the_table(tmp_p
     voxels = np.random.default_rng(0).integers(1, 99, (16, 16, 2), dtype=np.int16)
     (tmp_path / "deep/sub-1.nii").write_bytes(nifti(voxels))
     (tmp_path / "set.csv").write_text("path,label\nsub-1.nii,x\n")
-    cohort = load_cohort(tmp_path / "set.csv", majority="x", cache=False)
+    cohort = load_cohort(tmp_path / "set.csv", majority="x", cache=False, test_size=0)
     assert sorted(cohort.path) == ["sub-1.nii[0]", "sub-1.nii[1]"]
     (tmp_path / "set.csv").write_text("path,label\nsub-1.nii[1],x\n")
-    cohort = load_cohort(tmp_path / "set.csv", majority="x", cache=False)
+    cohort = load_cohort(tmp_path / "set.csv", majority="x", cache=False, test_size=0)
     assert cohort.path.tolist() == ["sub-1.nii[1]"]
 
 

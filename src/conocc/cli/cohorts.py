@@ -12,6 +12,7 @@ from conocc.cli.application import data_app, out, say_all, say_failed, say_start
 from conocc.cli.options import (
     ASKED,
     AxisOptions,
+    BoxTableGroup,
     CohortArgument,
     CohortOptions,
     PatchOptions,
@@ -61,6 +62,7 @@ def patches(
         Path | None, option("Table path,x,y,width,height[,label][,patient] in pixels.")
     ] = None,
     masks: Annotated[Path | None, option("Folder of masks, named as the images.")] = None,
+    table: BoxTableGroup = ASKED.table,
     rules: PatchOptions = Rules(),
     how: AxisOptions = Preprocessing(),
     asked: PatientOptions = ASKED,
@@ -79,6 +81,7 @@ def patches(
         folder,
         boxes=boxes,
         masks=masks,
+        table=table,
         rules=rules,
         axis=how.axis,
         patient_regex=asked.patient_regex,

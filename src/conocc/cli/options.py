@@ -7,6 +7,7 @@ is written here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from cyclopts import Parameter
 
 from conocc.data.cohort_spec import CohortSpec
+from conocc.data.columns import TableOptions
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
 from conocc.thresholds.rule import Rule
@@ -53,6 +55,18 @@ _CLASSES = {
     "majority": option("Class to learn; may be given more than once.", any_value=True),
     "patient_regex": _PATIENT_REGEX,
 }
+_COLUMNS = {
+    "path_column": option(
+        "Column of a table, or array of an archive, with the images.", any_value=True
+    ),
+    "suffix": option("What paths in a table lack, such as .png.", any_value=True),
+}
+_LABELS = {
+    "label_column": option("Column of the classes.", any_value=True),
+    "patient_column": option("Column of the patients.", any_value=True),
+}
+_ROOT = {"root": option("Folder of the images that a table lists, where that is not its own.")}
+_PATIENTS = {"patients": option("Table with the patient of each image.")}
 # The cohort of a command, until it says where that is.
 ASKED = CohortSpec("")
 
@@ -62,6 +76,9 @@ if TYPE_CHECKING:
     RuleOptions = Rule
     PatchOptions = Rules
     PatientOptions = CohortSpec
+    TableGroup = TableOptions
+    BoxTableGroup = TableOptions
+    ListGroup = TableOptions
     ClassOptions = CohortSpec
     SpecOptions = CohortSpec
 else:
@@ -97,6 +114,22 @@ else:
         min_area=option("Least pixels of a part of a mask."),
         seed=option("Seed of the patches outside."),
     )
+    TableGroup = as_options(
+        TableOptions,
+        TableOptions,
+        **_COLUMNS,
+        **_LABELS,
+        split_column=option("Column of the split.", any_value=True),
+        one_hot=Parameter(
+            help="Class with a column of 0 and 1 instead; may be given more than once.",
+            allow_leading_hyphen=True,
+            show_default=False,
+        ),
+        **_ROOT,
+        **_PATIENTS,
+    )
+    BoxTableGroup = as_options(TableOptions, TableOptions, **_COLUMNS, **_LABELS, **_PATIENTS)
+    ListGroup = as_options(TableOptions, TableOptions, **_COLUMNS, **_ROOT)
     _spec = partial(CohortSpec, ASKED.where)
     PatientOptions = as_options(CohortSpec, _spec, patient_regex=_PATIENT_REGEX)
     ClassOptions = as_options(CohortSpec, _spec, **_CLASSES)
@@ -138,20 +171,26 @@ class CohortOptions(CacheOptions):
 
     preprocessing: PreprocessingOptions = ASKED.preprocessing
     asked: SpecOptions = ASKED
+    table: TableGroup = ASKED.table
 
     def spec(self, where: str) -> CohortSpec:
         """Say all of the cohort at `where`."""
         return replace(
-            self.asked, where=where, preprocessing=self.preprocessing, cache=self.kept_in
+            self.asked,
+            where=where,
+            preprocessing=self.preprocessing,
+            table=self.table.absolute(),
+            cache=self.kept_in,
         )
 
 
 @FLATTENED
 @dataclass(frozen=True, kw_only=True)
 class ReadAsOptions(CacheOptions):
-    """How a cohort is read as a run's own was."""
+    """How a cohort is read as a run's own was: a table as that was, if it is the same one."""
 
     asked: ClassOptions = ASKED
+    table: TableGroup = ASKED.table
     threads: Threads = None
 
     def load(self, run: str | Path, where: str, *, quiet: bool) -> Cohort:
@@ -160,11 +199,13 @@ class ReadAsOptions(CacheOptions):
 
         noted = read_run(Path(run))["loading"]
         own = CohortSpec.from_dict(noted) if noted else ASKED
+        is_own = self.table == ASKED.table and os.path.abspath(own.where) == os.path.abspath(where)
         spec = CohortSpec(
             where,
             preprocessing_of(load_model(run), run),
             majority=self.asked.majority or own.majority,
             patient_regex=self.asked.patient_regex or own.patient_regex,
+            table=own.table if is_own else self.table,
             pseudonyms=own.pseudonyms,
             test_size=1,  # which images were trained on says the run
             cache=self.kept_in,

@@ -21,10 +21,12 @@ from conocc.cli.application import (
     say_start,
 )
 from conocc.cli.options import (
+    ASKED,
     CohortArgument,
     CohortOptions,
     Device,
     ImagesArgument,
+    ListGroup,
     ParallelOptions,
     Quiet,
     ReadAsOptions,
@@ -178,6 +180,7 @@ def score(
     *,
     scores: Annotated[Path, option("The table to write.", "--out")] = Path("scores.csv"),
     top: Annotated[int, option("Slices of a volume whose scores are averaged.")] = 3,
+    table: ListGroup = ASKED.table,
     rule: RuleOptions = RULE,
     parallel: ParallelOptions = ParallelOptions(),
     quiet: Quiet = False,
@@ -198,6 +201,7 @@ def score(
         run,
         images,
         scores,
+        table=table,
         rule=rule,
         top=top,
         engine=parallel.engine,

@@ -101,6 +101,8 @@ def claim(
         If one that is required or named by the user is not there, or two mean the same, or one that
         means nothing here is called nearly as if it did.
     """
+    if table.patients is not None:  # the patients of another table are no column's here
+        optional = [meaning for meaning in optional if meaning != "patient"]
     claimed: dict[str, str] = {}
     open_to: list[str] = []
     for meaning in (*required, *optional):

@@ -24,12 +24,15 @@ def is_manifest(where: Path) -> bool:
     return where.is_file() and where.suffix.lower() in TABLE_SUFFIXES
 
 
-def list_manifest(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
+def list_manifest(
+    where: Path, table: TableOptions = TableOptions(), *, labelled: bool = True
+) -> ImageIndex:
     """List a table ``path,label[,split][,patient]``, its paths relative to its folder or the root.
 
     A path may be absolute, or that of one slice of a volume, ``volume.nii.gz[12]``. A file that
     is not there is looked for below the root, as `FilesByName` does. Rows of one path are one
-    image, which needs one split and patient; labels that differ are joined by ``|``.
+    image, which needs one split and patient; labels that differ are joined by ``|``. Unless it is
+    to be `labelled`, paths alone are read.
 
     Raises
     ------
@@ -38,9 +41,11 @@ def list_manifest(where: Path, table: TableOptions = TableOptions()) -> ImageInd
     """
     name = f"'{printable(where.name)}'"
     columns, rows = read_table(where)
-    required = ("path",) if table.one_hot else ("path", "label")
-    claimed = claim(name, columns, required, ("split", "patient"), table)
-    if lacking := [column for column in table.one_hot if column not in columns]:
+    one_hot = table.one_hot if labelled else ()
+    required = ("path", "label") if labelled and not one_hot else ("path",)
+    optional = ("split", "patient") if labelled else ()
+    claimed = claim(name, columns, required, optional, table)
+    if lacking := [column for column in one_hot if column not in columns]:
         raise ValueError(f"{name} has no column {lacking[0]!r} (--one-hot).")
     if not rows:
         raise ValueError(f"{name} lists no images.")
@@ -63,7 +68,7 @@ def list_manifest(where: Path, table: TableOptions = TableOptions()) -> ImageInd
             raise ValueError(
                 f"{at}: '{printable(path)}' has another split or patient than in line {known}."
             )
-        labels[path].add(_one_hot(row, table.one_hot, at) if table.one_hot else values["label"])
+        labels[path].add(_one_hot(row, one_hot, at) if one_hot else values.get("label", ""))
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
     entries = [
         replace(
@@ -74,9 +79,9 @@ def list_manifest(where: Path, table: TableOptions = TableOptions()) -> ImageInd
         )
         for path, (_, entry) in first.items()
     ]
-    used = {*claimed.values(), *table.one_hot}
+    used = {*claimed.values(), *one_hot}
     notes = []
-    if unknown := [column for column in columns if column not in used]:
+    if labelled and (unknown := [column for column in columns if column not in used]):
         notes.append(f"Columns of {name} not used: {', '.join(map(printable, unknown))}.")
     if len(rows) > len(first):
         notes.append(f"The {len(rows)} rows of {name} list {count(len(first), 'image')}.")

@@ -26,6 +26,7 @@ from PIL import Image
 
 from conocc.data.annotations import Marks, marked_by_boxes, marked_by_masks
 from conocc.data.bounding_boxes import Box, square_around, squares_outside
+from conocc.data.columns import TableOptions
 from conocc.data.decoding import deidentified_path, person_on, prefetch
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.pixels import Pixels, remarked
@@ -136,6 +137,7 @@ def cut_patches(
     *,
     boxes: str | Path | None = None,
     masks: str | Path | None = None,
+    table: TableOptions = TableOptions(),
     rules: Rules | None = None,
     axis: str = "axial",
     patient_regex: str | None = None,
@@ -152,11 +154,13 @@ def cut_patches(
         A folder that is empty, or not there. It gets a folder for each class, ``patches.csv``
         (`TABLE_COLUMNS`; boxes in pixels of the source), and ``errors.csv`` if there are any.
     boxes : path
-        A CSV file ``path,x,y,width,height[,label][,patient]``, its paths relative to `images`; of
+        A table ``path,x,y,width,height[,label][,patient]``, its paths relative to `images`; of
         a volume, that of a slice, ``volume.nii.gz[12]``. Without a label it is "inside".
     masks : path
         A folder of images, not zero inside; that of ``x/1.png`` is ``x/1``, ``x/1_mask`` or
         ``x/1_mask_N``, of any format. Several are taken together. It is that or `boxes`.
+    table : TableOptions
+        How the tables of boxes and of patients are read.
     rules : Rules
         ``size`` of the patches; ``margin`` in pixels around a box; ``outside``, whether as many
         patches of the class "outside" are drawn, from a generator of ``seed`` and the path;
@@ -182,7 +186,7 @@ def cut_patches(
         raise ValueError(f"'{printable(out)}' is not empty. Choose another --out, or delete it.")
     if boxes is not None:
         reserved = OUTSIDE if rules.outside else None
-        listing, marks = marked_by_boxes(folder, Path(boxes), reserved=reserved)
+        listing, marks = marked_by_boxes(folder, Path(boxes), reserved=reserved, options=table)
     elif masks is not None:
         listing, marks = marked_by_masks(folder, Path(masks), axis=axis, min_area=rules.min_area)
     listing = with_slices(listing, StackOptions(axis), n_jobs=n_jobs, verbose=verbose)
@@ -206,16 +210,17 @@ def cut_patches(
         regex=patient_regex,
         persons=[one.person for one in done],
         deidentified=[one.path for one in done],
+        options=table,
     )
-    table = [
+    rows = [
         (path, label, patient, one.path, *square)
         for one, patient in zip(done, patients.names, strict=True)
         for path, label, square in one.written
     ]
-    write_csv(out / "patches.csv", TABLE_COLUMNS, table)
+    write_csv(out / "patches.csv", TABLE_COLUMNS, rows)
     if errors:
         write_csv(out / "errors.csv", ("path", "reason"), errors)
-    counts = Counter(label for _, label, *_ in table)
+    counts = Counter(label for _, label, *_ in rows)
     return Made(dict(sorted(counts.items())), errors, (*listing.notes, patients.note))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
     Decoded,
     Surveyed,
@@ -31,7 +32,7 @@ from conocc.data.decoding import (
 from conocc.data.image_io.stack import StackOptions, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
 from conocc.data.layouts import list_cohort
-from conocc.data.manifest import is_manifest
+from conocc.data.manifest import is_manifest, list_manifest
 from conocc.data.masks import without_masks
 from conocc.data.npz import is_archive
 from conocc.data.phantoms import PHANTOMS
@@ -84,6 +85,10 @@ class Part:
         The place in the archive or phantom of the first image; None for files.
     options : StackOptions
         How the images of volumes and other stacks among the files are chosen and read.
+    listed : tuple of str
+        What a manifest calls the images; where it is empty, prefix and name do.
+    table : TableOptions
+        How the archive is read.
     """
 
     where: str
@@ -91,6 +96,8 @@ class Part:
     prefix: str
     first: int | None = None
     options: StackOptions = field(default_factory=StackOptions)
+    listed: tuple[str, ...] = ()
+    table: TableOptions = TableOptions()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,7 +105,8 @@ class Part:
     def cut(self, start: int, stop: int) -> Part:
         """Take the images from `start` up to `stop`."""
         first = None if self.first is None else self.first + start
-        return replace(self, names=self.names[start:stop], first=first)
+        own, listed = self.names[start:stop], self.listed[start:stop]
+        return replace(self, names=own, listed=listed, first=first)
 
     def stamps(self) -> list[tuple[int, int] | None]:
         """Size and time of each file, or of the archive; None where there is none."""
@@ -112,30 +120,34 @@ class Part:
 
         The path may name a patient until the file was read (`deidentified_path`).
         """
-        paths = (self.prefix + name for name in self.names)
+        paths = self.listed or (self.prefix + name for name in self.names)
         return zip(paths, self._fetches(size), strict=True)
 
     def _fetches(self, size: int | None) -> Iterable[Fetch]:
         if self.first is None:
             fetch_file = partial(partial, _fetched, self.where)
             return fetch_images(Path(self.where), self.names, self.options, fetch_file, self.prefix)
-        archive = _archive(self.where, size, _stamp(self.where))
+        archive = _archive(self.where, size, self.table, _stamp(self.where))
         return archive.fetch(range(self.first, self.first + len(self.names)))
 
 
 def list_images(
-    where: Sequence[str | os.PathLike[str]], preprocessing: Preprocessing
+    where: Sequence[str | os.PathLike[str]],
+    preprocessing: Preprocessing,
+    table: TableOptions = TableOptions(),
 ) -> list[Part]:
     """Find the images that are to be scored.
 
     Parameters
     ----------
     where : sequence of path
-        Image files, and folders, which are searched to the ground; also archives, manifests and
-        names of phantoms, whose classes and splits are then of no concern. Volumes are read, to
+        Image files, and folders, which are searched to the ground; also archives, manifests, of
+        which only the paths are of concern, and names of phantoms. Volumes are read, to
         list their slices (`conocc.data.volumes`); what is left aside is logged.
     preprocessing : Preprocessing
         A phantom is drawn at its size.
+    table : TableOptions
+        How manifests and archives are read.
 
     Returns
     -------
@@ -148,20 +160,22 @@ def list_images(
     FileNotFoundError
         If one of `where` does not exist.
     """
-    return [_part(os.fspath(one), preprocessing) for one in where]
+    return [_part(os.fspath(one), preprocessing, table) for one in where]
 
 
-def _part(where: str, preprocessing: Preprocessing) -> Part:
+def _part(where: str, preprocessing: Preprocessing, table: TableOptions) -> Part:
     path = Path(where)
     absolute = str(path.absolute())  # another process may have another working directory
     if where in PHANTOMS or is_archive(path):
-        names = tuple(entry.path for entry in list_cohort(where, preprocessing.size).entries)
-        return Part(where if where in PHANTOMS else absolute, names, f"{where}/", first=0)
+        index = list_cohort(where, preprocessing.size, table=table)
+        names = tuple(entry.path for entry in index.entries)
+        own = where if where in PHANTOMS else absolute
+        return Part(own, names, f"{where}/", first=0, table=table)
     if not (os.path.exists(where) or os.path.exists(volume_and_slice(where)[0])):
         raise FileNotFoundError(f"There is no '{printable(where)}'. Nothing was written.")
     if is_manifest(path):
-        names = tuple(entry.path for entry in list_cohort(where).entries)
-        return _files(path.parent, names, preprocessing.stack_options)
+        index = list_manifest(path, table, labelled=False)
+        return _cut(index, preprocessing.stack_options, listed=True)
     if path.is_dir() and (inside := walk(path).images):
         images, notes = without_masks(path, inside, strict=False)
         for note in notes:
@@ -171,14 +185,20 @@ def _part(where: str, preprocessing: Preprocessing) -> Part:
 
 
 def _files(folder: Path, names: tuple[str, ...], options: StackOptions) -> Part:
+    files = [ImageEntry(name, label="") for name in names]
+    return _cut(of_files("files", folder, files), options)
+
+
+def _cut(files: ImageIndex, options: StackOptions, *, listed: bool = False) -> Part:
     """Put the images of stacks in their place, and note what is left aside."""
-    files = of_files("files", folder, [ImageEntry(name, label="") for name in names])
     cut = with_slices(files, options, n_jobs=usable_threads(None))
     for note in cut.notes:
         logger.info(note)
     names = tuple(entry.path for entry in cut.entries)
+    shown = tuple(entry.shown for entry in cut.entries) if listed else ()
+    folder = cut.folder or Path()
     prefix = (folder / "x").as_posix().removesuffix("x")
-    return Part(str(folder.absolute()), names, prefix, options=options)
+    return Part(str(folder.absolute()), names, prefix, options=options, listed=shown)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -190,9 +210,11 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 
 @lru_cache(maxsize=4)
-def _archive(where: str, size: int | None, stamp: tuple[int, int] | None) -> ImageIndex:
+def _archive(
+    where: str, size: int | None, table: TableOptions, stamp: tuple[int, int] | None
+) -> ImageIndex:
     # Once a process, and anew when the archive has changed.
-    return list_cohort(where, size)
+    return list_cohort(where, size, table=table)
 
 
 def _fetched(folder: str, name: str) -> bytes:

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from conocc._version import __version__
+from conocc.data.columns import TableOptions
 from conocc.data.decoding import prefetch, said_of
 from conocc.data.image_io.stack import is_slice_name
 from conocc.data.index import printable
@@ -110,6 +111,7 @@ def score_files(
     where: Sequence[str | Path],
     out: str | Path,
     *,
+    table: TableOptions = TableOptions(),
     rule: Rule = RULE,
     top: int = 3,
     engine: str = "processes",
@@ -133,6 +135,8 @@ def score_files(
         See `conocc.data.unlabelled.list_images`.
     out
         The table; under Dask, on a disk that all workers see, as are the files.
+    table
+        How manifests and archives among `where` are read.
     rule
         When an image is ``predicted`` to be of the minority.
     top
@@ -165,7 +169,7 @@ def score_files(
     out = Path(out).absolute()
     _refuse_others(out)
     folder = out.with_name(f"{out.name}.shards")
-    parts = list_images(where, preprocessing)
+    parts = list_images(where, preprocessing, table)
     images = [printable(Path(one).absolute()) for one in where]
     with folder_lock(folder):
         _refuse_other(folder, {"model": printable(model), "images": images})
@@ -216,7 +220,10 @@ def _load(path: Path, checksum: str) -> Any:
 
 
 def _key(about: Sequence[Any], parts: Sequence[Part]) -> str:
-    content = [[part.where, part.prefix, part.first, part.names, part.stamps()] for part in parts]
+    content = [
+        [part.where, part.prefix, part.first, part.names, part.listed, part.stamps()]
+        for part in parts
+    ]
     return _sha256(json.dumps([about, content]).encode())[:32]
 
 
