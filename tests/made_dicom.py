@@ -76,7 +76,7 @@ def dicom(
         "high": (0x00280102, "US", (stored or bits) - 1),
         "signed": (0x00280103, "US", int(image.dtype.kind == "i")),
     }
-    parts = [element(0x00080016, "UI", sop, order, implicit), *more]
+    parts = [element(0x00080016, "UI", sop, order, implicit), *filter(None, more)]
     for name, (tag, kind, value) in known.items():
         value = changed.get(name, value)
         if value is not None:

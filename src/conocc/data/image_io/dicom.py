@@ -1,19 +1,21 @@
-"""DICOM: one grey or RGB image of one frame, whose elements pydicom reads.
+"""DICOM: grey or RGB images, one or, as frames, several in a file, whose elements pydicom reads.
 
-Done to values, in this order: the modality's rescale or table; the window or table of values of
-interest, if `voi` asks for one; the inversion of MONOCHROME1. Palettes and YBR become RGB, to
-which no window applies. Several frames are refused, as several pages of a TIFF are.
+Done to values, in this order: the modality's rescale or table; padding, which holds no image, is
+filled (`conocc.data.image_io.dicom_padding`); the window or table of values of interest, if `voi`
+asks for one; the inversion of MONOCHROME1. Palettes and YBR become RGB, to which no window applies.
+A frame has the values of its own functional group, then those of the shared one.
 
 No value of the header is quoted but sizes, numbers and names that stand here.
 
-Letters: h and w pixels.
+Letters: h and w pixels; k the number of a frame.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -21,8 +23,10 @@ from pydicom.tag import Tag
 
 from conocc.data.image_io.dicom_header import damaged, items, number, numbers, read_header, text
 from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS, kind_of
-from conocc.data.image_io.dicom_pixels import stored_pixels
-from conocc.data.image_io.pixels import Pixels
+from conocc.data.image_io.dicom_padding import KEYWORDS, PADDED, without_padding
+from conocc.data.image_io.dicom_pixels import Layout, Stored, layout_of, stored_pixels
+from conocc.data.image_io.pixels import Pixels, Remarked
+from conocc.data.image_io.stack import Stack, StackOptions
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -37,20 +41,27 @@ _BARE = (
 SIGNATURE = re.compile(rb".{128}DICM|" + rb"|".join(_BARE), re.DOTALL)
 
 # What decides how pixels are read, and all that is read of a file for its pixels.
-_KEYWORDS = """
+_KEYWORDS = f"""
+{KEYWORDS} {" ".join(PIXEL_KEYWORDS)} ExtendedOffsetTable
 SOPClassUID Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
 Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation WindowCenter WindowWidth
 RescaleIntercept RescaleSlope VOILUTFunction RedPaletteColorLookupTableDescriptor
 GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
 RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
 ModalityLUTSequence VOILUTSequence SharedFunctionalGroupsSequence
-PerFrameFunctionalGroupsSequence PixelData
+PerFrameFunctionalGroupsSequence
 """
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
 
 
-def read_dicom(data: bytes, voi: str = "none") -> Pixels:
-    """Read a DICOM file.
+# The beginning of a file, which nearly always tells whether it holds one image.
+_HEAD = 2**16
+
+NO_SLOPE = "a rescale slope of 0, read as 1"
+
+
+def read_dicom(data: bytes, voi: str = "none") -> Remarked:
+    """Read a DICOM file of one image.
 
     Parameters
     ----------
@@ -66,58 +77,99 @@ def read_dicom(data: bytes, voi: str = "none") -> Pixels:
         If it is not one image, is damaged, or is of a kind that is not read; or has no window
         where its own is asked for.
     """
+    ds, layout = _opened(data)
+    if layout.frames > 1:
+        raise ValueError(f"it holds {layout.frames} frames, which are images: name one, 'FILE[2]'")
+    return _frame(ds, layout, voi, 0)
+
+
+def open_dicom(file: BinaryIO, options: StackOptions) -> Stack | None:
+    """Open a DICOM file of several frames; None where it holds one image, or none that is read.
+
+    Raises
+    ------
+    ValueError
+        Never: `read_dicom` says why a file is not read.
+    """
+    from conocc.data.image_io.dicom_person import person_of
+
+    head = file.read(_HEAD)
+    try:
+        ds, layout = _opened(head, is_head=True)
+        if layout.frames == 1:
+            return None
+    except ValueError:
+        pass  # of what lies further behind, or of damage
+    try:
+        ds, layout = _opened(data := head + file.read())
+    except ValueError:
+        return None
+    if layout.frames == 1:
+        return None
+    image = partial(_frame, ds, layout, options.voi)
+    numbers = tuple(range(layout.frames))
+    return Stack("frame", layout.frames, numbers, image, person=person_of(data))
+
+
+def _opened(data: bytes, *, is_head: bool = False) -> tuple[Dataset, Layout]:
     ds = read_header(data, _TAGS)
-    _check_is_image(ds)
-    stored = stored_pixels(ds)
-    if text(ds, "PhotometricInterpretation") == "PALETTE COLOR":
-        return _palette_colours(ds, stored)
-    return stored if stored.ndim == 3 else _grey_values(ds, stored, voi)
-
-
-def _check_is_image(ds: Dataset) -> None:
     if kind := kind_of(ds):
         raise ValueError(f"it is of DICOM's kind {kind!r}, not an image")
     if not any(keyword in ds for keyword in PIXEL_KEYWORDS):
         raise ValueError("it is a DICOM object without an image, or damaged or cut short before it")
+    return ds, layout_of(ds, is_head=is_head)
+
+
+def _frame(ds: Dataset, layout: Layout, voi: str, k: int) -> Remarked:
+    """Read frame `k`."""
+    stored = stored_pixels(ds, layout, k)
+    if layout.photometric == "PALETTE COLOR":
+        return Remarked(_palette_colours(ds, stored.pixels), stored.remarks)
+    if stored.pixels.ndim == 3:
+        return Remarked(stored.pixels, stored.remarks)
+    return _grey_values(ds, layout, stored, voi, k)
 
 
 # --- what stored numbers mean ----------------------------------------------------------------
 
 
-def _grey_values(ds: Dataset, stored: Pixels, voi: str) -> Pixels:
-    """Rescale, take the window, invert MONOCHROME1: in this order; (h, w) -> (h, w)."""
-    values, limits = _rescaled(ds, stored)
+def _grey_values(ds: Dataset, layout: Layout, stored: Stored, voi: str, k: int) -> Remarked:
+    """Rescale, fill padding, take the window, invert MONOCHROME1: in this order."""
+    values, limits, remarks = _rescaled(ds, stored, k)
+    inverted = layout.photometric == "MONOCHROME1"
+    if (filled := without_padding(ds, stored, values, brightest_is_low=inverted)) is not None:
+        values, remarks = filled, (*remarks, PADDED)
     if voi != "none":
-        values, limits = _windowed(ds, values, voi), (0, 1)
-    if text(ds, "PhotometricInterpretation") == "MONOCHROME1":
+        values, limits = _windowed(ds, values, voi, k), (0, 1)
+    if inverted:
         # Around what can be stored, not what is, so that images stay comparable.
         values = values.dtype.type(sum(limits)) - values
-    if values.dtype == np.float64 and stored.dtype.itemsize <= 2:
+    if values.dtype == np.float64 and stored.pixels.dtype.itemsize <= 2:
         with np.errstate(over="ignore"):  # infinite, and refused as that
-            return values.astype(np.float32)
-    return values
+            values = values.astype(np.float32)
+    return Remarked(values, remarks)
 
 
-def _rescaled(ds: Dataset, stored: Pixels) -> tuple[Pixels, tuple[float, float]]:
-    """Give the values that the scanner meant, and the limits that they can reach."""
-    signed = stored.dtype.kind == "i"
+def _rescaled(
+    ds: Dataset, stored: Stored, k: int
+) -> tuple[Pixels, tuple[float, float], tuple[str, ...]]:
+    """Give the values that the scanner meant, the limits that they can reach, and remarks."""
+    pixels, (low, high), remarks = stored.pixels, stored.limits, stored.remarks
     if tables := items(ds, "ModalityLUTSequence"):
-        values, highest = _looked_up(stored, tables[0], signed=signed)
-        return values, (0, highest)
-    group = _group(ds, "RescaleSlope", "PixelValueTransformationSequence")
+        values, highest = _looked_up(pixels, tables[0], signed=pixels.dtype.kind == "i")
+        return values, (0, highest), remarks
+    group = _group(ds, "RescaleSlope", "PixelValueTransformationSequence", k)
     slope, intercept = number(group, "RescaleSlope", 1), number(group, "RescaleIntercept", 0)
-    if slope == 0:
-        raise ValueError("its DICOM RescaleSlope is 0, which leaves no image")
-    half = 2 ** (ds.BitsStored - 1)
-    low, high = (-half, half - 1) if signed else (0, 2 * half - 1)
+    if slope == 0:  # as others read it: 0 would leave no image
+        slope, remarks = 1, (*remarks, NO_SLOPE)
     if (slope, intercept) == (1, 0):
-        return stored, (low, high)
+        return pixels, (low, high), remarks
     with np.errstate(over="ignore"):
-        values = stored.astype(np.float64) * slope + intercept
-    return values, (low * slope + intercept, high * slope + intercept)
+        values = pixels.astype(np.float64) * slope + intercept
+    return values, (low * slope + intercept, high * slope + intercept), remarks
 
 
-def _windowed(ds: Dataset, values: Pixels, voi: str) -> Pixels:
+def _windowed(ds: Dataset, values: Pixels, voi: str, k: int) -> Pixels:
     """Spread the values of interest over 0 to 1 (PS3.3 C.11.2.1); (h, w) -> (h, w) of float64."""
     function = "LINEAR"
     if voi != "file":
@@ -128,17 +180,7 @@ def _windowed(ds: Dataset, values: Pixels, voi: str) -> Pixels:
         found, highest = _looked_up(values, tables[0], signed=signed)
         return found / highest
     else:
-        group = _group(ds, "WindowCenter", "FrameVOILUTSequence")
-        centers, widths = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
-        if not centers or not widths:
-            raise ValueError(
-                "it has no window of its own; read it with voi='none' or 'CENTER,WIDTH' (--voi)"
-            )
-        center, width, function = centers[0], widths[0], text(group, "VOILUTFunction") or function
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise ValueError("its DICOM VOILUTFunction is none that is read")
-    if not np.isfinite([center, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
-        raise ValueError(f"its DICOM window is {center:g},{width:g}, where a width is above 0")
+        center, width, function = _own_window(_group(ds, "WindowCenter", "FrameVOILUTSequence", k))
     x = values.astype(np.float64)
     if function == "SIGMOID":
         with np.errstate(over="ignore"):
@@ -148,12 +190,30 @@ def _windowed(ds: Dataset, values: Pixels, voi: str) -> Pixels:
     return np.clip((x - center) / width + 0.5, 0, 1) if width else (x > center).astype(np.float64)
 
 
-def _group(ds: Dataset, keyword: str, sequence: str) -> Dataset:
-    """Find where an element stands: in the header, or, of enhanced objects, in `sequence`."""
-    if keyword not in ds:
-        for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-            for group in items(ds, groups)[:1]:
-                for item in items(group, sequence)[:1]:
+def _own_window(group: Dataset) -> tuple[float, float, str]:
+    """Read the first window of a file that is one: its center, width and function."""
+    function = text(group, "VOILUTFunction") or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise ValueError("its DICOM VOILUTFunction is none that is read")
+    centers, widths = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
+    windows = list(zip(centers, widths, strict=False))
+    for center, width in windows:
+        if np.isfinite([center, width]).all() and width >= (function == "LINEAR") and width > 0:
+            return center, width, function
+    if not windows:
+        raise ValueError(
+            "it has no window of its own; read it with voi='none' or 'CENTER,WIDTH' (--voi)"
+        )
+    center, width = windows[0]
+    raise ValueError(f"its DICOM window is {center:g},{width:g}, where a width is above 0")
+
+
+def _group(ds: Dataset, keyword: str, sequence: str, k: int) -> Dataset:
+    """Find where an element of frame `k` stands: in its own group, the shared one or the header."""
+    for groups, at in (("PerFrame", k), ("Shared", 0)):
+        for group in items(ds, f"{groups}FunctionalGroupsSequence")[at : at + 1]:
+            for item in items(group, sequence)[:1]:
+                if keyword in item:
                     return item
     return ds
 

@@ -33,11 +33,11 @@ warnings.filterwarnings("ignore", module=r"pydicom\b")
 _CHARACTER_SET = Tag("SpecificCharacterSet")
 PIXELS = {Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 2**32 - 1
+UNDEFINED = 2**32 - 1
 _MOST_BYTES = 2**30
 _MOST_READS = 200_000  # a header of one image has a few thousand elements, each of two or three
 _MOST_LOST = 2**16  # bytes after a damaged element, in which the next is looked for
-_ENDLESS = range(2**21, _UNDEFINED)  # bytes of a sequence, which may be all items
+_ENDLESS = range(2**23, UNDEFINED)  # bytes of a sequence, which may be all items
 _KINDS = {kind.encode() for kind in VR}
 _LONG = {kind.encode() for kind in EXPLICIT_VR_LENGTH_32}
 _ANY_KIND = re.compile(b"|".join(_KINDS))
@@ -121,13 +121,13 @@ def _elements(
         if ends_at(tag):
             return Dataset(found), at, True
         if tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
-            stray = length == _UNDEFINED
+            stray = length == UNDEFINED
             inside = max(0, inside + (stray if tag == _ITEM else -1))
             at = start + (length if tag == _ITEM and not stray else 0)
             continue
         element: Any
-        if length != _UNDEFINED or tag in PIXELS:
-            at = start + length if length != _UNDEFINED else _end_of_items(data, start, order)
+        if length != UNDEFINED or tag in PIXELS:
+            at = start + length if length != UNDEFINED else _end_of_items(data, start, order)
             value = data[start:at] if not tags or tag in tags else b""
             # pydicom quotes a character set that it does not know.
             value = b" " * len(value) if tag == _CHARACTER_SET else value
@@ -166,7 +166,7 @@ def _head(data: bytes, at: int, order: str, implicit: bool) -> tuple[int, str | 
         ways.insert(1 if name and kind not in _LONG else 0, longer)
     if tag not in PIXELS or not name:
         for way in ways:
-            end = way[1] + (0 if way[2] == _UNDEFINED else way[2])
+            end = way[1] + (0 if way[2] == UNDEFINED else way[2])
             if _begins(data, end, order, tag):
                 return tag, *way
     return tag, *ways[0]
@@ -189,7 +189,7 @@ def _next(data: bytes, start: int, order: str, after: int) -> int | None:
     for found in _ANY_KIND.finditer(data, start + 4, min(start + _MOST_LOST, len(data) - 2)):
         at = found.start() - 4
         tag, _, value, length = _head(data, at, order, False)
-        if tag > after and length != _UNDEFINED and _begins(data, value + length, order, tag):
+        if tag > after and length != UNDEFINED and _begins(data, value + length, order, tag):
             return at
     return None
 

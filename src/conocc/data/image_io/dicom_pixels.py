@@ -1,188 +1,354 @@
 """The stored pixels of a DICOM image, in the open or compressed.
 
-Pillow decodes JPEG of 8 bits and imagecodecs the other kinds, which are handed nothing of a file
-but its pixels; pydicom reads what is in the open, and turns YBR into RGB.
+What pixels show by themselves is believed before the header, and remarked.
 
-Letters: h and w pixels.
+Letters: h and w pixels; k the number of a frame.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
-import imagecodecs
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_frames, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import convert_color_space
 
-from conocc.data.image_io.dicom_header import damaged, number, text
+from conocc.data.image_io.dicom_header import UNDEFINED, damaged, number, text
+from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS
+from conocc.data.image_io.dicom_stream import BEGINNINGS, KIND_OF, Stream, decode_runs, stream_of
 from conocc.data.image_io.pixels import Pixels, check_size, native
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-# But for its second part, of which components may be transformed as no one here knows.
-_JPEG_2000 = [syntax for syntax in uid.JPEG2000TransferSyntaxes if "Part 2" not in syntax.name]
-_DECODERS = {
-    **dict.fromkeys(uid.JPEGTransferSyntaxes, imagecodecs.jpeg_decode),
-    **dict.fromkeys(uid.JPEGLSTransferSyntaxes, imagecodecs.jpegls_decode),
-    **dict.fromkeys(_JPEG_2000, imagecodecs.jpeg2k_decode),
-}
-_BEGIN_2000, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
+_ITEM = b"\xfe\xff\x00\xe0"
+_MOST_FRAGMENTS = 2**20
+
+NO_PHOTOMETRIC = "read as grey or RGB by its channels, since its header does not say which"
+OTHER_COLOURS = "colours read as its pixels have them, not as its header says"
+OTHER_SYNTAX = "read by how its pixels are compressed, or not, which its header does not say"
+OTHER_FRAMES = "more frames than its header says, all of which are read"
+OTHER_BITS = "numbers read with bits that its header leaves out, or without some that it has"
+OTHER_SIGN = "numbers read with or without a sign as its pixels have them, not as its header says"
 
 
-def stored_pixels(ds: Dataset) -> Pixels:
-    """Read the numbers that are stored; (h, w), or RGB, (h, w, 3). What `ds` leaves out is set.
+class Layout(NamedTuple):
+    """How pixels lie, by the header and what can be checked of it.
+
+    `pieces` are where the parts of each compressed frame lie; None in the open.
+    """
+
+    keyword: str
+    photometric: str
+    rows: int
+    columns: int
+    samples: int
+    allocated: int
+    signed: int
+    planar: int
+    stored: int
+    high: int
+    frames: int = 1
+    pieces: list[list[slice]] | None = None
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        colour = " colour" if self.samples == 3 else ""
+        several = f"{self.frames} frames of " if self.frames > 1 else ""
+        return f"header says {several}{self.columns}x{self.rows} {self.allocated}-bit{colour}"
+
+
+class Stored(NamedTuple):
+    """The numbers of one frame.
+
+    Attributes
+    ----------
+    pixels : array
+        Numbers, (h, w), without the bits that hold no pixel; or RGB, (h, w, 3).
+    whole : array
+        Those numbers with all their bits.
+    limits : tuple of float
+        The least and the most that can be stored.
+    lossy : bool
+    remarks : tuple of str
+    """
+
+    pixels: Pixels
+    whole: Pixels
+    limits: tuple[float, float] = (0, 0)
+    lossy: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def layout_of(ds: Dataset, *, is_head: bool = False) -> Layout:
+    """Check all that is needed before memory is taken for pixels.
+
+    Parameters
+    ----------
+    ds : Dataset
+    is_head : bool
+        Whether pixels may be cut off, as in the beginning of a file.
 
     Raises
     ------
     ValueError
         If they are damaged, cut short or too many, or of a kind that is not read.
     """
-    _check_layout(ds)
-    samples = 2 if ds.PhotometricInterpretation == "YBR_FULL_422" else ds.SamplesPerPixel
-    least = ds.Rows * ds.Columns * samples * ds.BitsAllocated // 8
-    with damaged("its pixels"):
-        found = len(ds.PixelData)
-    bits, high = ds.BitsStored, ds.HighBit
-    if ds.file_meta.TransferSyntaxUID not in uid.UncompressedTransferSyntaxes:
-        bits, high = _decompress(ds, bits, high)
+    layout = _stated(ds)
+    element: Any = ds.get_item(layout.keyword)
+    value: bytes = element.value or b""
+    syntax = ds.file_meta.TransferSyntaxUID
+    found = element.length if is_head else len(value)
+    samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples
+    bits = layout.rows * layout.columns * samples * layout.allocated
+    least = math.ceil(layout.frames * bits / 8)
+    several = int(8 * found // bits)
+    if found < least and value.startswith(BEGINNINGS):
+        layout = layout._replace(pieces=[[slice(0, None)]])
+    elif element.length == UNDEFINED or (value[:4] == _ITEM and found - least not in (0, 1)):
+        with damaged(_called(syntax)):
+            pieces = _pieces(value, layout.frames, _extended(ds), is_head)
+        layout = layout._replace(pieces=pieces)
+        several = len(pieces)
+        if several < layout.frames:
+            raise ValueError(f"{layout}, file has {several}")
     elif found < least:
-        raise ValueError(f"{_said(ds)}, which takes {least} bytes, file has {found}")
-    if (photometric := ds.PhotometricInterpretation) in ("YBR_RCT", "YBR_ICT"):
-        raise ValueError(f"its colours are {photometric}, which its pixels cannot be")
-    with damaged("its pixels"):
-        decoder = get_decoder(ds.file_meta.TransferSyntaxUID)
-        options: Any = {"validate": False, "correct_unused_bits": False}  # typed wrongly
-        plugin = "pillow" if decoder.is_encapsulated else ""
-        image, _ = decoder.as_array(ds, index=0, decoding_plugin=plugin, **options)
-        image = native(image)
-    if image.ndim == 3:
-        return image
-    # Bits that hold no pixel go: older files keep overlays in them, and codecs no sign.
-    unused = 8 * image.itemsize
-    kept: Pixels = (image << (unused - 1 - high)) >> (unused - bits)
-    return kept
+        raise ValueError(f"{layout}, which takes {least} bytes, file has {found}")
+    elif samples == 2 and found * 2 in range(3 * least, 3 * least + 3):
+        layout = _noted(layout._replace(photometric="YBR_FULL"), OTHER_COLOURS)
+        several = layout.frames
+    exact = layout.pieces is not None or found - several * bits / 8 < 2 <= found - least
+    if several > layout.frames and exact and layout.keyword == "PixelData":
+        layout = _noted(layout._replace(frames=several), OTHER_FRAMES)
+    if (layout.pieces is None) != (syntax in uid.UncompressedTransferSyntaxes):
+        layout = _noted(layout, OTHER_SYNTAX)
+    return layout
 
 
-def _said(ds: Dataset) -> str:
-    colour = " colour" if ds.SamplesPerPixel == 3 else ""
-    return f"header says {ds.Columns}x{ds.Rows} {ds.BitsAllocated}-bit{colour}"
+def _called(syntax: uid.UID) -> str:
+    """Call compressed pixels by a name of the standard's, not by one that a header made up."""
+    return f"its {syntax.name if syntax in KIND_OF else 'compressed'} pixels"
 
 
-def _check_layout(ds: Dataset) -> None:
-    """Check all that is needed before memory is taken for pixels, as whole numbers in `ds`."""
+def _noted(layout: Layout, remark: str) -> Layout:
+    return layout._replace(remarks=(*layout.remarks, remark))
+
+
+def _stated(ds: Dataset) -> Layout:
+    """Read what the header says, with what it leaves out."""
     check_size(int(number(ds, "Columns")), int(number(ds, "Rows")))
-    if (frames := number(ds, "NumberOfFrames", 1)) > 1:  # some write 0 where they mean one
-        raise ValueError(f"it holds {frames:.9g} frames; save each as a file of its own")
-    photometric = text(ds, "PhotometricInterpretation")
+    keyword = next(keyword for keyword in PIXEL_KEYWORDS if keyword in ds)
+    photometric = text(ds, "PhotometricInterpretation").upper()
+    remarks = () if photometric else (NO_PHOTOMETRIC,)
+    if not photometric:
+        photometric = "RGB" if number(ds, "SamplesPerPixel", 1) == 3 else "MONOCHROME2"
     if photometric not in _GREY + _COLOURS:
         raise ValueError(f"its DICOM colours are none of {', '.join(_GREY + _COLOURS)}")
-    for keyword, default, known in (
-        ("SamplesPerPixel", 1, (1 if photometric in _GREY else 3,)),
-        ("BitsAllocated", None, (8,) if photometric.startswith("YBR") else (8, 16, 32)),
+    samples = 1 if photometric in _GREY else 3
+    floats = {"FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
+    bits = (8,) if photometric.startswith("YBR") else (8, 16, 32)
+    bits = (1, *bits) if samples == 1 else bits
+    values = list[int]()
+    for name, default, known in (
+        ("SamplesPerPixel", samples, (samples,)),
+        ("BitsAllocated", None, floats.get(keyword, bits)),
         ("PixelRepresentation", 0, (0, 1)),
         ("PlanarConfiguration", 0, (0, 1)),
     ):
-        if (value := number(ds, keyword, default)) not in known:
+        if (value := number(ds, name, default)) not in known:
             allowed = " or ".join(map(str, known))
-            raise ValueError(f"its DICOM {keyword} is {value:g}, where {photometric} has {allowed}")
-        setattr(ds, keyword, int(value))
-    bits = ds.BitsAllocated
-    stored = int(number(ds, "BitsStored", bits))
+            raise ValueError(f"its DICOM {name} is {value:g}, where {photometric} has {allowed}")
+        values.append(int(value))
+    samples, allocated, signed, planar = values
+    stored = int(number(ds, "BitsStored", allocated))
     high = int(number(ds, "HighBit", stored - 1))
-    if stored < 1 or not stored <= high + 1 <= bits:
-        raise ValueError(f"header says {stored} bits up to bit {high}, of {bits}")
-    ds.BitsStored, ds.HighBit, ds.NumberOfFrames = stored, high, 1
-    ds.PhotometricInterpretation = photometric
+    if stored < 1 or not stored <= high + 1 <= allocated:
+        raise ValueError(f"header says {stored} bits up to bit {high}, of {allocated}")
+    rows, columns = int(number(ds, "Rows")), int(number(ds, "Columns"))
+    frames = max(1, int(number(ds, "NumberOfFrames", 1)))  # some write 0 where they mean one
+    if frames >= 2**31:
+        raise ValueError(f"header says {frames:.9g} frames, more than any file holds")
+    return Layout(
+        keyword,
+        photometric,
+        rows,
+        columns,
+        samples,
+        allocated,
+        signed,
+        planar,
+        stored,
+        high,
+        frames,
+    )._replace(remarks=remarks)
 
 
-def _decompress(ds: Dataset, bits: int, high: int) -> tuple[int, int]:
-    """Replace compressed pixels by decoded ones, or by JPEG of 8 bits that has been checked.
-
-    Gives how many bits hold a pixel, and the highest of them.
-    """
-    syntax, photometric = ds.file_meta.TransferSyntaxUID, ds.PhotometricInterpretation
-    if syntax not in _DECODERS and syntax != uid.RLELossless:
-        raise ValueError("its DICOM transfer syntax is none that is read; save it uncompressed")
-    what = f"its {syntax.name} pixels"
-    with damaged(what):
-        # The last item must end with the value: pydicom makes one that is too long end there, and
-        # what has lost bytes within may decode all the same, to another image.
-        last = parse_fragments(ds.PixelData)[1][-1]
-        if last + 8 + struct.unpack_from("<I", ds.PixelData, last + 4)[0] > len(ds.PixelData):
-            raise EOFError
-        frame = next(generate_frames(ds.PixelData, number_of_frames=1))
-    kind = f"<u{ds.BitsAllocated // 8}"
-    if syntax == uid.RLELossless:
-        with damaged(what):
-            ds.PixelData = _runs(frame, ds)
-        ds.PlanarConfiguration = 1
-    else:
-        # Boxes around JPEG 2000, which do not belong into DICOM, can hold pydicom up for ever.
-        frame = frame[max(0, frame.find(_BEGIN_2000)) if syntax in _JPEG_2000 else 0 :]
-        precision = _checked_stream(frame, ds, what)
-        if syntax in uid.JPEGTransferSyntaxes and precision == 8 and "Lossless" not in syntax.name:
-            ds.PixelData = encapsulate([frame])
-            return bits, high
-        if syntax in uid.JPEGTransferSyntaxes and photometric.startswith("YBR"):
-            raise ValueError(f"its colours are {photometric}, which is not read in {what}")
-        with damaged(what):
-            ds.PixelData = _DECODERS[syntax](frame).astype(kind).tobytes()
-        ds.PlanarConfiguration = 0
-        if syntax not in uid.JPEGTransferSyntaxes:
-            bits, high = precision, precision - 1
-    if syntax in _JPEG_2000 and photometric in ("YBR_RCT", "YBR_ICT"):
-        ds.PhotometricInterpretation = "RGB"
-    elif photometric == "YBR_FULL_422":  # of which the decoder has made all
-        ds.PhotometricInterpretation = "YBR_FULL"
-    ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    return bits, high
+def _extended(ds: Dataset) -> list[int]:
+    """Read the table of offsets that stands before the pixels."""
+    element: Any = ds.get_item("ExtendedOffsetTable") if "ExtendedOffsetTable" in ds else None
+    value = (element and element.value) or b""
+    return list(struct.unpack(f"<{len(value) // 8}Q", value[: len(value) // 8 * 8]))
 
 
-def _runs(frame: bytes, ds: Dataset) -> bytes:
-    """Decode the runs of each byte of each channel, the highest byte first (PS3.5, annex G)."""
-    count, *starts = struct.unpack_from("<16I", frame)
-    ends = [*starts[1:count], len(frame)]
-    planes = [
-        imagecodecs.packbits_decode(frame[start:end])[: ds.Rows * ds.Columns]
-        for start, end in zip(starts[:count], ends, strict=True)
+def _pieces(value: bytes, frames: int, offsets: list[int], is_head: bool) -> list[list[slice]]:
+    """Find the fragments of each frame: by a table of offsets that fits, or by how they begin."""
+    at, fragments = 0, list[slice]()
+    while value[at : at + 4] == _ITEM and at + 8 <= len(value):
+        (length,) = struct.unpack_from("<I", value, at + 4)
+        fragments.append(slice(at + 8, at + 8 + length))
+        at += 8 + length
+        if len(fragments) > _MOST_FRAGMENTS:
+            raise ValueError
+    # What has lost bytes within may decode all the same, to another image.
+    if not fragments[1:] or (at > len(value) and not is_head):
+        raise EOFError
+    table, *fragments = fragments
+    if not offsets:
+        entries = value[table][: (table.stop - table.start) // 4 * 4]
+        offsets = list(struct.unpack(f"<{len(entries) // 4}I", entries))
+    starts = [piece.start - 8 - table.stop for piece in fragments]
+    begins = [
+        start
+        for start, piece in zip(starts, fragments, strict=True)
+        if value.startswith(BEGINNINGS, piece.start)
     ]
-    values = np.frombuffer(b"".join(planes), np.uint8)
-    values = values.reshape(ds.SamplesPerPixel, ds.BitsAllocated // 8, ds.Rows * ds.Columns)
-    return values[:, ::-1].transpose(0, 2, 1).tobytes()
+    if offsets[:1] == [0] and len(offsets) >= frames and {*offsets} <= {*starts}:
+        begins = offsets
+    elif begins[:1] != [0]:
+        begins = [0] if frames == 1 else starts
+    first, grouped = {*begins}, list[list[slice]]()
+    for start, piece in zip(starts, fragments, strict=True):
+        if start in first:
+            grouped.append([])
+        grouped[-1].append(piece)
+    return grouped
 
 
-def _checked_stream(frame: bytes, ds: Dataset, what: str) -> int:
-    """Hold the size that compressed pixels say of themselves against the header's; give the bits.
+# Frames
 
-    Decoders take memory for the size that they find, and without an end make up the rest.
+
+def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
+    """Read the numbers of frame `k`, or its colours.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged, cut short or too many, or of a kind that is not read.
     """
+    element: Any = ds.get_item(layout.keyword)
+    syntax = ds.file_meta.TransferSyntaxUID
+    if layout.pieces is None:
+        image = _in_the_open(element, layout, k)
+        stream = None
+    else:
+        frame = b"".join(element.value[piece] for piece in layout.pieces[k])
+        with damaged(what := _called(syntax)):
+            stream = stream_of(frame, KIND_OF.get(syntax))
+        if stream is None:
+            raise ValueError("its DICOM transfer syntax is none that is read; save it uncompressed")
+        if KIND_OF.get(syntax, stream.kind) != stream.kind:
+            layout = _noted(layout, OTHER_SYNTAX)
+        image = _decoded(stream, layout, what)
+    if layout.samples == 3:
+        return _coloured(image, stream, layout)
+    return _numbers(image, stream, layout)
+
+
+def _in_the_open(element: Any, layout: Layout, k: int) -> Pixels:
+    if layout.photometric in ("YBR_RCT", "YBR_ICT"):
+        raise ValueError(f"its colours are {layout.photometric}, which its pixels cannot be")
+    little = element.is_little_endian
+    order = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    options: Any = {  # typed wrongly
+        "validate": False,
+        "correct_unused_bits": False,
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "photometric_interpretation": layout.photometric,
+        "bits_allocated": layout.allocated,
+        "bits_stored": layout.stored,
+        "pixel_representation": layout.signed,
+        "planar_configuration": layout.planar,
+        "number_of_frames": layout.frames,
+        "pixel_keyword": layout.keyword,
+        "pixel_vr": element.VR or "OW",
+    }
+    with damaged("its pixels"):
+        image, _ = get_decoder(order).as_array(element.value, index=k, **options)
+    return native(image)
+
+
+def _decoded(stream: Stream, layout: Layout, what: str) -> Pixels:
+    """Decode a frame whose size is the header's: decoders take memory for the size they find."""
+    bytes_each = max(1, layout.allocated // 8)
+    size = (layout.columns, layout.rows, layout.samples)
+    if stream.size not in (None, size):
+        w, h, channels = stream.size
+        raise ValueError(f"{layout}, {what} are {w}x{h} {stream.bits}-bit in {channels} channels")
     with damaged(what):
-        w, h, channels, bits = (_size_2000 if frame.startswith(_BEGIN_2000) else _size_jpeg)(frame)
-        if _END not in frame[-16:]:
-            raise EOFError
-    if (w, h, channels) != (ds.Columns, ds.Rows, ds.SamplesPerPixel) or bits > ds.BitsAllocated:
-        raise ValueError(f"{_said(ds)}, {what} are {w}x{h} {bits}-bit in {channels} channels")
-    return bits
+        if stream.size is not None:
+            return stream.decode()
+        runs = decode_runs(stream.data, layout.rows * layout.columns, layout.samples, bytes_each)
+        planes = np.frombuffer(runs, f"<u{bytes_each}").reshape(-1, layout.rows, layout.columns)
+        return planes[0] if layout.samples == 1 else np.moveaxis(planes, 0, -1)
 
 
-def _size_jpeg(frame: bytes) -> tuple[int, int, int, int]:
-    """Width, height, channels and bits by the first frame header of a JPEG or JPEG-LS."""
-    at = 2
-    while frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            bits, h, w, channels = struct.unpack_from(">BHHB", frame, at + 4)
-            return w, h, channels, bits
-        at += 1 if marker == 0xFF else 2 + max(2, int.from_bytes(frame[at + 2 : at + 4]))
-    raise EOFError
+def _coloured(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
+    """Make RGB of what a stream has; pydicom has made it of what is in the open."""
+    if stream is not None:
+        says = "YBR_FULL" if layout.photometric in ("YBR_FULL", "YBR_FULL_422") else "RGB"
+        colours = stream.colours or says
+        transformed = stream.kind != "JPEG 2000" or stream.becomes_rgb
+        if colours != says or (layout.photometric in ("YBR_RCT", "YBR_ICT") and not transformed):
+            layout = _noted(layout, OTHER_COLOURS)
+        image = image.astype(f"u{max(layout.allocated // 8, image.itemsize)}")
+        if colours != "RGB" and not stream.becomes_rgb:
+            if image.itemsize > 1 or (stream.kind == "JPEG" and not stream.lossy):
+                raise ValueError(f"its colours are {colours}, which is not read in {stream.kind}")
+            image = convert_color_space(image, colours, "RGB")
+    return Stored(image, image, lossy=stream is not None and stream.lossy, remarks=layout.remarks)
 
 
-def _size_2000(frame: bytes) -> tuple[int, int, int, int]:
-    """Width, height, channels and bits by the size segment of a JPEG 2000."""
-    right, bottom, left, top = struct.unpack_from(">4I", frame, 8)
-    channels, bits = struct.unpack_from(">HB", frame, 40)
-    return right - left, bottom - top, channels, (bits & 127) + 1
+def _numbers(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
+    """Take away the bits that hold no pixel: older files keep overlays in them, codecs no sign.
+
+    Where bits that the header leaves out, or a sign against the header, make the image smoother,
+    they are its numbers' own: without them, these would jump from one end to the other.
+    """
+    lossy = stream is not None and stream.lossy
+    if image.dtype.kind == "f":
+        return Stored(image, image, (image.min(), image.max()), lossy, layout.remarks)
+    width = max(layout.allocated // 8, image.itemsize)
+    bare = image.astype(f"u{width}")
+    ways = [(layout.stored, layout.high, layout.signed)]
+    if stream is not None and stream.kind in ("JPEG 2000", "JPEG-LS"):
+        ways = [(stream.bits, stream.bits - 1, layout.signed)]
+        if stream.signed not in (None, bool(layout.signed)):
+            ways.append((stream.bits, stream.bits - 1, int(bool(stream.signed))))
+        elif layout.stored < stream.bits:
+            ways.append((layout.stored, layout.stored - 1, layout.signed))
+    elif layout.high < 8 * width - 1 and (bare >> (layout.high + 1)).any():
+        more = 8 * width - 1 - layout.high
+        ways.append((layout.stored + more, 8 * width - 1, layout.signed))
+    wholes = [bare.view(f"{'ui'[signed]}{width}") for _, _, signed in ways]
+    kept: list[Pixels] = [
+        (whole << (8 * width - 1 - high)) >> (8 * width - bits)
+        for whole, (bits, high, _) in zip(wholes, ways, strict=True)
+    ]
+    best, remarks, bits = 0, layout.remarks, layout.stored
+    if len(kept) > 1 and not np.array_equal(kept[0], kept[1]) and _jumps(kept[1]) < _jumps(kept[0]):
+        best, bits = 1, ways[1][0]
+        remarks += (OTHER_BITS if ways[0][2] == ways[1][2] else OTHER_SIGN,)
+    half = 2 ** (bits - 1)
+    limits = (-half, half - 1) if ways[best][2] else (0, 2 * half - 1)
+    return Stored(kept[best], wholes[best], limits, lossy, remarks)
+
+
+def _jumps(image: Pixels) -> float:
+    """Sum up how far each pixel is from its neighbours."""
+    values = image.astype(np.float64)
+    return float(np.abs(np.diff(values, axis=0)).sum() + np.abs(np.diff(values, axis=1)).sum())

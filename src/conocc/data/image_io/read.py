@@ -222,7 +222,9 @@ def _read_volume(data: bytes) -> NoReturn:
 # The first signature that matches decides; the weakest, with which a text may begin, is last.
 # What precedes DICOM's may be anything, another format's beginning too.
 READERS: dict[str, Format] = {
-    "DICOM": Format(dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True),
+    "DICOM": Format(
+        dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True, open=dicom.open_dicom
+    ),
     "NIfTI": Format(
         nifti.SIGNATURE, nifti.SUFFIXES, _read_volume, open=nifti.open_nifti, is_volume=True
     ),
