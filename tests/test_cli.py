@@ -181,6 +181,22 @@ def test_all_images_of_another_cohort_are_tested(run, tmp_path):
     assert json.loads(said)["counts"] == {"majority": 6, "minority": 6, "patients": 6}
 
 
+def test_who_is_who_in_another_cohort_can_be_said(folder, tmp_path):
+    """Two hospitals that number from 1."""
+    asked = ("--patient-regex", r"(\d)\d*\.png")
+    run, other = tmp_path / "run", make_folder(tmp_path / "b", *(f"plain/{i}.png" for i in "1234"))
+    make_folder(other, *(f"odd/{i}.png" for i in range(10)))
+    fit = ("fit", folder, "--majority", "plain", "--test-size", "0", "--out", run)
+    assert call(*fit, *asked, *QUICK)[0] == 0
+    code, said = call("evaluate", run, other, "--no-cache", "--out", tmp_path / "copy")
+    assert code == 0, said
+    words = " ".join(said.split())
+    assert "not taken for the same: nobody said that they are (--same-patients)" in words
+    code, said = call("evaluate", run, other, "--no-cache", "--same-patients")
+    assert "4 majority" not in said
+    assert "14 left out: of a patient trained on" in " ".join(said.split())
+
+
 def test_the_share_to_test_on_can_be_set(folder, tmp_path):
     out = tmp_path / "run"
     code, said = call(

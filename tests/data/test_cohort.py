@@ -225,7 +225,7 @@ def test_the_notes_say_what_was_decided_and_found(kaggle):
     assert load(kaggle).notes == (
         "'chest' is laid out as {train,val,test}/CLASS.",
         "Majority class: NORMAL (4 images). Minority class: PNEUMONIA (2 images).",
-        "Patients are read from file names as in the ChestX set.",
+        "Patients are read from names as in the ChestX set.",
         "The split is the cohort's own.",
         "train: 3 majority images of 3 patients.",
         "test: 1 majority image of 1 patient, 2 minority images of 1 patient.",
@@ -314,6 +314,28 @@ def test_a_split_without_a_test_is_refused(tmp_path):
     loaded = load(folder, majority="a", patient_regex=r"(p\d+)_", test_size=0)
     assert loaded.split.tolist() == ["train", "train", "test"]
     assert set(load(folder, majority="a", test_size=1).split) == {"test"}
+
+
+def test_names_of_patients_hold_in_one_folder_or_table_or_everywhere(tmp_path):
+    """Whether two cohorts that number from 1 mean the same people."""
+
+    def namespace(where, **options):
+        return load(where, majority="a", **options).namespace
+
+    for name in ("one", "two"):
+        make_folder(tmp_path / name, "a/p1.png", "a/p2.png")
+    one, two = (namespace(tmp_path / name, patient_regex="p(.)") for name in ("one", "two"))
+    assert one != two
+    assert one == namespace(f"{tmp_path}/two/../one", patient_regex="p(.)")
+    for name in ("one", "two"):
+        (tmp_path / name / "patients.csv").write_text("file,patient\na/p1.png,1\na/p2.png,2\n")
+        for manifest in ("x.csv", "y.csv"):
+            (tmp_path / name / manifest).write_text("path,label\na/p1.png,a\na/p2.png,a\n")
+    table = namespace(tmp_path / "one")
+    assert table not in (one, namespace(tmp_path / "two"))
+    assert table == namespace(tmp_path / "one/x.csv") == namespace(tmp_path / "one/y.csv")
+    public = make_folder(tmp_path / "chest", "a/IM-0001-0001.png", "a/IM-0002-0001.png")
+    assert namespace(public) == ""
 
 
 def test_several_classes_can_be_the_majority(classes):

@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 
 from conocc.data.columns import TableOptions
-from conocc.data.patients import by_chestx_names, by_regex, by_table, find_patients
+from conocc.data.patients import EVERYWHERE, by_regex, by_standard, by_table, find_patients
 
 
 def find(paths, *, given=None, folder=None, regex=None):
@@ -34,14 +34,50 @@ def test_chestx_names():
         "IM-0543-0001-0002.jpeg": "IM-0543",
         "NORMAL2-IM-1440-0001-0002.jpeg": "NORMAL2-IM-1440",
     }
-    assert by_chestx_names(list(paths)) == tuple(paths.values())
+    assert find(list(paths)).names == tuple(paths.values())
     assert find(list(paths)).known
+
+
+@pytest.mark.parametrize(
+    ("paths", "names", "among"),
+    [
+        (("a/sub-01_ses-1_T1w.nii.gz[3]", "b/sub-01/ses-2/anat/x.png"), ("sub-01",) * 2, ""),
+        (("sub-01/sub-01_ses-1.nii[0]", "sub-02.png"), ("sub-01", "sub-02"), ""),
+        (("TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1.tif",), ("TCGA-CS-4941",), EVERYWHERE),
+        (("x/TCGA-02-0001-01Z-00-DX1.tif",), ("TCGA-02-0001",), EVERYWHERE),
+    ],
+)
+def test_what_a_standard_names_is_the_patient(paths, names, among):
+    """Of all sessions; TCGA's names are of the whole world, those of BIDS of one data set."""
+    found = find(list(paths))
+    assert (found.names, found.known, found.among) == (names, True, among)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("sub-01/sub-02_T1w.png",),
+        ("subject-01/x.png",),
+        ("sub-01.png", "x.png"),
+        ("TCGA-1.png",),
+        ("ISIC_0000001.png",),
+    ],
+)
+def test_what_no_standard_names_or_two_ways_is_not_known(paths):
+    assert not find(list(paths)).known
+
+
+def test_one_name_in_several_folders_is_told():
+    """Two sites, each with a sub-01: they could be two people."""
+    note = find(["a/sub-01.png", "b/sub-01.png", "b/sub-02.png"]).note
+    assert "of which 1 name in several folders count as one patient each (--patient-regex" in note
+    assert find(["a/sub-01.png", "b/sub-02.png"]).note.endswith("as in BIDS (sub-…).")
 
 
 @pytest.mark.parametrize("name", ["scan.png", "person_bacteria_3.png", "IM-1.png", "xIM-1-2.png"])
 def test_one_other_name_and_the_chestx_names_are_not_used(name):
     """A guess that fits some images only is no knowledge."""
-    assert by_chestx_names(["IM-0115-0001.jpeg", name]) is None
+    assert by_standard(["IM-0115-0001.jpeg", name]) is None
 
 
 def test_regex_takes_the_named_group_or_the_first():
@@ -118,15 +154,13 @@ def test_a_slice_has_the_patient_of_its_volume_unless_a_table_names_it_itself(tm
     assert found.names == ("p", "q", "r")
 
 
-def test_volumes_are_patients_by_name_unless_other_images_are_among_them():
-    """Whatever their folders; then each file is a patient, and nobody is known."""
-    paths = ["x/sub-01.nii.gz[0]", "x/sub-01.nii.gz[1]", "y/SUB-02.NII[0]"]
-    found = find_patients(paths, given=[None] * 3, folder=None, regex=None)
-    assert (found.names, found.known) == (("sub-01", "sub-01", "SUB-02"), True)
-    assert found.note == "Each volume is a patient, by its name."
-    found = find_patients([*paths, "x/1.png"], given=[None] * 4, folder=None, regex=None)
-    assert found.names == ("x/sub-01.nii.gz", "x/sub-01.nii.gz", "y/SUB-02.NII", "x/1.png")
+def test_volumes_are_no_patients_by_name():
+    """Each counts as one, in its folder: two may be two visits of somebody."""
+    paths = ["x/brain1.nii.gz[0]", "x/brain1.nii.gz[1]", "y/brain1.nii.gz[0]", "x/1.png"]
+    found = find(paths)
+    assert found.names == ("x/brain1.nii.gz", "x/brain1.nii.gz", "y/brain1.nii.gz", "x/1.png")
     assert not found.known
+    assert "not known: each file of several images counts as a patient of its own" in found.note
 
 
 def test_a_table_of_patients_may_lie_anywhere_and_call_its_columns_as_it_likes(tmp_path):

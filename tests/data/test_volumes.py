@@ -218,21 +218,20 @@ def test_what_will_not_be_used_is_not_opened(tmp_path):
 
 
 def test_a_cohort_of_volumes_is_split_by_volume(folder):
-    """A row a slice, with its own digest; the volume is the patient, also in two classes."""
+    """A row a slice, with its own digest; each volume counts as a patient, who is not known."""
     cohort = load_cohort(folder, Preprocessing(size=16), majority="plain", test_size=0.3)
     table = cohort.table().set_index("path")
     assert len(cohort) == 20
     assert table["digest"].nunique() == 20
     voxels = voxels_of(folder / "plain/a.nii")
     assert table.loc["plain/a.nii[3]", "digest"] == digest_of(cut(voxels, "axial", 3))
-    assert table.loc["plain/b.nii.gz[3]", "patient"] == table.loc["odd/b.nii[3]", "patient"] == "b"
-    assert (table.groupby("patient")["split"].nunique() <= 2).all()
+    assert table.loc["plain/b.nii.gz[3]", "patient"] == "plain/b.nii.gz"
+    assert (table.groupby("patient")["split"].nunique() == 1).all()
     assert not cohort.leaks()
-    assert cohort.patients_known
-    assert (
-        "Each volume is a patient, by its name: 5 volumes have 4 names, and those of one name "
-        "count as one patient (--patient-regex tells them apart by their folders)." in cohort.notes
-    )
+    assert not cohort.patients_known
+    assert cohort.groups.tolist() == cohort.patient.tolist()
+    note = "Patients are not known: each file of several images counts as a patient of its own."
+    assert note in cohort.notes
     i = cohort.path.tolist().index("plain/a.nii[3]")
     decoded = decode_one(READING, ("x", lambda: cut(voxels, "axial", 3)))
     np.testing.assert_array_equal(cohort.images[i], decoded.image)
@@ -267,7 +266,7 @@ def test_pseudonyms_hide_the_name_of_a_volume_and_not_the_number_of_a_slice(fold
     hidden = f"{pseudonym('plain')}/{pseudonym('b.nii.gz')}.nii.gz[3]"
     assert hidden in cohort.path.tolist()
     i = cohort.path.tolist().index(hidden)
-    assert cohort.patient[i] == pseudonym("b")
+    assert cohort.patient[i] == hidden.removesuffix("[3]")
 
 
 def test_images_are_loaded_from_files_and_folders_of_volumes(folder):

@@ -1,6 +1,7 @@
 """A run's folder: what is in it, what happens when it is asked for again, who is left out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -188,8 +189,6 @@ def test_evaluation_keeps_the_images_it_erred_on_most(run, cohort):
 @pytest.mark.usefixtures("no_intervals")
 def test_evaluation_keeps_features_of_training_and_test_images_and_the_center(run, cohort):
     """Training images are those of the run's own split, whatever the cohort says today."""
-    from dataclasses import replace
-
     evaluate_run(run, replace(cohort, split=np.array(["test"] * 30)), command="")
     kept = Embedding.load(run / "embedding.npz")
     detector = load(run / "model.safetensors")
@@ -237,16 +236,12 @@ def test_what_a_method_does_not_have_is_left_out(
 
 def test_the_runs_own_split_holds_whatever_the_cohort_says_today(run, cohort):
     """Images are recognised by content: a new split cannot turn training images into test ones."""
-    from dataclasses import replace
-
     turned = replace(cohort, split=np.array(["test"] * 30))
     assert evaluate_run(run, turned, command="")["counts"]["majority"] == 8
 
 
 def test_images_that_were_trained_on_are_left_out_under_any_name(run, cohort):
     """Renamed, their digest changed, in another cohort: their pixels are known."""
-    from dataclasses import replace
-
     other = replace(
         cohort,
         split=np.array(["test"] * 30),
@@ -259,13 +254,81 @@ def test_images_that_were_trained_on_are_left_out_under_any_name(run, cohort):
 
 
 def test_new_images_of_a_patient_trained_on_are_left_out(run):
-    from dataclasses import replace
-
     other = small_cohort(seed=1)
     patient = other.patient.copy()
     patient[12:16] = "p0-0"
     result = evaluate_run(run, replace(other, patient=patient, split=other.split), command="")
     assert result["left_out"]["of a patient trained on"] == 4
+
+
+def another_hospital(**changes) -> Cohort:
+    """Other images, of patients who have the names of the first cohort's, in another namespace."""
+    first = small_cohort()
+    return replace(
+        small_cohort(seed=1), name="other", patient=first.patient, namespace="B", **changes
+    )
+
+
+@pytest.fixture
+def run_of_one_hospital(tmp_path):
+    out = tmp_path / "one"
+    fit_run(replace(small_cohort(), namespace="A"), "cae", {"epochs": 1}, out, command="")
+    return out
+
+
+def test_patients_of_two_hospitals_are_not_the_same_by_name_alone(run_of_one_hospital):
+    """Both number from 1; it is said, and whoever knows better says so."""
+    result = evaluate_run(run_of_one_hospital, another_hospital(), command="")
+    assert not any(result["left_out"].values())
+    assert result["counts"]["majority"] == 20
+    assert result["assumed"] == [
+        "15 patients of 'other' with a name that the run knows are not taken for the same: nobody "
+        "said that they are (--same-patients)."
+    ]
+
+
+def test_patients_are_the_same_where_that_is_said(run_of_one_hospital):
+    result = evaluate_run(run_of_one_hospital, another_hospital(), command="", same_patients=True)
+    assert result["left_out"]["of a patient trained on"] == 12
+    assert "are taken for the same, as asked" in result["assumed"][0]
+
+
+def test_patients_are_the_same_where_an_image_of_both_has_the_same_patient(run_of_one_hospital):
+    """The same cohort, moved and grown."""
+    grown = another_hospital()
+    digest = grown.digest.copy()
+    digest[19] = small_cohort().digest[19]
+    result = evaluate_run(run_of_one_hospital, replace(grown, digest=digest), command="")
+    assert result["left_out"]["of a patient trained on"] == 12
+    assert "as images of both show" in result["assumed"][0]
+
+
+def test_names_that_hold_everywhere_can_be_said_to_be_of_others(run):
+    """Two hospitals whose PatientIDs begin at 1."""
+    other = replace(another_hospital(), namespace="")
+    assert evaluate_run(run, other, command="")["left_out"]["of a patient trained on"] == 12
+
+
+def test_names_that_hold_everywhere_can_be_denied(run):
+    other = replace(another_hospital(), namespace="")
+    result = evaluate_run(run, other, command="", same_patients=False)
+    assert result["left_out"]["of a patient trained on"] == 0
+
+
+def test_slices_of_one_volume_are_no_evidence_of_their_own(tmp_path):
+    """Intervals go by volume where patients are not known."""
+    images = np.random.default_rng(3).random((30, 1, 16, 16), dtype=np.float32)
+    cohort = replace(small_cohort(patients_known=False), images=images)
+    volumes = replace(cohort, path=np.array([f"{i // 3}.nii[{i % 3}]" for i in range(30)]))
+    results = []
+    for name, each in (("slices", volumes), ("images", cohort)):
+        fit_run(each, "cae", {"epochs": 1, "random_state": 0}, tmp_path / name, command="")
+        results.append(evaluate_run(tmp_path / name, each, command=""))
+    assert results[0]["counts"] == results[1]["counts"]
+    assert results[0]["counts"]["patients"] is None
+    auc = [result["metrics"]["AUC"] for result in results]
+    assert auc[0]["value"] == auc[1]["value"]
+    assert auc[0]["low"] != auc[1]["low"]
 
 
 def test_unknown_patients_are_not_taken_for_the_same_by_their_file_names(tmp_path):
@@ -281,8 +344,6 @@ def test_a_cohort_of_training_images_only_cannot_be_evaluated_on(run, cohort):
 
 
 def test_too_few_patients_for_an_interval_are_said_and_the_value_stays(tmp_path, cohort):
-    from dataclasses import replace
-
     one = replace(cohort, patient=np.where(cohort.minority, "one", cohort.patient))
     fit_run(one, "cae", {"epochs": 1, "random_state": 0}, tmp_path / "r", command="")
     result = evaluate_run(tmp_path / "r", one, command="")["metrics"]["AUC"]

@@ -201,6 +201,21 @@ def test_what_calibrated_afterwards_is_left_out_of_evaluations(run):
     assert result["counts"]["majority"] == 16
 
 
+@pytest.mark.usefixtures("no_intervals")
+def test_patients_of_another_hospital_calibrate_unless_they_are_said_to_be_the_same(run):
+    """Whatever their names; who calibrated is known again, by name in the same place."""
+    other = new_images(patient=small_cohort().patient, namespace="B")
+    found = calibrate_run(run, other.take(range(8, 12)), command="")
+    assert (found["images"], found["patients"]) == (4, 2)
+    assert "2 patients of 'small' with a name that the run knows are not" in found["assumed"][0]
+    more = replace(small_cohort(seed=2), patient=other.patient, namespace="B")
+    result = evaluate_run(run, more, command="")
+    assert result["left_out"]["of a patient calibrated on"] == 4
+    assert result["counts"]["majority"] == 16
+    with pytest.raises(ValueError, match=r" 8 left out: of a patient of the test split"):
+        calibrate_run(run, other, command="", same_patients=True)
+
+
 def test_unknown_patients_calibrate_as_images(tmp_path):
     fit_run(small_cohort(patients_known=False), "cae", {"epochs": 1}, tmp_path / "r", command="")
     found = calibrate_run(tmp_path / "r", small_cohort(patients_known=False, seed=1), command="")

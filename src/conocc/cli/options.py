@@ -147,6 +147,13 @@ CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phan
 ImagesArgument = Annotated[list[Path], option("Files or folders.")]
 RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
 Threads = Annotated[int | None, option("Threads that decode; all cores.")]
+SamePatients = Annotated[
+    bool | None,
+    Parameter(
+        negative="--no-same-patients",
+        help="Patients with a name that the run knows are the same people.",
+    ),
+]
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), help="Show no progress.")]
 
 

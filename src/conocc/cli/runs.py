@@ -32,6 +32,7 @@ from conocc.cli.options import (
     ReadAsOptions,
     RuleOptions,
     RunArgument,
+    SamePatients,
     Threads,
     option,
 )
@@ -121,6 +122,7 @@ def calibrate(
     /,
     *,
     read: ReadAsOptions = ReadAsOptions(),
+    same_patients: SamePatients = None,
     quiet: Quiet = False,
 ) -> None:
     """Calibrate a run's threshold on majority images that it was not trained on.
@@ -132,7 +134,9 @@ def calibrate(
 
     command = command_line()
     loaded = read.load(run, cohort, quiet=quiet)
-    say_calibration(calibrate_run(run, loaded, command=command))
+    found = calibrate_run(run, loaded, command=command, same_patients=same_patients)
+    say_calibration(found)
+    say_all(found["assumed"])
 
 
 @app.command
@@ -142,6 +146,7 @@ def evaluate(
     /,
     *,
     read: ReadAsOptions = ReadAsOptions(),
+    same_patients: SamePatients = None,
     folder: Annotated[
         Path | None, option("Folder for a copy of the run, with these results.", "--out")
     ] = None,
@@ -163,13 +168,14 @@ def evaluate(
     loaded = read.load(run, cohort, quiet=as_json)
     if folder is not None:
         run = copy_run(run, folder)
-    result = evaluate_run(run, loaded, command=command, rule=rule)
+    result = evaluate_run(run, loaded, command=command, rule=rule, same_patients=same_patients)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return
     say_metrics(f"{run} on {loaded.name}", {read_run(run)["method"]: result})
     say_all(summary(result))
     say_left_out(result["left_out"])
+    say_all(result["assumed"])
 
 
 @app.command

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conocc.data.decoding import pixels
+from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import count, printable
 from conocc.data.preprocessing import Preprocessing
 
@@ -96,6 +97,9 @@ class Cohort:
     patients_known : bool
     notes : tuple of str
         What was decided and found: sentences for people.
+    namespace : str
+        Where names of patients hold: those of two cohorts are compared if this is the same, as
+        it is for PatientIDs and public names, or one table, or one folder.
 
     Raises
     ------
@@ -133,6 +137,7 @@ class Cohort:
     preprocessing: Preprocessing
     patients_known: bool
     notes: tuple[str, ...]
+    namespace: str = ""
 
     def __post_init__(self) -> None:
         images = np.asanyarray(self.images)
@@ -183,6 +188,17 @@ class Cohort:
         # Patients and pixels do not belong into notebooks and tracebacks.
         size = pixels(self.images.shape[1:])
         return f"<Cohort {self.name!r}: {count(len(self), 'image')} of {size}>"
+
+    @property
+    def groups(self) -> Strings | None:
+        """Whose images belong together: of a patient, or, where these are not known, of a file.
+
+        None if each image stands alone.
+        """
+        if self.patients_known:
+            return self.patient
+        files = np.array([volume_and_slice(path)[0] for path in self.path.tolist()], dtype=np.str_)
+        return files if (files != self.path).any() else None
 
     def rows(self, *, split: str | None = None, minority: bool | None = None) -> Rows:
         """Positions of the images on one side of the split, of one class, or both; ascending."""

@@ -5,6 +5,7 @@ Letters: n images, c channels, h and w pixels.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from conocc.data.decoding import (
 )
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
 from conocc.data.layouts import list_cohort, mixtures
-from conocc.data.patients import Patients, find_patients
+from conocc.data.patients import EVERYWHERE, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
@@ -129,6 +130,7 @@ def load_cohort(
         preprocessing=_with_found_size(preprocessing, images),
         patients_known=patients.known,
         notes=(),
+        namespace=_namespace(patients.among or os.path.realpath(where)),
     )
     notes = _notes(cohort, index, wanted, patients.note, split_note, remarks)
     return replace(cohort, notes=(*notes, *no_cache, *unkept))
@@ -227,6 +229,11 @@ def _patients(
     if pseudonyms and patients.known:
         patients = replace(patients, names=tuple(map(pseudonym, patients.names)))
     return patients
+
+
+def _namespace(among: str) -> str:
+    """Name where names of patients hold; a hash, since a path may tell of people."""
+    return "" if among == EVERYWHERE else hashlib.sha256(os.fsencode(among)).hexdigest()[:16]
 
 
 def _blank(source: _Source, patients: Patients) -> Bools:

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from conocc.data.columns import TableOptions, claim, is_called
 from conocc.data.image_io.dicom_person import Person
-from conocc.data.image_io.read import is_volume_name
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
-from conocc.data.index import count, printable, stem
+from conocc.data.index import count, printable
 from conocc.data.pseudonyms import pseudonym
 from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
+EVERYWHERE = "everywhere"
 # Tables that may stand beside the images.
 TABLES = (*(f"patients{suffix}" for suffix in TABLE_SUFFIXES), "patches.csv")
 
-# The ChestX set: person12_bacteria_3, IM-0115-0001, IM-0543-0001-0002, NORMAL2-IM-0115-0001.
-# NORMAL2-IM-0115 and IM-0115 are two patients: merging them invents 94 overlaps between
-# training and test.
-_CHESTX = re.compile(r"person\d+(?=_(?:bacteria|virus)_\d+$)|(?:NORMAL2-)?IM-\d+(?=-\d+(?:-\d+)?$)")
+# Names that a standard gives to patients, anywhere in a path, and whether they are the same
+# everywhere or in one data set.
+STANDARDS = {
+    # person12_bacteria_3, IM-0115-0001, IM-0543-0001-0002, NORMAL2-IM-0115-0001. NORMAL2-IM-0115
+    # and IM-0115 are two patients: merging them invents 94 overlaps between training and test.
+    "as in the ChestX set": (
+        r"(?<![^/])(?:person\d+(?=_(?:bacteria|virus)_\d+(?:\.\w+)?$)"
+        r"|(?:NORMAL2-)?IM-\d+(?=-\d+(?:-\d+)?(?:\.\w+)?$))",
+        True,
+    ),
+    "as in BIDS (sub-…)": (r"(?<![^/])sub-[A-Za-z0-9]+(?=[/_.[]|$)", False),
+    "as in TCGA": (r"(?<![A-Za-z0-9])TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4}(?![A-Za-z0-9])", True),
+}
 
 
 @dataclass(frozen=True)
 class Patients:
-    """The patient of each image, whether that is knowledge, and a sentence on its source."""
+    """The patient of each image, whether that is knowledge, and a sentence on its source.
+
+    `among` is where a name stands for one person: "everywhere", the path of a table, or "" for
+    the cohort alone.
+    """
 
     names: tuple[str, ...]
     known: bool
     note: str
+    among: str = ""
 
 
 def find_patients(
@@ -49,9 +64,9 @@ def find_patients(
     The first of these that there is decides: the regular expression, or the table of patients
     (`options`), that the user gave; what the layout itself lists (`given`); a table beside the
     images; the PatientID of DICOM (`persons`), if every image has one, for which a pseudonym
-    stands; the names of the ChestX set, if every image has one; the names of volumes, if every
-    image is a slice of one.
-    Otherwise each image is a patient of its own, named by its path, and each volume is one.
+    stands; a name of one of the `STANDARDS`, if every image has exactly one.
+    Otherwise patients are not known: each image counts as one, named by its path, and so does
+    each file of several images.
     Messages and names take the `deidentified` paths, if these are not the paths themselves.
 
     Raises
@@ -73,14 +88,13 @@ def find_patients(
         return _from_table(paths, table, deidentified, options)
     if persons and all(person is not None and person.patient for person in persons):
         names = tuple(pseudonym(person.patient) for person in persons if person)
-        return Patients(names, True, "Patients are pseudonyms of DICOM's PatientID.")
-    if chestx := by_chestx_names(paths):
-        return Patients(chestx, True, "Patients are read from file names as in the ChestX set.")
-    if volumes := by_volumes(paths):
-        note = f"Each volume is a patient, by its name{_shared_names(paths, volumes)}."
-        return Patients(volumes, True, note)
+        note = "Patients are pseudonyms of DICOM's PatientID."
+        return Patients(names, True, note, EVERYWHERE)
+    if standard := by_standard(paths):
+        return replace(standard, names=_hidden(standard.names, persons))
     names = tuple(volume_and_slice(path)[0] for path in deidentified)
-    note = "Patients are not known: each image counts as a patient of its own."
+    unit = "file of several images" if any(map(is_slice_name, paths)) else "image"
+    note = f"Patients are not known: each {unit} counts as a patient of its own."
     return Patients(names, False, note)
 
 
@@ -88,7 +102,8 @@ def _from_table(
     paths: Sequence[str], table: Path, deidentified: Sequence[str], options: TableOptions
 ) -> Patients:
     note = f"Patients are read from '{printable(table.name)}'."
-    return Patients(by_table(paths, table, deidentified, options), True, note)
+    names = by_table(paths, table, deidentified, options)
+    return Patients(names, True, note, str(table.resolve()))
 
 
 def _hidden(names: tuple[str, ...], persons: Sequence[Person | None]) -> tuple[str, ...]:
@@ -127,38 +142,31 @@ def by_regex(
     )
 
 
-def by_chestx_names(paths: Sequence[str]) -> tuple[str, ...] | None:
-    """Read the patient from names of the ChestX set; None unless every image has such a name.
+def by_standard(paths: Sequence[str]) -> Patients | None:
+    """Read the patient from names that a standard gives; None unless every path has exactly one.
 
-    >>> by_chestx_names(["test/NORMAL/NORMAL2-IM-0115-0001.jpeg", "IM-0115-0001.jpeg"])
-    ('NORMAL2-IM-0115', 'IM-0115')
+    >>> by_standard(["sub-01/ses-1/sub-01_ses-1_T1w.nii[0]", "sub-02_bold.nii[1]"]).names
+    ('sub-01', 'sub-02')
     """
-    matches = [_CHESTX.match(PurePosixPath(path).stem) for path in paths]
-    found = tuple(match[0] for match in matches if match)
-    return found if len(found) == len(paths) else None
+    for standard, (pattern, is_public) in STANDARDS.items():
+        found = [set(re.findall(pattern, path)) for path in paths]
+        if all(len(one) == 1 for one in found):
+            names = tuple(one.pop().replace("_", "-") for one in found)
+            note = f"Patients are read from names {standard}"
+            note += "." if is_public else f"{_shared(paths, names)}."
+            return Patients(names, True, note, EVERYWHERE if is_public else "")
+    return None
 
 
-def by_volumes(paths: Sequence[str]) -> tuple[str, ...] | None:
-    """Take the names of the volumes for patients; None unless every image is a slice of one.
-
-    >>> by_volumes(["a/sub-01.nii.gz[3]", "b/sub-01.nii.gz[7]", "b/sub-02.nii[0]"])
-    ('sub-01', 'sub-01', 'sub-02')
-    """
-    files = [volume_and_slice(path)[0] for path in paths if is_slice_name(path)]
-    if len(files) < len(paths) or not all(map(is_volume_name, files)):
-        return None
-    return tuple(stem(PurePosixPath(file).name) for file in files)
-
-
-def _shared_names(paths: Sequence[str], names: Sequence[str]) -> str:
-    """Say so where volumes of one name, in several folders, count as one patient."""
-    files = len({volume_and_slice(path)[0] for path in paths})
-    patients = len(set(names))
-    if files == patients:
+def _shared(paths: Sequence[str], names: Sequence[str]) -> str:
+    """Say so where one name is in several of the folders that divide a cohort."""
+    folders = {(name, path.split("/")[0]) for path, name in zip(paths, names, strict=True)}
+    several = sum(times > 1 for times in Counter(name for name, _ in folders).values())
+    if not several or any(name in folder for name, folder in folders):
         return ""
     return (
-        f": {count(files, 'volume')} have {count(patients, 'name')}, and those of one name count "
-        "as one patient (--patient-regex tells them apart by their folders)"
+        f", of which {count(several, 'name')} in several folders count as one patient each "
+        "(--patient-regex tells them apart by their folders)"
     )
 
 

@@ -24,7 +24,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -37,6 +37,7 @@ import torch
 from conocc._version import __version__
 from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
+from conocc.data.index import count
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
@@ -118,6 +119,7 @@ def fit_run(
             **identity,
             "command": command,
             "loading": spec.to_dict() if spec else None,
+            "namespace": cohort.namespace,
             "notes": list(cohort.notes),
             "versions": versions(),
         }
@@ -126,15 +128,17 @@ def fit_run(
         write_csv(out / "split.csv", table.columns.tolist(), table.to_numpy().tolist())
         checkpoint = out / "checkpoint"
         start = time.perf_counter()
-        patients = training.patient if cohort.patients_known else None
-        detector.fit(training.images, groups=patients, checkpoint=checkpoint)
+        patients = _full_names(training.patient, cohort.namespace)
+        known = patients if cohort.patients_known else None
+        detector.fit(training.images, groups=known, checkpoint=checkpoint)
         seconds = time.perf_counter() - start
         # A method without epochs has a history too, an empty one.
         history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
         write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
         calibrating = cohort.where(split="calibration")
         if len(calibrating):
-            about["calibration"] = _calibrate(detector, calibrating, out, command)
+            namespaces = [cohort.namespace]
+            about["calibration"] = _calibrate(detector, calibrating, out, command, namespaces)
         detector.save(out / "model.safetensors", preprocessing=cohort.preprocessing.to_dict())
         done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
         write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
@@ -222,18 +226,21 @@ def _alone(
 
 
 @_alone
-def calibrate_run(run: str | Path, cohort: Cohort, *, command: str) -> dict[str, Any]:
+def calibrate_run(
+    run: str | Path, cohort: Cohort, *, command: str, same_patients: bool | None = None
+) -> dict[str, Any]:
     """Calibrate a finished run on the majority images of a cohort, in place of a former time.
 
     Left out, and counted by reason, are minority images; images and patients that were trained
     on; and those of the test split that ``split.csv`` tells, whose scores must not set a
     threshold. Whatever is taken is left out of every later evaluation.
+    `same_patients` is as for `evaluate_run`.
 
     Returns
     -------
     dict
-        ``images``, ``patients`` (None where they are not known), ``left_out``, ``cohort``,
-        ``command``; it is noted in ``run.json``.
+        ``images``, ``patients`` (None where they are not known), ``left_out``, ``assumed``,
+        ``cohort``, ``command``; it is noted in ``run.json``.
 
     Raises
     ------
@@ -246,19 +253,20 @@ def calibrate_run(run: str | Path, cohort: Cohort, *, command: str) -> dict[str,
     table = _split_table(run)
     tested = table[table["split"] == "test"]
     side = _sides(run, cohort)
+    namespaces, assumed = _namespaces(run, cohort, same_patients)
+    is_known = cohort.patients_known and about.get("namespace", "") in namespaces
     reasons = {
         "of the minority class": cohort.minority,
         "of the test split": side == "test",
         "of a patient of the test split": np.isin(cohort.patient, tested["patient"].to_numpy(str))
-        & cohort.patients_known,
+        & is_known,
     }
     taken, left_out = _sorted_out(reasons)
-    calibrating = cohort.take(taken)
-    about["calibration"] = _calibrate(detector, calibrating, run, command, left_out)
+    found = _calibrate(detector, cohort.take(taken), run, command, namespaces, left_out)
+    about["calibration"] = {**found, "assumed": assumed}
     detector.save(run / "model.safetensors")
     write_json(run / "run.json", about)
-    found: dict[str, Any] = about["calibration"]
-    return found
+    return about["calibration"]
 
 
 def _calibrate(
@@ -266,10 +274,11 @@ def _calibrate(
     cohort: Cohort,
     out: Path,
     command: str,
+    namespaces: Sequence[str],
     left_out: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Calibrate on what the detector has not learned; write the scores, say what it was."""
-    taken, of_these = _sorted_out(_learned(detector, cohort))
+    taken, of_these = _sorted_out(_learned(detector, cohort, namespaces))
     left_out = {**(left_out or {}), **of_these}
     kept = cohort.take(taken)
     if not len(kept):
@@ -278,7 +287,8 @@ def _calibrate(
             f"Cohort '{cohort.name}' has no majority image to calibrate on that the run has not "
             f"seen.{why}"
         )
-    detector.calibrate(kept.images, groups=kept.patient if kept.patients_known else None)
+    groups = None if kept.groups is None else _full_names(kept.groups, namespaces[0])
+    detector.calibrate(kept.images, groups=groups)
     columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
     scores = detector.calibration_.scores
     names = (*COHORT_COLUMNS, "anomaly_score")
@@ -288,6 +298,7 @@ def _calibrate(
         "images": len(kept),
         "patients": detector.calibration_.patients if kept.patients_known else None,
         "left_out": left_out,
+        "namespace": namespaces[0],
         "command": command,
     }
 
@@ -352,7 +363,12 @@ def copy_run(run: str | Path, out: str | Path) -> Path:
 
 @_alone
 def evaluate_run(
-    run: str | Path, cohort: Cohort, *, command: str, rule: Rule = RULE
+    run: str | Path,
+    cohort: Cohort,
+    *,
+    command: str,
+    rule: Rule = RULE,
+    same_patients: bool | None = None,
 ) -> dict[str, Any]:
     """Score the labelled test images of a cohort, and write what later pages are made of.
 
@@ -362,14 +378,17 @@ def evaluate_run(
     calibrated on are left out, and counted under ``left_out``.
     Results on the same images are replaced, those on others are not (`copy_run`).
     `rule` says when an image is ``predicted`` to be of the minority.
+    `same_patients` says whether equal names of patients mean one person here and where the run
+    was fitted and calibrated; by itself they do where names hold everywhere (`Cohort.namespace`),
+    and in cohorts that share an image with its patient's name.
 
     Returns
     -------
     dict
         ``metrics`` (name to value, low, high), ``decision`` (the rule, its ``threshold`` of the
         anomaly score, and what it promises in ``words``), ``observed_rates`` (how that turned out,
-        see `conocc.thresholds.rules.observed_rates`), ``counts``, ``prevalence``, ``left_out``, and
-        what made it.
+        see `conocc.thresholds.rules.observed_rates`), ``counts``, ``prevalence``, ``left_out``,
+        ``assumed`` (who was taken for whom), and what made it.
 
     Raises
     ------
@@ -380,13 +399,14 @@ def evaluate_run(
     run = Path(run)
     detector = load_model(run)
     decided = decisions(detector, rule)
-    rows, left_out = _test_rows(run, detector, cohort)
+    namespaces, assumed = _namespaces(run, cohort, same_patients)
+    rows, left_out = _test_rows(run, detector, cohort, namespaces)
     test = cohort.take(rows)
-    patient = test.patient if test.patients_known else None
+    patient = test.groups
     counts = {
         "majority": int((~test.minority).sum()),
         "minority": int(test.minority.sum()),
-        "patients": None if patient is None else len(np.unique(patient)),
+        "patients": len(np.unique(test.patient)) if test.patients_known else None,
     }
     if not counts["majority"] or not counts["minority"]:
         why = "".join(f" {n} left out: {reason}." for reason, n in left_out.items() if n)
@@ -415,6 +435,7 @@ def evaluate_run(
         "counts": counts,
         "prevalence": counts["minority"] / len(test),
         "left_out": left_out,
+        "assumed": assumed,
         "command": command,
         "versions": versions(),
     }
@@ -457,7 +478,7 @@ def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
     detector = load_model(run)
     if not hasattr(detector, "embed"):
         raise ValueError(f"The {type(detector).__name__} of '{run}' has no bottleneck features.")
-    rows, _ = _test_rows(run, detector, cohort)
+    rows, _ = _test_rows(run, detector, cohort, _namespaces(run, cohort, None)[0])
     return _embed(run, detector, cohort, cohort.take(rows))
 
 
@@ -489,27 +510,69 @@ def _with_interval(
     return dict(found)
 
 
-def _test_rows(run: Path, detector: Any, cohort: Cohort) -> tuple[np.ndarray, dict[str, int]]:
+def _namespaces(
+    run: Path, cohort: Cohort, same_patients: bool | None
+) -> tuple[list[str], list[str]]:
+    """Say under which namespaces a cohort's patients are looked for, and who is taken for whom.
+
+    The first is that to note them by: the run's own, if names mean one person in both.
+    """
+    about = read_run(run)
+    own = about.get("namespace", "")
+    namespace = f"apart from {own}" if same_patients is False else cohort.namespace
+    here = set(zip(cohort.digest.tolist(), cohort.patient.tolist(), strict=True))
+    found = [namespace]
+    known: set[str] = set()
+    for table, noted in (("calibration.csv", about.get("calibration", {})), ("split.csv", about)):
+        if (run / table).exists():
+            there = read_csv(run / table)
+            known |= set(there["patient"])
+            shares = not here.isdisjoint(zip(there["digest"], there["patient"], strict=True))
+            if same_patients or (shares and same_patients is None):
+                found.insert(0, noted.get("namespace", ""))
+    equal = known & set(cohort.patient.tolist())
+    if not cohort.patients_known or not equal or namespace == own:
+        return found, []
+    said = f"{count(len(equal), 'patient')} of '{cohort.name}' with a name that the run knows"
+    if own not in found:
+        why = "" if same_patients is False else ": nobody said that they are (--same-patients)"
+        return found, [f"{said} {'is' if len(equal) == 1 else 'are'} not taken for the same{why}."]
+    why = "asked" if same_patients else "images of both show"
+    return found, [f"{said} {'is' if len(equal) == 1 else 'are'} taken for the same, as {why}."]
+
+
+def _full_names(patient: np.ndarray, namespace: str) -> np.ndarray:
+    """Put the namespace before the names of patients; (n,) -> (n,)."""
+    return np.char.add(f"{namespace}/", patient) if namespace else patient
+
+
+def _test_rows(
+    run: Path, detector: Any, cohort: Cohort, namespaces: Sequence[str]
+) -> tuple[np.ndarray, dict[str, int]]:
     """Choose the images to evaluate on, and count those left out by reason."""
     side = _sides(run, cohort)
     side = np.where(side == "", np.where(cohort.split == "unused", "unused", "test"), side)
-    reasons = _learned(detector, cohort) | _learned(detector, cohort, side="calibration")
+    reasons = _learned(detector, cohort, namespaces)
+    reasons |= _learned(detector, cohort, namespaces, side="calibration")
     reasons["trained on"] |= side == "train"
     reasons["calibrated on"] |= side == "calibration"
     return _sorted_out({**reasons, "not of the test split": side == "unused"})
 
 
-def _learned(detector: Any, cohort: Cohort, *, side: str = "training") -> dict[str, np.ndarray]:
+def _learned(
+    detector: Any, cohort: Cohort, namespaces: Sequence[str], *, side: str = "training"
+) -> dict[str, np.ndarray]:
     """Find images, by their pixels, and patients that the detector was trained, or calibrated, on.
 
     Where patients are not known they are named by their files, and files anywhere can be called
     1.png.
     """
     done = {"training": "trained on", "calibration": "calibrated on"}[side]
+    names = [_full_names(cohort.patient, namespace) for namespace in namespaces]
+    patients = [detector.knows_patients(each, side=side) for each in names]
     return {
         done: detector.knows(cohort.images, side=side),
-        f"of a patient {done}": detector.knows_patients(cohort.patient, side=side)
-        & cohort.patients_known,
+        f"of a patient {done}": np.any(patients, axis=0) & cohort.patients_known,
     }
 
 

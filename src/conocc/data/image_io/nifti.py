@@ -17,6 +17,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import threading
 from io import BufferedIOBase, BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 SUFFIXES = (".nii", ".nii.gz")
+
+# Threads that import nibabel at the same time meet it half made.
+_IMPORTING = threading.Lock()
 
 # By the size of the header, in either byte order, and the magic word.
 SIGNATURE = re.compile(
@@ -98,8 +102,9 @@ def read_nifti(data: bytes, *, labels: bool = False) -> Volume:
         If it is damaged, cut short or too large; is no image (statistics, labels, surfaces,
         CIFTI); or has colours, complex or infinite voxels, or several values a voxel.
     """
-    from nibabel.arrayproxy import ArrayProxy  # takes a third of a second, for volumes alone
-    from nibabel.orientations import apply_orientation, io_orientation
+    with _IMPORTING:  # takes a third of a second, for volumes alone
+        from nibabel.arrayproxy import ArrayProxy
+        from nibabel.orientations import apply_orientation, io_orientation
 
     compressed = data.startswith(GZIP)
     stream: BufferedIOBase = gzip.GzipFile(fileobj=BytesIO(data)) if compressed else BytesIO(data)
