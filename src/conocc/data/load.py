@@ -108,10 +108,7 @@ def load_cohort(
     patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
     minority = np.array([entry.label not in wanted for entry in entries], dtype=bool)
     source = _Source(index, rows, path, digest, preprocessing)
-    blank = _blank(source, patients)
-    split, split_note = _split(
-        entries, patients, minority, digest, blank, split_seed, test_size, calibration_size
-    )
+    split, split_note = _split(source, patients, minority, split_seed, test_size, calibration_size)
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(side) for side in split.tolist()])
     order = np.lexsort((minority, rank))  # stable: within a class the index's order stays
@@ -252,16 +249,16 @@ def _blank(source: _Source, patients: Patients) -> Bools:
 
 
 def _split(
-    entries: Sequence[ImageEntry],
+    source: _Source,
     patients: Patients,
     minority: Bools,
-    digest: Strings,
-    blank: Bools,
     split_seed: int,
     test_size: float,
     calibration_size: float | None,
 ) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
+    digest, blank = source.digest, _blank(source, patients)
+    entries = [source.images.entries[row] for row in source.rows]
     if entries[0].split is None:
         split = split_by_patient(
             patients.names, minority, digest, seed=split_seed, test_size=test_size, blank=blank
