@@ -216,7 +216,7 @@ def _whole(fetch: Fetch, folder: Path, options: StackOptions, path: str, prefix:
     if stack is None or not stack.single:
         named = f"'{printable(prefix + path)}'"
         raise ValueError((one and one.reason) or f"{named} changed while it was being read.")
-    return stack.image(stack.numbers[0])
+    return checked(stack.image(stack.numbers[0]))
 
 
 # Scores

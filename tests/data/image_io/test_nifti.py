@@ -230,8 +230,8 @@ def test_intents_that_images_have_are_read(intent):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"magic": b"ni1"}, r"in another file \(.img\)"),
-        ({"magic": b"xyz"}, "no magic word"),
+        ({"magic": b"ni1"}, "its voxels are in a file beside it"),
+        ({"magic": b"xyz"}, "its voxels are in a file beside it"),
         ({"dim": (0, 4, 3, 2)}, "no sides of a volume"),
         ({"dim": (9, 4, 3, 2)}, "no sides of a volume"),
         ({"dim": (3, 4, -3, 2)}, "no sides of a volume"),

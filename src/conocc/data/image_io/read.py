@@ -11,10 +11,11 @@ Letters: h and w pixels.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
-from conocc.data.image_io import dicom, nifti
+from conocc.data.image_io import dicom, itk, nifti
 from conocc.data.image_io.npy import read_npy
 from conocc.data.image_io.pixels import (
     GZIP,
@@ -228,6 +229,26 @@ READERS: dict[str, Format] = {
     "NIfTI": Format(
         nifti.SIGNATURE, nifti.SUFFIXES, _read_volume, open=nifti.open_nifti, is_volume=True
     ),
+    "Analyze": Format(
+        nifti.ANALYZE_SIGNATURE,
+        (".hdr", ".hdr.gz"),
+        _read_volume,
+        open=nifti.open_nifti,
+        is_volume=True,
+    ),
+    "MGH": Format(
+        nifti.MGH_SIGNATURE,
+        (".mgh", ".mgz"),
+        _read_volume,
+        open=nifti.open_nifti,
+        is_volume=True,
+    ),
+    "MetaImage": Format(
+        itk.META_SIGNATURE, (".mha", ".mhd"), _read_volume, open=itk.open_itk, is_volume=True
+    ),
+    "NRRD": Format(
+        itk.NRRD_SIGNATURE, (".nrrd", ".nhdr"), _read_volume, open=itk.open_itk, is_volume=True
+    ),
     "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png, open=open_png),
     "JPEG": Format(
         re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif"), read_jpeg, has_scales=True
@@ -272,6 +293,35 @@ def is_volume_name(path: str) -> bool:
     """Say whether a path ends as those of volumes do, each of which is of one patient."""
     volumes = (known.suffixes for known in READERS.values() if known.is_volume)
     return path.lower().endswith(tuple(chain.from_iterable(volumes)))
+
+
+def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str]:
+    """Tell which files are no images, but hold the voxels of a header among them.
+
+    Parameters
+    ----------
+    folder : path
+    names : iterable of str
+        Paths of files below `folder`, with forward slashes.
+
+    Returns
+    -------
+    dict of str to str
+        From the file of the voxels to its header, ``{"a/x.raw": "a/x.mhd"}``.
+    """
+    known, found = set(names), {}
+    for name in sorted(known):
+        beside: list[str] = []
+        if name.lower().endswith((".hdr", ".hdr.gz")):
+            beside = nifti.voxel_files(name)
+        elif name.lower().endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
+            with suppress(OSError, ValueError), open(os.path.join(folder, name), "rb") as file:
+                own = itk.named_file(file.read(HEAD_BYTES)) or ""
+                inside = name.rpartition("/")[0]
+                beside = [posixpath.normpath(posixpath.join(inside, own.replace("\\", "/")))]
+        if voxels := next((other for other in beside if other in known - {name}), None):
+            found[voxels] = name
+    return found
 
 
 SUFFIXES = frozenset(suffix for known in READERS.values() for suffix in known.suffixes)
