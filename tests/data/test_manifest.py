@@ -109,7 +109,9 @@ def test_short_manifest(tmp_path):
         ("path,label,split\na/1.png,x,train\na/1.png,x,test\n", "another split .* than in line 2"),
         ("path,label,patient\na/1.png,x,p\na/1.png,x,q\n", "another split or patient than in line"),
         ("Path,paths,label\na/1.png,x,p\n", "more than one path: Path, paths"),
+        ("path,label\nA/2,x\n", r"no file 'A/2' \(1 of 1 file missing; --suffix .png adds what"),
         ("path,label\n,x\n", "line 2: the path is empty"),
+        ("path,label,patient\na/1.png,x,NaN\n", r"line 2: the patient of 'a/1\.png' is empty"),
         ("path,label\na/1.png,\n", r"line 2: the label of 'a/1\.png' is empty"),
         ("path,label,patient\na/1.png,x,\n", r"line 2: the patient of 'a/1\.png' is empty"),
         ("path,label,split\na/1.png,x,dev\n", "line 2: the split is 'dev'"),
@@ -231,3 +233,54 @@ def test_one_hot_columns(tmp_path):
     where.write_text("path,Mass\na/1.png,2\n")
     with pytest.raises(ValueError, match=r"line 2: the column 'Mass' \(--one-hot\) holds '2'"):
         list_cohort(where, table=TableOptions(one_hot=("Mass",)))
+
+
+def test_labels_of_one_image_are_joined_in_one_order(tmp_path):
+    """From one cell or from several rows; patients are those of all rows."""
+    where = manifest(
+        tmp_path,
+        "path,label,patient\na/1.png,Mass|Edema,p\na/2.png,Mass,q\nA\\2.PNG,Edema ,q\n"
+        "a/2.png,Edema,q\nb/3.png,Mass,r\nb/3.png,Mass,r\n",
+    )
+    with pytest.raises(ValueError, match=r"line 4: 'A/2.PNG' would be the file of 'a/2.png'"):
+        list_cohort(where)
+    where.write_text(where.read_text().replace("A\\2.PNG", "a\\2.png"))
+    listing = list_cohort(where)
+    assert {entry.path: (entry.label, entry.patient) for entry in listing.entries} == {
+        "a/1.png": ("Edema|Mass", "p"),
+        "a/2.png": ("Edema|Mass", "q"),
+        "b/3.png": ("Mass", "r"),
+    }
+    assert listing.notes == (
+        "The 6 rows of 'set.csv' list 3 images.",
+        "2 images with several labels, joined by '|'.",
+    )
+
+
+def test_capitals_of_a_path_do_not_matter_where_it_is_looked_for(tmp_path):
+    (entry,) = list_cohort(manifest(tmp_path, "path,label\nB\\3.PNG,x\n")).entries
+    assert (entry.path, entry.shown) == ("b/3.png", "B/3.PNG")
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path):
+    where = manifest(tmp_path, "path,label\na/1.png,x\n")
+    with pytest.raises(ValueError, match=r"There is no folder 'gone' \(--root\)"):
+        list_cohort(where, table=TableOptions(root="gone"))
+
+
+def test_what_finds_patients_sees_paths_as_the_table_has_them(tmp_path):
+    where = manifest(tmp_path, "path,label\n/p1/b/3.png,x\n/p2/a/2.png,x\n")
+    cohort = load_cohort(where, majority="x", patient_regex=r"/(p\d)/", cache=False)
+    assert dict(zip(cohort.path, cohort.patient, strict=True)) == {
+        "/p1/b/3.png": "p1",
+        "/p2/a/2.png": "p2",
+    }
+
+
+def test_of_many_classes_the_largest_are_named(tmp_path):
+    """Joined labels make hundreds; the whole list would hide the sentence."""
+    make_folder(tmp_path, *(f"{i}.png" for i in range(30)))
+    rows = [f"{i}.png,{'often' if i < 5 else f'c{i}'}" for i in range(30)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    with pytest.raises(ValueError, match=r"c28 \(1 image\), often \(5 images\) and 6 smaller ones"):
+        load_cohort(tmp_path / "set.csv", cache=False)

@@ -116,6 +116,7 @@ def test_table_beside_the_images(tmp_path):
     ("text", "sentence"),
     [
         ("file,patient\na/1.png,ann\n", r"no patient for 'a/2\.png' \(2 of 3 images\)"),
+        ("file,patient\na/1.png,ann\na/2.png,null\n", r"no patient for 'a/2\.png'"),
         ("file,patient\na/1.png,ann\na/2.png,\n", r"no patient for 'a/2\.png'"),
         ("what,patient\na/1.png,ann\n", "the columns path and patient. It lacks path. It has what"),
         ("file,who\na/1.png,ann\n", "It lacks patient. It has file, who"),
@@ -177,8 +178,9 @@ def test_a_table_of_patients_may_lie_anywhere_and_call_its_columns_as_it_likes(t
 
 
 def test_a_table_of_patients_beside_the_images_may_be_a_workbook(tmp_path):
+    """Capitals of its name do not matter, and one patient is as good as several."""
     book = openpyxl.Workbook()
     for row in [["File", "Patients"], ["1.png", 7]]:
         book.active.append(row)
-    book.save(tmp_path / "patients.xlsx")
+    book.save(tmp_path / "Patient.XLSX")
     assert find(["a/1.png"], folder=tmp_path).names == ("7",)

@@ -145,6 +145,14 @@ def test_a_block_that_is_read_is_a_block_of_the_network():
     assert BLOCK == training.BLOCK
 
 
+def test_a_mere_list_of_paths_needs_no_head_line(tmp_path):
+    make_folder(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a/1.png\nb/2.png\n")
+    _, path, errors = load(tmp_path / "list.txt")
+    assert sorted(path) == sorted([f"{tmp_path}/a/1.png", "b/2.png"])
+    assert not errors
+
+
 def test_manifests_and_phantoms_are_taken_for_their_images(tmp_path):
     """Classes and splits are of no concern; the names are those of the manifest."""
     make_folder(tmp_path, "a/1.png", "b/2.png", "c/3.png")

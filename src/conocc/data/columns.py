@@ -119,6 +119,8 @@ def claim(
         elif given is None:
             open_to.append(meaning)
     taken = {*claimed.values(), *table.one_hot}
+    if lacking := [column for column in table.one_hot if column not in columns]:
+        raise ValueError(f"{where} has no {thing} {lacking[0]!r} (--one-hot). {_has(columns)}")
     for meaning in open_to:
         for column in columns:
             if column not in taken and _is_near(column, meaning):
@@ -158,6 +160,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _word(column: str) -> str:
     return "".join(filter(str.isalnum, column.casefold()))
+
+
+def is_nobody(patient: str) -> bool:
+    """Say whether a name is none, as programs write what is missing."""
+    return patient.lower() in ("", "nan", "none", "null", "n/a", "<na>", "#n/a")
 
 
 def is_called(column: str, meaning: str) -> bool:

@@ -26,6 +26,7 @@ from conocc.data.masks import OF_IMAGES, without_masks
 from conocc.data.npz import is_archive, list_archive
 from conocc.data.patients import TABLES
 from conocc.data.phantoms import PHANTOMS, draw_phantom
+from conocc.io.user_tables import TABLE_SUFFIXES
 
 # Kaggle's chest_xray: the one set of class folders whose majority is known by name.
 KAGGLE_MAJORITY = "NORMAL"
@@ -61,7 +62,7 @@ def list_cohort(
     if not path.exists():
         raise FileNotFoundError(
             f"There is no '{printable(where)}'. A cohort is a folder of images, an .npz archive, a "
-            f".csv manifest, or one of the phantoms {', '.join(PHANTOMS)}."
+            f"table, or one of the phantoms {', '.join(PHANTOMS)}."
         )
     for recognise, list_table in TABLE_LAYOUTS.values():
         if recognise(path):
@@ -74,7 +75,7 @@ def list_cohort(
             return index if lowest == path else _from_above(path, lowest, index)
     raise ValueError(
         f"'{printable(where)}' is not a cohort: that is a folder of images, an .npz archive or a "
-        ".csv manifest."
+        f"table ({', '.join(TABLE_SUFFIXES)})."
     )
 
 
@@ -230,7 +231,7 @@ def _walk(where: Path, level: int) -> tuple[tuple[str, ...], list[str]]:
     """Find the images below a folder, masks left aside, and say what else is there."""
     found = walk(where)
     notes: list[str] = []
-    if others := [path for path in found.others if path not in TABLES]:
+    if others := [path for path in found.others if path.lower() not in TABLES]:
         notes.append(f"{some(others, 'file')} that no reader knows by suffix left aside.")
     if found.seen_again:
         linked = some(found.seen_again, "linked folder")

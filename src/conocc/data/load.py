@@ -42,6 +42,8 @@ from conocc.data.splits import (
 )
 from conocc.data.volumes import with_slices
 
+MOST_CLASSES_NAMED = 20
+
 
 def load_cohort(
     where: str | os.PathLike[str],
@@ -144,7 +146,7 @@ def majority_classes(
         If neither names one, or a name is none of the classes: all classes are listed.
     """
     found = Counter(entry.label for entry in index.entries)
-    classes = ", ".join(_named(label, found) for label in sorted(found))
+    classes = _named(found)
     if majority is None:
         if index.majority and index.majority <= set(found):
             return index.majority
@@ -215,7 +217,7 @@ def _patients(
     pseudonyms: bool,
 ) -> Patients:
     patients = find_patients(
-        [entry.path for entry in entries],
+        [entry.shown for entry in entries],
         given=[entry.patient for entry in entries],
         folder=index.folder,
         regex=patient_regex,
@@ -376,16 +378,19 @@ def _notes(
 
 def _classes(cohort: Cohort) -> str:
     def named(minority: bool) -> str:
-        found = Counter(cohort.label[cohort.minority == minority].tolist())
-        return ", ".join(_named(label, found) for label in sorted(found))
+        return _named(Counter(cohort.label[cohort.minority == minority].tolist()))
 
     if not cohort.minority.any():
         return f"Majority class: {named(False)}. There is no minority image."
     return f"Majority class: {named(False)}. Minority class: {named(True)}."
 
 
-def _named(label: str, found: Counter[str]) -> str:
-    return f"{printable(label)} ({count(found[label], 'image')})"
+def _named(found: Counter[str]) -> str:
+    """Name the classes with their sizes; of many, as joined labels make them, the largest."""
+    shown = sorted(label for label, _ in found.most_common(MOST_CLASSES_NAMED))
+    names = [f"{printable(label)} ({count(found[label], 'image')})" for label in shown]
+    more = len(found) - len(shown)
+    return ", ".join(names) + (f" and {more} smaller ones" if more else "")
 
 
 def _sides(cohort: Cohort) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from conocc.data.columns import TableOptions, claim
+from conocc.data.columns import TableOptions, claim, is_nobody
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side
 from conocc.data.table_paths import FilesByName, table_path
@@ -40,35 +40,36 @@ def list_manifest(
         If a column, a value or a file is missing or contradicts another: the line and the value.
     """
     name = f"'{printable(where.name)}'"
+    root = where.parent if table.root is None else Path(table.root)
+    if not root.is_dir():
+        raise ValueError(f"There is no folder '{printable(root)}' (--root).")
     columns, rows = read_table(where)
-    one_hot = table.one_hot if labelled else ()
-    required = ("path", "label") if labelled and not one_hot else ("path",)
+    if not labelled:
+        table = replace(table, one_hot=())
+        # A mere list of paths has no head line.
+        if len(columns) == 1 and (root / table_path(columns[0], table.suffix)).is_file():
+            rows = [(1, {columns[0]: columns[0]}), *rows]
+            table = replace(table, path_column=columns[0])
+    required = ("path", "label") if labelled and not table.one_hot else ("path",)
     optional = ("split", "patient") if labelled else ()
     claimed = claim(name, columns, required, optional, table)
-    if lacking := [column for column in one_hot if column not in columns]:
-        raise ValueError(f"{name} has no column {lacking[0]!r} (--one-hot).")
     if not rows:
         raise ValueError(f"{name} lists no images.")
-    root = where.parent if table.root is None else Path(table.root)
     first: dict[str, tuple[int, ImageEntry]] = {}
     labels: dict[str, set[str]] = defaultdict(set)
     for line, row in rows:
         at = f"{name}, line {line}"
-        values = {meaning: row[column] for meaning, column in claimed.items()}
-        path = table_path(values["path"], table.suffix, root)
-        if empty := [
-            meaning for meaning in ("path", "label", "patient") if not values.get(meaning, "-")
-        ]:
-            of = f" of '{printable(path)}'" if path else ""
-            raise ValueError(f"{at}: the {empty[0]}{of} is empty.")
-        split = side(values["split"], at) if "split" in values else None
-        entry = ImageEntry(path, "", split, values.get("patient"))
-        known, same = first.setdefault(path, (line, entry))
-        if same != entry:
+        entry = _entry(
+            {meaning: row[column] for meaning, column in claimed.items()}, at, table, root
+        )
+        known, same = first.setdefault(entry.path, (line, entry))
+        if replace(same, label=entry.label) != entry:
             raise ValueError(
-                f"{at}: '{printable(path)}' has another split or patient than in line {known}."
+                f"{at}: '{printable(entry.path)}' has another split or patient than in line "
+                f"{known}."
             )
-        labels[path].add(_one_hot(row, one_hot, at) if one_hot else values.get("label", ""))
+        found = _one_hot(row, table.one_hot, at) if table.one_hot else entry.label.split("|")
+        labels[entry.path].update(map(str.strip, found))
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
     entries = [
         replace(
@@ -79,21 +80,32 @@ def list_manifest(
         )
         for path, (_, entry) in first.items()
     ]
-    used = {*claimed.values(), *one_hot}
     notes = []
+    used = {*claimed.values(), *table.one_hot}
     if labelled and (unknown := [column for column in columns if column not in used]):
         notes.append(f"Columns of {name} not used: {', '.join(map(printable, unknown))}.")
     if len(rows) > len(first):
         notes.append(f"The {len(rows)} rows of {name} list {count(len(first), 'image')}.")
     if several := sum(len(words) > 1 for words in labels.values()):
-        notes.append(f"{count(several, 'image')} with rows of several labels, joined by '|'.")
+        notes.append(f"{count(several, 'image')} with several labels, joined by '|'.")
     if elsewhere := sum(entry.name is not None for entry in entries):
         notes.append(f"{count(elsewhere, 'image')} found below the root by the end of the path.")
     return of_files("a manifest", root, entries, name=where.stem, notes=notes)
 
 
-def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> str:
-    """Join the names of the columns that hold 1."""
+def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> ImageEntry:
+    path = table_path(values["path"], table.suffix, root)
+    for meaning in ("path", "label", "patient"):
+        value = values.get(meaning, "-")
+        if not value or (meaning == "patient" and is_nobody(value)):
+            of = f" of '{printable(path)}'" if path else ""
+            raise ValueError(f"{at}: the {meaning}{of} is empty.")
+    split = side(values["split"], at) if "split" in values else None
+    return ImageEntry(path, values.get("label", ""), split, values.get("patient"))
+
+
+def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> list[str]:
+    """Name the columns that hold 1."""
     found = []
     for column in columns:
         value = re.sub(r"\.0*$", "", row[column].lower())
@@ -103,7 +115,7 @@ def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> str:
                 "nothing is expected."
             )
         found.append(_ONE_HOT[value].format(column))
-    return "|".join(filter(None, found)) or "other"
+    return list(filter(None, found)) or ["other"]
 
 
 def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions) -> dict[str, str]:
@@ -126,6 +138,8 @@ def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions
         if found:
             what = f"'{printable(path)}' may be '{printable(found[0])}' or '{printable(found[1])}'"
         hint = "" if table.root else "; --root says in which folder they lie"
+        if suffix := by_name.suffix_of(files[path]):
+            hint = f"; --suffix {suffix} adds what the names lack"
         raise ValueError(
             f"{name}, line {lines[path]}: {what} "
             f"({len(lost)} of {count(len(lines), 'file')} missing{hint})."

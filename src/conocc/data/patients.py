@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conocc.data.columns import TableOptions, claim, is_called
+from conocc.data.columns import TableOptions, claim, is_called, is_nobody
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable
@@ -18,7 +18,10 @@ from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
 EVERYWHERE = "everywhere"
 # Tables that may stand beside the images.
-TABLES = (*(f"patients{suffix}" for suffix in TABLE_SUFFIXES), "patches.csv")
+TABLES = (
+    *(f"{name}{suffix}" for name in ("patients", "patient") for suffix in TABLE_SUFFIXES),
+    "patches.csv",
+)
 
 # Names that a standard gives to patients, anywhere in a path, and whether they are the same
 # everywhere or in one data set.
@@ -83,8 +86,8 @@ def find_patients(
     if given and given[0] is not None:
         names = tuple(name for name in given if name is not None)
         return Patients(names, True, "Patients are those that the cohort lists.")
-    tables = [folder / name for name in TABLES] if folder else []
-    if table := next(filter(Path.is_file, tables), None):
+    beside = {path.name.lower(): path for path in sorted(folder.iterdir())} if folder else {}
+    if table := next((beside[name] for name in TABLES if name in beside), None):
         return _from_table(paths, table, deidentified, options)
     if persons and all(person is not None and person.patient for person in persons):
         names = tuple(pseudonym(person.patient) for person in persons if person)
@@ -192,6 +195,7 @@ def by_table(
     for line, row in rows:
         path = table_path(row[claimed["path"]], options.suffix)
         found, who = files.find(path), row[claimed["patient"]]
+        who = "" if is_nobody(who) else who
         at = f"{name}, line {line}: '{printable(path)}'"
         if len(found) > 1:
             raise ValueError(

@@ -21,7 +21,7 @@ logger = logging.getLogger("conocc")
 Rows: TypeAlias = list[tuple[int, dict[str, str]]]
 _Lines: TypeAlias = Iterator[tuple[int, list[str]]]
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet", ".pq")
 MOST_BYTES = 2**28  # of a table, unpacked
 MOST_LINES = 2**22
 
