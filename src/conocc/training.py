@@ -86,7 +86,7 @@ class Chance(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Batches:
-    """An array of images or vectors, given out in normalised float32 batches on a device.
+    """Rows of an array of images or vectors, in normalised float32 batches on a device.
 
     Only what is asked for is ever cast or copied, so that `array` may be a memory map. `chance` is
     that of the fit that learns from them: the order of the images in an epoch is a function of its
@@ -97,9 +97,10 @@ class Batches:
     normalize: Callable[[Tensor], Tensor]
     device: torch.device
     chance: Chance
+    rows: np.ndarray | None = None  # all of them
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.array if self.rows is None else self.rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,7 +108,7 @@ class Batches:
         return self.array.shape[1:]
 
     def __getitem__(self, index: slice | np.ndarray) -> Tensor:
-        rows = self.array[index]
+        rows = self.array[index if self.rows is None else self.rows[index]]
         # float64 stays until it is normalised: 1e9 + noise would lose the noise in float32.
         dtype = np.float64 if rows.dtype == np.float64 else np.float32
         batch = torch.from_numpy(np.array(rows, dtype=dtype)).to(self.device)

@@ -15,7 +15,8 @@ from shadings import trained_and_untrained_auc
 
 @pytest.mark.parametrize(("nu", "kernel_gamma"), [(0.5, "scale"), (0.2, 0.05)])
 def test_score_is_minus_scikit_learns_decision_on_its_embedding(images, nu, kernel_gamma):
-    fitted = quick("cocsvm", nu=nu, kernel_gamma=kernel_gamma, bottleneck=32).fit(images)
+    params = {"nu": nu, "kernel_gamma": kernel_gamma, "bottleneck": 32, "false_alarms": None}
+    fitted = quick("cocsvm", **params).fit(images)
     oracle = OneClassSVM(nu=nu, gamma=kernel_gamma).fit(fitted.embed(images).astype(np.float64))
     for X in (images, -images):
         expected = -oracle.decision_function(fitted.embed(X).astype(np.float64))
@@ -50,7 +51,7 @@ def test_the_cost_is_said_before_training(images, caplog, monkeypatch):
     interrupt_at(1, monkeypatch)
     with caplog.at_level(logging.WARNING, "conocc"), pytest.raises(KeyboardInterrupt):
         quick("cocsvm").fit(images)
-    assert "n=20 training vectors of d=256 at once" in caplog.text
+    assert "n=16 training vectors of d=256 at once" in caplog.text
 
 
 def test_progress_is_shown_in_both_stages(images, capsys):

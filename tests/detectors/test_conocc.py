@@ -40,7 +40,7 @@ def test_center_is_the_mean_feature_at_each_update_and_constant_between(
     schedule, updates, images, monkeypatch
 ):
     """T = 2: joint at epochs 0, 2, 4, 6; alternating at 0 and before each constraint, 2 and 5."""
-    detector = quick("conocc", epochs=7, interval=2, schedule=schedule)
+    detector = quick("conocc", epochs=7, interval=2, schedule=schedule, false_alarms=None)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     original = ConOCC._loss
 

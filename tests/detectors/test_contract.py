@@ -14,6 +14,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 import conocc
@@ -206,9 +207,50 @@ def test_all_signs_follow_from_the_anomaly_score(fitted, images):
     assert np.array_equal(fitted.predict(images) == -1, -scores < fitted.offset_)
 
 
-def test_contamination_is_the_share_of_training_images_below_the_threshold(method, images):
-    fitted = quick(method, contamination=0.2).fit(images)
-    assert (fitted.predict(images) == -1).sum() == 4  # a fifth of twenty
+def test_the_threshold_is_set_by_images_that_were_held_out(method, images):
+    """Of 20 images, methods without epochs score each by a fit to the other folds; others four.
+
+    At a rate of 0.25 the threshold is the (n + 1) * 0.75-th smallest of their scores, rounded up.
+    """
+    fitted = quick(method, false_alarms=0.25).fit(images)
+    folds = fitted._held_out(images[:, None], None)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(20))
+    if not fitted._scores_all_folds:
+        folds = folds[:1]
+    scores = []
+    for rows in folds:
+        rest = np.delete(images, rows, axis=0)
+        scores += quick(method, false_alarms=None).fit(rest).anomaly_score(images[rows]).tolist()
+    place = {4: 4, 20: 16}[len(scores)]
+    assert -fitted.offset_ == pytest.approx(sorted(scores)[place - 1], rel=1e-9)
+    whole = images if fitted._scores_all_folds else rest
+    again = quick(method, false_alarms=None).fit(whole)
+    assert np.array_equal(again.anomaly_score(images), fitted.anomaly_score(images))
+
+
+def test_no_patient_and_no_image_is_held_out_from_itself(images):
+    detector = quick("ocsvm").fit(np.concatenate([images, images]))
+    of_images = detector._held_out(np.empty(40), None)
+    assert all({*(rows % 20)} == {*(rows[rows < 20])} for rows in of_images)
+    patients = np.repeat([*"abcd"], 10)
+    of_patients = detector._held_out(np.empty(40), patients)
+    assert sorted("".join(sorted({*patients[rows]})) for rows in of_patients) == [*"abcd"]
+    one_patient = detector._held_out(np.empty(40), np.repeat("a", 40))
+    assert [rows.tolist() for rows in one_patient] == [rows.tolist() for rows in of_images]
+
+
+def test_without_a_rate_nothing_is_held_out_and_nothing_is_predicted(images, unseen, caplog):
+    for fitted in (
+        quick("ocsvm", false_alarms=None).fit(images),
+        quick("ocsvm").fit(images[[0, 1, 0, 1]]),
+    ):
+        assert fitted.offset_ is None
+        with pytest.raises(ValueError, match="This OCSVM has no threshold: calibrate it, or"):
+            fitted.predict(images)
+        fitted.calibrate(unseen)
+        promised = fitted.anomaly_score(images) > fitted.threshold(false_alarms=0.2)
+        assert np.array_equal(fitted.predict(images) == -1, promised)
+    assert "No threshold is set: it takes 3 different images" in caplog.text
 
 
 def test_embedding_and_reconstruction_have_a_row_for_each_image(fitted, images):
@@ -304,14 +346,17 @@ def test_p_values_and_thresholds_come_from_the_calibration_scores_alone(fitted, 
     assert fitted.threshold(false_alarms=0.5) in scores
 
 
-def test_calibration_changes_nothing_that_was_learned(fitted, images, unseen):
-    before, labels = weights(fitted), fitted.predict(images)
-    offset = fitted.offset_
+def test_calibration_sets_the_threshold_and_changes_nothing_that_was_learned(
+    fitted, images, unseen
+):
+    """Of 13 patients nothing can be promised, and the threshold stays as it was."""
+    before, offset = weights(fitted), fitted.offset_
+    fitted.calibrate(unseen[:13])
+    assert fitted.offset_ == offset
     fitted.calibrate(unseen)
     hashes = {"calibration_digests_", "calibration_patients_"}
     assert {k for k, v in weights(fitted).items() if not np.array_equal(v, before[k])} <= hashes
-    assert fitted.offset_ == offset
-    assert np.array_equal(fitted.predict(images), labels)
+    assert fitted.offset_ == -fitted.threshold(false_alarms=0.2) != offset
 
 
 def test_a_calibration_travels_with_the_model_without_names(fitted, images, unseen, tmp_path):
@@ -352,8 +397,8 @@ def test_what_was_trained_on_calibrates_nothing(method, images, unseen):
         fitted.calibrate(np.concatenate([images[3:5], unseen]))
     with pytest.raises(ValueError, match="1 of the 2 patients to calibrate on were trained on"):
         fitted.calibrate(unseen, groups=["a"] * 3 + ["b"] * 13)
-    with pytest.raises(ValueError, match="y marks 1 of 16 images as minority"):
-        fitted.calibrate(unseen, np.where(np.arange(16) == 4, -1, 1))
+    with pytest.raises(ValueError, match="2 of the 2 images to calibrate on were trained on"):
+        fitted.calibrate(images[3:5].astype(np.float32))  # the same values, of another type
     assert fitted.calibration_ is None
 
 
@@ -416,7 +461,7 @@ def test_a_model_fitted_elsewhere_and_loudly_is_quiet_and_runs_here(method, imag
 
 def test_parameters_may_be_numpys(method, images, tmp_path, monkeypatch):
     """As a grid of NumPy's gives them; the model and the checkpoint hold plain values."""
-    plain = quick(method, contamination=0.25)
+    plain = quick(method, false_alarms=0.25)
     numpys = {
         name: np.asarray(value)[()] if not isinstance(value, tuple) else tuple(np.array(value))
         for name, value in plain.get_params().items()
@@ -550,11 +595,42 @@ def test_unusable_images_are_refused_with_the_reason(method, images, change, mes
         quick(method).fit(change(images))
 
 
-def test_minority_images_are_refused(method, images):
-    y = np.ones(20)
-    y[[3, 8]] = -1
+def test_minority_images_are_left_out_or_refused(method, images, caplog):
+    y = np.where(np.isin(np.arange(20), [3, 8]), -1, 1)
+    patients = np.arange(20) // 2
+    fitted = quick(method).fit(images, y, groups=patients)
+    assert "y marks 2 of 20 images as minority (-1); they are left out." in caplog.text
+    assert fitted.knows(images).tolist() == (y == 1).tolist()
+    alone = quick(method).fit(images[y == 1], groups=patients[y == 1])
+    assert np.array_equal(fitted.anomaly_score(images), alone.anomaly_score(images))
+    assert fitted.offset_ == alone.offset_
     with pytest.raises(ValueError, match="y marks 2 of 20 images as minority"):
-        quick(method).fit(images, y)
+        quick(method, minority="refuse").fit(images, y)
+
+
+def test_values_on_a_large_offset_are_told_apart(images):
+    large = images + 1e9
+    assert quick("ocsvm").fit(large[:10]).knows(large).tolist() == [True] * 10 + [False] * 10
+
+
+def test_two_labels_that_mark_no_minority_are_said(images, caplog):
+    quick("ocsvm").fit(images, np.arange(20) % 2)
+    assert "y has the values 0 and 1, of which neither is -1" in caplog.text
+    caplog.clear()
+    quick("ocsvm").fit(images, np.ones(20))
+    assert not caplog.text
+
+
+def test_scikit_learn_cross_validates_and_searches(images):
+    """With y of ±1, as for its own OneClassSVM."""
+    X = np.concatenate([images, 1 - images[:10]])
+    y = np.repeat([1, -1], [20, 10])
+    auc = cross_val_score(quick("ocsvm"), X, y, cv=StratifiedKFold(3), scoring="roc_auc")
+    assert np.isfinite(auc).all()
+    grid = GridSearchCV(
+        quick("ocsvm"), {"nu": [0.2, 0.5]}, cv=StratifiedKFold(3), scoring="roc_auc"
+    )
+    assert grid.fit(X, y).best_estimator_.knows(X).tolist() == (y == 1).tolist()
 
 
 def test_images_of_another_size_than_learned_are_refused(fitted):
@@ -570,7 +646,8 @@ def test_an_unfitted_detector_says_so(method, images):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"contamination": 0.9}, "'contamination' parameter of .* Got 0.9"),
+        ({"false_alarms": 0.9}, "'false_alarms' parameter of .* Got 0.9"),
+        ({"minority": "keep"}, "'minority' parameter of .* Got 'keep'"),
         ({"normalize": "zsore"}, "'normalize' parameter of .* Got 'zsore'"),
         ({"device": "abacus"}, "Cannot use device 'abacus': choose 'auto', 'cpu'"),
         ({"device": "mps"}, "Cannot use device 'mps': choose 'auto', 'cpu'.* lack float64"),

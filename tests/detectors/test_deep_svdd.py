@@ -84,7 +84,7 @@ def test_the_center_is_taken_once_after_pretraining(pretrain_epochs, images, mon
 
     original = dsvdd.away_from_zero
     monkeypatch.setattr(dsvdd, "away_from_zero", recording)
-    detector = quick("dsvdd", pretrain_epochs=pretrain_epochs)
+    detector = quick("dsvdd", pretrain_epochs=pretrain_epochs, false_alarms=None)
     detector.fit(images)
     ((mean, expected, _),) = taken
     assert np.allclose(mean, expected, atol=1e-6)
@@ -109,7 +109,7 @@ def test_the_encoder_has_no_bias_and_only_the_encoder_is_kept(images):
 
 def test_the_radius_is_zero_while_warming_up_then_taken_over_all_images(images):
     """The radius of the eleventh epoch is that of the distances which ten epochs leave."""
-    soft = {"objective": "soft-boundary", "nu": 0.3, "batch_size": 8}
+    soft = {"objective": "soft-boundary", "nu": 0.3, "batch_size": 8, "false_alarms": None}
     ten = quick("dsvdd", epochs=10, **soft).fit(images)
     eleven = quick("dsvdd", epochs=11, **soft).fit(images)
     squared = [row["R^2"] for row in eleven.history_ if row["stage"] == "svdd"]
@@ -139,7 +139,7 @@ def test_a_fit_interrupted_after_an_update_of_the_radius_goes_on(
 ):
     """After pretraining of six steps, and before and after updates of the radius."""
     monkeypatch.setattr(dsvdd, "WARM_UP", 1)
-    params = {"objective": "soft-boundary", "batch_size": 8}
+    params = {"objective": "soft-boundary", "batch_size": 8, "false_alarms": None}
     unbroken = quick("dsvdd", **params).fit(images)
     steps = interrupt_at(step, monkeypatch)
     with pytest.raises(KeyboardInterrupt):

@@ -44,10 +44,12 @@ class Deadly(CAE):
     """Die of fitting."""
 
     def __init__(self, *, diary="", deaths=99, epochs=1, lr=1e-4, batch_size=8, bottleneck=4,
-                 channels=(2,), normalize="zscore", contamination=0.1, random_state=None,
+                 channels=(2,), normalize="zscore", false_alarms=None, minority="refuse",
+                 random_state=None,
                  device="auto", verbose=0):
         super().__init__(epochs=epochs, lr=lr, batch_size=batch_size, bottleneck=bottleneck,
-                         channels=channels, normalize=normalize, contamination=contamination,
+                         channels=channels, normalize=normalize, false_alarms=false_alarms,
+                         minority=minority,
                          random_state=random_state, device=device, verbose=verbose)
         self.diary, self.deaths = diary, deaths
 
@@ -150,9 +152,9 @@ def test_a_setting_reaches_the_methods_that_have_it_and_one_methods_own_goes_bef
 
 
 def test_an_alias_of_a_method_is_kept_under_its_id(cohort):
-    settings = {"profile.contamination": [0.2]}
+    settings = {"profile.false_alarms": [0.2]}
     (job,) = benchmark_jobs([cohort], ["profile"], runs=1, settings=settings)
-    assert (job.method, job.params) == ("gabor_mahalanobis", {"contamination": 0.2})
+    assert (job.method, job.params) == ("gabor_mahalanobis", {"false_alarms": 0.2})
 
 
 def test_parameters_seeds_and_folds_may_be_numpys(cohort):

@@ -149,9 +149,7 @@ def test_evaluation_scores_the_test_images_and_no_others(run, cohort):
     detector = load(run / "model.safetensors")
     expected = detector.anomaly_score(cohort.images[12:])
     assert np.array_equal(scores["anomaly_score"], expected)
-    assert (scores["predicted"] == "minority").tolist() == (
-        detector.predict(cohort.images[12:]) == -1
-    ).tolist()
+    assert scores["predicted"].isna().all()  # it is not calibrated
     assert result["counts"] == {"majority": 8, "minority": 10, "patients": 9}
     assert result["prevalence"] == 10 / 18
     assert result["left_out"]["trained on"] == 12

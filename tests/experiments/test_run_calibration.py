@@ -119,8 +119,9 @@ def test_a_threshold_keeps_to_its_calibration_whatever_is_tested(calibrated):
 def test_a_run_without_calibration_has_no_p_values_and_no_promise(run):
     cohort = small_cohort()
     result = evaluate_run(run, cohort, command="")
-    assert "promises nothing" in result["decision"]["words"]
-    assert pd.read_csv(run / "scores.csv")["p_value"].isna().all()
+    assert "nothing can be promised" in result["decision"]["words"]
+    assert set(result["observed_rates"].values()) == {None}
+    assert pd.read_csv(run / "scores.csv")[["p_value", "predicted"]].isna().all().all()
     before = (run / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="not calibrated.*--calibrate"):
         evaluate_run(run, cohort, command="", rule=Rule(false_alarms=0.5))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from conocc.metrics.confidence_intervals import share_interval
@@ -19,9 +19,9 @@ PATIENTS = np.repeat([f"p{i}" for i in range(60)], 2)
 
 
 def detector(*, patient=PATIENTS, scores=SCORES):
-    """What decisions know of a detector; its own threshold is 7."""
+    """What decisions know of a detector."""
     calibration = None if scores is None else calibrate(scores, patient=patient)
-    return SimpleNamespace(offset_=-7.0, contamination=0.1, calibration_=calibration)
+    return SimpleNamespace(calibration_=calibration)
 
 
 def words(rule, **changes):
@@ -31,14 +31,55 @@ def words(rule, **changes):
 # --- rules -------------------------------------------------------------------------------------
 
 
-def test_without_a_promise_the_detectors_own_threshold_decides_and_says_so():
-    """An image at the threshold passes, calibrated or not."""
-    for scores in (None, SCORES):
-        decided = decisions(detector(scores=scores), Rule())
-        assert decided.threshold == 7.0
-        assert decided.flagged(np.array([6.0, 7.0, 7.5])).tolist() == [False, False, True]
-        assert "10 % of its training images" in decided.words()
-        assert "promises nothing" in decided.words()
+@pytest.mark.parametrize(
+    ("patients", "rate"), [(14, 0.2), (28, 0.2), (29, 0.1), (58, 0.1), (59, 0.05), (400, 0.05)]
+)
+def test_what_nobody_asks_for_is_the_smallest_rate_that_can_be_promised(patients, rate):
+    known = detector(scores=np.arange(patients), patient=None)
+    assert decisions(known, Rule()) == decisions(known, Rule(false_alarms=rate))
+
+
+@pytest.mark.parametrize(
+    ("scores", "has", "more"), [(None, "not calibrated", 14), (range(9), "calibrated on 9", 5)]
+)
+def test_where_nothing_can_be_promised_nothing_is_decided_and_it_is_said(scores, has, more):
+    decided = decisions(detector(scores=scores, patient=None), Rule())
+    assert decided.flagged(np.array([7.0])) is None
+    assert decided.columns(np.array([6.0, 7.0]))[1] == ["", ""]
+    assert [*decided.rows([(["a"], np.array([6.0]))])] == [
+        ("a", 6.0, decided.columns(np.array([6.0]))[0][0], "")
+    ]
+    said = f"No image is flagged, since nothing can be promised: the model is {has}"
+    assert decided.words().startswith(said)
+    assert f"It takes {more} more patients ('conocc calibrate') to promise" in decided.words()
+    rates = observed_rates(MINORITY, None, patient=None, unit="image")
+    assert set(rates.values()) == {None}
+    measured = {"decision": decided.as_json(), "observed_rates": rates}
+    assert summary(measured) == [decided.words()]
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=14, max_size=80),
+    st.lists(st.integers(-1, 41), min_size=1, max_size=12),
+    st.sampled_from([Rule(), Rule(confidence=0.8), Rule(false_alarms=0.3), Rule(fdr=0.2)]),
+)
+def test_flags_and_p_values_of_one_table_never_contradict(kept, batch, rule):
+    """Whatever is flagged has a smaller p-value than whatever is not, and a small one."""
+    decided = decisions(detector(patient=None, scores=kept), rule)
+    p, predicted = decided.columns(np.array(batch, dtype=float))
+    flagged = [one for one, what in zip(p, predicted, strict=True) if what == "minority"]
+    passed = [one for one, what in zip(p, predicted, strict=True) if what == "majority"]
+    assert max(flagged, default=0) < min(passed, default=2)
+    assert max(flagged, default=0) <= (decided.rule.false_alarms or decided.rule.fdr)
+
+
+def test_a_rate_of_false_discoveries_that_can_flag_nothing_is_refused():
+    """Of n scores the smallest p-value is 1 / (n + 1)."""
+    few = detector(patient=None, scores=np.arange(18))
+    with pytest.raises(ValueError, match="5 % false discoveries .* at least 19 patients. Got 18"):
+        decisions(few, Rule(fdr=0.05))
+    enough = decisions(detector(patient=None, scores=np.arange(19)), Rule(fdr=0.05))
+    assert enough.flagged(np.array([20.0, 30.0])).all()
 
 
 def test_a_rate_of_false_alarms_sets_the_threshold_whatever_the_detectors_own():
@@ -55,9 +96,8 @@ def test_p_values_stand_beside_the_scores_wherever_there_is_a_calibration():
     for rule in (Rule(unit="patient"), Rule(false_alarms=0.05, unit="patient")):
         p, _ = decisions(detector(), rule).columns(np.array([1.0, 59.5, 61.0]))
         assert p == [61 / 61, 2 / 61, 1 / 61]
-    p, flagged = decisions(detector(scores=None), Rule()).columns(np.array([1.0, 8.0]))
+    p, _ = decisions(detector(scores=None), Rule()).columns(np.array([1.0, 8.0]))
     assert p == ["", ""]
-    assert flagged == ["majority", "minority"]
 
 
 def test_a_batch_is_flagged_by_benjamini_and_hochberg():
@@ -80,6 +120,7 @@ def test_a_batch_is_flagged_by_benjamini_and_hochberg():
 )
 def test_a_batch_has_a_threshold_that_flags_what_its_p_values_flag(kept, batch, rate):
     """Ties, small calibrations and all."""
+    assume(rate * (len(kept) + 1) >= 1)
     decided = decisions(detector(patient=None, scores=kept), Rule(fdr=rate))
     flagged = benjamini_hochberg(p_values(kept, batch), rate=rate)
     assert decided.flagged(np.array(batch, dtype=float)).tolist() == flagged.tolist()
@@ -174,7 +215,7 @@ def test_a_broken_promise_is_said(of, broken):
     assert (
         any("flagged than the 5 % promised" in sentence for sentence in summary(measured)) == broken
     )
-    measured["decision"] = decisions(detector(), Rule()).as_json()
+    measured["decision"] = decisions(detector(), Rule(fdr=0.1)).as_json()
     assert not any("promised" in sentence for sentence in summary(measured))
 
 

@@ -76,7 +76,8 @@ def fit(
     method: Annotated[str, option("Which method; see 'conocc methods'.")] = "conocc",
     read: CohortOptions = CohortOptions(),
     calibrate: Annotated[
-        float | None, option("Share of the training patients to keep for a threshold.")
+        float | None,
+        option("Share of training patients kept for a threshold; a fifth if that can promise any."),
     ] = None,
     epochs: Annotated[int | None, option("Passes over the training images.")] = None,
     gamma: Annotated[float | None, option("γ of Eq. 3.")] = None,
@@ -95,7 +96,8 @@ def fit(
     Killed, and started again with the same command, it goes on where it was.
     """
     say_start(quiet)
-    from conocc.experiments.run import fit_run, make_detector, read_run
+    from conocc.experiments.run import fit_run, load_model, make_detector, read_run
+    from conocc.thresholds.rules import decisions
 
     command = command_line()
     given = {"epochs": epochs, "gamma": gamma, "interval": interval, "lr": lr}
@@ -103,7 +105,8 @@ def fit(
     params |= {"device": device, "verbose": int(not quiet), "random_state": seed}
     params |= dict(setting(text) for text in settings or [])
     make_detector(method, params).check_params()  # before the images are read
-    spec = replace(read.spec(cohort), calibration_size=calibrate)
+    share = "auto" if calibrate is None else calibrate or None
+    spec = replace(read.spec(cohort), calibration_size=share)
     loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
     say_all(loaded.notes, "• ")
     where = escape(str(run))
@@ -111,8 +114,9 @@ def fit(
         out.print(f"{where} is finished already; nothing was done.")
         return
     out.print(f"Fitted {method} on {len(loaded.where(split='train'))} images: {where}")
-    if calibrate:
-        say_calibration(read_run(run)["calibration"])
+    if found := read_run(run).get("calibration"):
+        say_calibration(found)
+    out.print(escape(decisions(load_model(run), RULE).words()))
 
 
 @app.command
@@ -128,15 +132,18 @@ def calibrate(
     """Calibrate a run's threshold on majority images that it was not trained on.
 
     Only majority images count; images and patients of the run's training and test split are left
-    out. 'score' and 'evaluate' then take --false-alarms and --fdr.
+    out. 'score' and 'evaluate' then flag images by the promise that is said, or by another one
+    (--false-alarms, --fdr).
     """
-    from conocc.experiments.run import calibrate_run
+    from conocc.experiments.run import calibrate_run, load_model
+    from conocc.thresholds.rules import decisions
 
     command = command_line()
     loaded = read.load(run, cohort, quiet=quiet)
     found = calibrate_run(run, loaded, command=command, same_patients=same_patients)
     say_calibration(found)
     say_all(found["assumed"])
+    out.print(escape(decisions(load_model(run), RULE).words()))
 
 
 @app.command
@@ -157,7 +164,8 @@ def evaluate(
 
     The test images are those of the run's own split, found by content; images and patients
     that were trained or calibrated on are left out. False alarms and sensitivity are those at
-    the threshold: the model's own, or that of a promise (--false-alarms, --fdr).
+    the threshold of a promise: the smallest of 5, 10 and 20 % false alarms that the calibration
+    can promise, or another one (--false-alarms, --fdr).
     A run has the results on one set of images; those on others, or of a run that may only be
     read, go into a copy of it (--out).
     """
@@ -193,8 +201,9 @@ def score(
 ) -> int:
     """Score images into a CSV table: a higher score is less like the majority class.
 
-    An image is flagged, 'predicted' minority, above the threshold: the model's own, which promises
-    nothing, or that of a promise that a calibrated run can keep (--false-alarms, --fdr).
+    An image is flagged, 'predicted' minority, above the threshold of a promise: the smallest of 5,
+    10 and 20 % false alarms that the calibration can promise, or another one (--false-alarms,
+    --fdr). Where nothing can be promised, nothing is predicted, and it is said why.
     Files that cannot be read are listed beside the table, in scores.errors.csv beside scores.csv;
     the exit code is then 3. Where there are volumes, scores.volumes.csv has the highest score of
     each and the mean of its --top highest.

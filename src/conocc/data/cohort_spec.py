@@ -40,9 +40,10 @@ class CohortSpec:
         Of the split by patient that is made where the layout gives none
         (`conocc.data.splits.split_by_patient` has the rule). With 0 all majority images train,
         with 1 none does.
-    calibration_size : float in (0, 1), optional
-        Share of the training patients that are kept out of training, for a threshold; drawn
-        with `split_seed` (`conocc.data.splits.kept_for_calibration` has the rule).
+    calibration_size : float in (0, 1), or "auto", optional
+        Share of the training patients that are kept out of training, for a threshold; "auto" is a
+        fifth, where that can promise at most 20 % false alarms, and else none. Drawn with
+        `split_seed` (`conocc.data.splits.kept_for_calibration` has the rule).
     cache : bool or str, default=True
         Where decoded images are kept: the user's cache folder, another one, or nowhere.
     """
@@ -55,7 +56,7 @@ class CohortSpec:
     pseudonyms: bool = False
     split_seed: int = 0
     test_size: float = 0.4
-    calibration_size: float | None = None
+    calibration_size: float | str | None = None
     cache: bool | str = True
 
     def to_dict(self) -> dict[str, Any]:

@@ -35,7 +35,9 @@ from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
 from conocc.data.splits import (
+    FEWEST_PATIENTS,
     MOST_SHARING,
+    USUAL_SHARE,
     joining_nobody,
     kept_for_calibration,
     split_by_patient,
@@ -55,7 +57,7 @@ def load_cohort(
     pseudonyms: bool = False,
     split_seed: int = 0,
     test_size: float = 0.4,
-    calibration_size: float | None = None,
+    calibration_size: float | str | None = None,
     cache: bool | str | os.PathLike[str] = True,
     n_jobs: int | None = None,
     verbose: int = 0,
@@ -256,7 +258,7 @@ def _split(
     minority: Bools,
     split_seed: int,
     test_size: float,
-    calibration_size: float | None,
+    calibration_size: float | str | None,
 ) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
     digest, blank = source.digest, _blank(source, patients)
@@ -281,10 +283,17 @@ def _split(
         split = kept_for_calibration(
             split, patients.names, digest, seed=split_seed, share=calibration_size, blank=blank
         )
-        note += (
-            f" Of the training patients, {calibration_size:.4g} are kept for calibration, with "
-            f"split_seed={split_seed}."
-        )
+        share = USUAL_SHARE if calibration_size == "auto" else calibration_size
+        if "calibration" in split:
+            note += (
+                f" Of the training patients, {share:.4g} are kept for calibration, with "
+                f"split_seed={split_seed}."
+            )
+        else:
+            note += (
+                f" No training patient is kept for calibration: {share:.4g} of them are fewer than "
+                f"the {FEWEST_PATIENTS} that a promise takes."
+            )
     return split, note
 
 

@@ -157,7 +157,7 @@ def kept_for_calibration(
     digest: Sequence[str] | Strings,
     *,
     seed: int,
-    share: float,
+    share: float | str,
     blank: Sequence[bool] | Bools | None = None,
 ) -> Strings:
     """Move whole training patients of a split to the side "calibration".
@@ -171,7 +171,8 @@ def kept_for_calibration(
     ----------
     split, patient, digest : array-like of str, shape (n,)
     seed : int
-    share : float in (0, 1)
+    share : float in (0, 1), or "auto"
+        "auto" is `USUAL_SHARE`, but none where that is fewer than `FEWEST_PATIENTS`.
     blank : array-like of bool, shape (n,), optional
         See `patient_groups`.
 
@@ -189,7 +190,8 @@ def kept_for_calibration(
     >>> kept_for_calibration(split, list("aabbc"), list("12345"), seed=0, share=0.2).tolist()
     ['train', 'train', 'calibration', 'unused', 'test']
     """
-    if not 0 < share < 1:
+    wanted = USUAL_SHARE if share == "auto" else share
+    if isinstance(wanted, str) or not 0 < wanted < 1:
         raise ValueError(
             "The share of training patients to calibrate on must be in the range (0, 1). "
             f"Got {share!r} instead."
@@ -197,13 +199,15 @@ def kept_for_calibration(
     split = np.asarray(split, dtype=np.str_)
     group = patient_groups(patient, digest, blank)
     names, _ = _shuffled(group[split == "train"], seed)
+    number = math.ceil(wanted * len(names) - ROUNDING)
+    if share == "auto" and number < FEWEST_PATIENTS:
+        return split
     if len(names) < 2:
         raise ValueError(
             "To keep training patients for calibration there must be at least two of them. "
             f"Got {len(names)}."
         )
-    number = min(math.ceil(share * len(names) - ROUNDING), len(names) - 1)
-    calibrating = (split == "train") & np.isin(group, names[-number:])
+    calibrating = (split == "train") & np.isin(group, names[-min(number, len(names) - 1) :])
     split = np.where(calibrating, "calibration", split)
     split = without_copies(split, np.asarray(digest, dtype=np.str_), "calibration")
     if "calibration" not in split:
@@ -213,6 +217,10 @@ def kept_for_calibration(
         )
     return split
 
+
+# Of the training patients, where nobody asks for a share. Fewer than so many patients promise not
+# even 20 % false alarms with 95 % certainty (`conocc.thresholds.conformal.needed`).
+USUAL_SHARE, FEWEST_PATIENTS = 0.2, 14
 
 # 0.6 * 10 is 6.000…1 in floating point, and must not ask for a seventh.
 ROUNDING = 1e-9

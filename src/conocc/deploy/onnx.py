@@ -83,7 +83,7 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
 
     Metadata, each a JSON text: ``format``, ``class``, ``version`` (of conocc), ``input_shape``,
     ``preprocessing`` (`Preprocessing.to_dict`, null for arrays), ``normalize``, ``threshold``
-    (scores above it are called minority), ``contamination`` (which set it), ``calibration``
+    (scores above it are minority; null where there is none), ``calibration``
     (`Calibration.as_json`, or null), ``residual_scale`` (`ResidualScale.as_json`, or null),
     ``parity``.
 
@@ -256,8 +256,7 @@ def _describe(graph: Any, detector: Any, parity: Parity) -> None:
         "input_shape": detector.input_shape_,
         "preprocessing": detector.preprocessing_,
         "normalize": detector.normalize,
-        "threshold": -detector.offset_,
-        "contamination": detector.contamination,
+        "threshold": None if detector.offset_ is None else -detector.offset_,
         "calibration": detector.calibration_ and detector.calibration_.as_json(),
         "residual_scale": detector.residual_scale_ and detector.residual_scale_.as_json(),
         "parity": vars(parity),

@@ -6,6 +6,7 @@ Letters: n images, c channels, h and w pixels, d features of a vector.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from conocc.data.image_io.pixels import LARGEST_VALUE
 
+logger = logging.getLogger("conocc")
+
 SMALLEST_SIDE = 16
 IMAGE_CHANNELS = (1, 3)
+OFFSET_SHARE = 1e-3  # of the largest value: what varies less loses digits as float32
 CHECK_ROWS = 256  # how many images are validated at once
 
 
@@ -123,17 +127,32 @@ def refuse_masked(X: Any) -> None:
         )
 
 
-def refuse_minority(X: np.ndarray, y: Any) -> None:
-    """Refuse images that `y` marks as minority, −1; (n, ...), (n,) or None."""
+def majority_only(
+    X: np.ndarray, y: Any, groups: Any, *, refuse: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Leave out images that `y` marks as minority, −1, or refuse them; say so of other labels.
+
+    (n, ...), (n,) or None, (n,) or None -> (m, ...), (m,) or None
+    """
+    patients = None if groups is None else np.asarray(groups)
+    if patients is not None:
+        check_consistent_length(X, patients)
     if y is None:
-        return
+        return X, patients
     check_consistent_length(X, y)
-    count = int(np.sum(np.asarray(y) == -1))
-    if count:
-        raise ValueError(
-            f"y marks {count} of {len(X)} images as minority (-1); "
-            "only images of the majority class are taken."
+    minority = np.asarray(y) == -1
+    said = f"y marks {minority.sum()} of {len(X)} images as minority (-1)"
+    if minority.any() and refuse:
+        raise ValueError(f"{said}; only images of the majority class are taken.")
+    if minority.any():
+        logger.warning(f"{said}; they are left out.")
+        return X[~minority], None if patients is None else patients[~minority]
+    if len(values := sorted(set(np.asarray(y).tolist()), key=str)) == 2:
+        logger.warning(
+            f"y has the values {values[0]!r} and {values[1]!r}, of which neither is -1, the mark "
+            "of the minority: all images are taken as majority."
         )
+    return X, patients
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -145,9 +164,18 @@ def _hashes(texts: Iterable[bytes]) -> np.ndarray:
 
 
 def digests(X: np.ndarray) -> np.ndarray:
-    """Hash each image with its type and shape; (n, ...) -> (n, 16) uint8."""
-    about = f"{X.dtype.str} {X.shape[1:]}".encode()
-    return _hashes(about + np.ascontiguousarray(row).tobytes() for row in X)
+    """Hash the values of each image, whatever their type, and its shape; (n, ...) -> (n, 16) uint8.
+
+    As float32, to which images are often cast; where little varies on a large offset, as float64.
+    """
+    about = f"{X.shape[1:]}".encode()
+
+    def values(row: np.ndarray) -> bytes:
+        low, high = float(row.min()), float(row.max())
+        kept = np.float32 if high - low > OFFSET_SHARE * max(-low, high) else np.float64
+        return (row.astype(kept, order="C") + 0).tobytes()  # -0.0 is 0.0
+
+    return _hashes(about + values(row) for row in X)
 
 
 def group_digests(groups: Iterable[Any]) -> np.ndarray:
@@ -155,11 +183,10 @@ def group_digests(groups: Iterable[Any]) -> np.ndarray:
     return _hashes(str(group).encode() for group in groups)
 
 
-def patients_of(X: np.ndarray, groups: Any) -> np.ndarray:
-    """Hash each of the groups (patients) of `X` once; (n,) or None -> (p, 16) uint8."""
+def patients_of(groups: Any) -> np.ndarray:
+    """Hash each of the groups (patients) once; (n,) or None -> (p, 16) uint8."""
     if groups is None:
         return group_digests(())
-    check_consistent_length(X, groups)
     return group_digests(sorted({str(group) for group in groups}))
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -21,6 +23,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.model_selection import GroupKFold
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -34,10 +37,14 @@ from conocc.io.progress import bar
 from conocc.thresholds.conformal import Calibration, calibrate
 from conocc.training import Batches, Chance, Checkpoint, Train, default_settings
 
+logger = logging.getLogger("conocc")
+
 COUNT = Interval(Integral, 1, None, closed="left")
 POSITIVE = Interval(Real, 0, None, closed="neither")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 SHARE = Interval(Real, 0, 1, closed="right")
+# Of the images, or of their patients, that set the threshold by being held out in turn.
+FOLDS, FEWEST_FOLDS = 5, 3
 # About as many images, from all over, set the scale of residuals: for AnoGAN each is a search.
 RESIDUAL_IMAGES = 256
 
@@ -63,8 +70,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     ----------
     normalize : {"zscore", "minmax", "none"}
         Intensities of an image, each by itself; of vectors, each feature over the training set.
-    contamination : float in (0, 0.5]
-        Share of the training images that fall below the threshold.
+    false_alarms : float in (0, 0.5], or None
+        Rate of new majority images that may fall below the threshold. It is estimated on images
+        that were held out, and promised by `calibrate` alone. None sets no threshold, and holds
+        nothing out: `predict` then needs `calibrate`.
+    minority : {"leave out", "refuse"}
+        What `fit` and `calibrate` do with rows that `y` marks as minority, −1.
     random_state : int, RandomState or None
         0 is a seed like any other; None draws one and keeps it in ``seed_``.
     device : str
@@ -77,9 +88,10 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     input_shape_ : tuple of int
         Shape of one image (c, h, w) or one vector (d,).
     offset_ : float
-        `score_samples` at the threshold: below it `predict` says −1 (minority). Set so that
-        `contamination` of the training images fall below (of 256 drawn ones for AnoGAN, whose
-        score is a search).
+        `score_samples` at the threshold: below it `predict` says −1 (minority). Set by scores of
+        held-out images (`false_alarms`); once calibrated, by the smallest of 5, 10 and 20 % false
+        alarms that the calibration promises with 95 % certainty, if it can. NaN where neither set
+        one.
     history_ : list of dict
         One row an epoch: stage, epoch, and each term of the loss.
     seed_ : int
@@ -102,12 +114,16 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """
 
     normalize: str = param("zscore", StrOptions(set(NORMALIZE)))
-    contamination: float = param(0.1, Interval(Real, 0, 0.5, closed="right"))
+    false_alarms: float | None = param(0.1, Interval(Real, 0, 0.5, closed="right"), None)
+    minority: str = param("leave out", StrOptions({"leave out", "refuse"}))
     random_state: Any = param(None, "random_state")
     device: str = param("auto", str)
     verbose: int = param(0, "verbose")
 
-    # How many training images, drawn by the seed, give `offset_`: as a rule all of them.
+    # Whether each fold of the images is scored by a fit to the others, after which the whole is
+    # fitted; or the first fold alone is, by the one fit, which then never learns it.
+    _scores_all_folds: ClassVar[bool] = True
+    # How many held-out images, drawn by the seed, give `offset_`: as a rule all of them.
     _threshold_images: ClassVar[int | None] = None
 
     # One more each time that the same parameters, seed and images come to give other numbers, so
@@ -164,7 +180,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         X : array of shape (n, h, w), (n, c, h, w) or (n, d)
             Majority images or vectors only, at least two.
         y : array of shape (n,), optional
-            Ignored but for −1, which means minority and is refused.
+            Rows of −1 are minority images, and left out (see `minority`).
         groups : array of shape (n,), optional
             The patient of each image; only hashes of them are kept.
         checkpoint : path, optional
@@ -182,53 +198,91 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             values, or a checkpoint of another fit.
         """
         self.check_params()
-        array = self._checked(X, reset=True)
+        array, groups = self._majority(self._checked(X, reset=True), y, groups)
         if len(array) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least two images to learn from; "
                 f"got n_samples = {len(array)}."
             )
-        input_validation.refuse_minority(array, y)
         self.seed_ = _seed(self.random_state)
         self.training_digests_ = digests(array)
-        self.training_patients_ = patients_of(array, groups)
+        self.training_patients_ = patients_of(groups)
         self.preprocessing_: dict[str, Any] | None = None
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
-        if len(self.input_shape_) == 1:
-            scale = input_validation.feature_scale(array, self.normalize)
-            self.feature_offset_, self.feature_scale_ = scale
-        device = self._device()
-        chance = Chance(self.seed_, device)
-        with default_settings(device):
-            with chance:
-                self._build()
-            batches = self._batches(array, chance)
-            self.history_: list[dict[str, Any]] = []
-            kept = None if checkpoint is None else self._checkpoint(checkpoint)
-            train = partial(training.train, X=batches, checkpoint=kept, verbose=self.verbose)
-            self._fit(batches, train)
+        held_out = self._held_out(array, groups)
+        rest = [np.setdiff1d(np.arange(len(array)), rows) for rows in held_out]
+        scores = []
+        with default_settings(self._device()):
+            if self._scores_all_folds:
+                for rows, others in zip(held_out, rest, strict=True):
+                    self._learn(array, others)
+                    scores.append(self._scores(array[rows]))
+                self._learn(array)
+            else:
+                self._learn(array, rest[0] if rest else None, checkpoint)
+                scores = [self._scores(self._drawn(array[rows])) for rows in held_out[:1]]
             self.threads_ = torch.get_num_threads()
-            sample = self._threshold_sample(array)
-            scores = self._scores(sample)
-            self.residual_scale_ = self._residual_scale(sample, source="training")
-        self.offset_ = float(np.percentile(-scores, 100 * self.contamination))
+            self.residual_scale_ = self._residual_scale(self._drawn(array), source="training")
+        self.offset_ = self._offset(np.concatenate(scores)) if scores else None
         return self
+
+    def _learn(
+        self,
+        array: np.ndarray,
+        rows: np.ndarray | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> None:
+        """Fit to all rows of an array, or to some."""
+        if len(self.input_shape_) == 1:
+            scale = input_validation.feature_scale(
+                array if rows is None else array[rows], self.normalize
+            )
+            self.feature_offset_, self.feature_scale_ = scale
+        chance = Chance(self.seed_, self._device())
+        with chance:
+            self._build()
+        batches = self._batches(array, chance, rows)
+        self.history_: list[dict[str, Any]] = []
+        kept = None if checkpoint is None else self._checkpoint(checkpoint)
+        train = partial(training.train, X=batches, checkpoint=kept, verbose=self.verbose)
+        self._fit(batches, train)
+
+    def _held_out(self, array: np.ndarray, groups: np.ndarray | None) -> list[np.ndarray]:
+        """Divide the rows into folds, no patient and no image in two; none without a threshold."""
+        if self.false_alarms is None:
+            return []
+        images = self.training_digests_.view("V16")[:, 0]
+        for names in (images if groups is None else groups.astype(str), images):
+            code = np.unique(names, return_inverse=True)[1]
+            if (k := min(FOLDS, int(code.max()) + 1)) >= FEWEST_FOLDS:
+                folds = GroupKFold(k, shuffle=True, random_state=self.seed_ % 2**32)
+                return [rows for _, rows in folds.split(code, groups=code)]
+        logger.warning(
+            f"No threshold is set: it takes {FEWEST_FOLDS} different images to hold some out."
+        )
+        return []
+
+    def _offset(self, scores: np.ndarray) -> float:
+        """Give the threshold that new images exceed at a rate of `false_alarms`, as p-values do."""
+        assert self.false_alarms is not None  # or nothing was held out
+        passing = math.ceil((1 - self.false_alarms) * (len(scores) + 1) - 1e-9)
+        return -float(np.sort(scores)[min(passing, len(scores)) - 1])
 
     def calibrate(
         self, X: Any, y: Any = None, groups: Any = None, *, random_state: int = 0
     ) -> Self:
         """Keep the scores of majority images that were never trained on.
 
-        They give `p_value` and `threshold`, and `residual_scale_`. What was learned, `offset_` and
-        `predict` stay as they are. A second call replaces the first.
+        They give `p_value` and `threshold`, `residual_scale_` and, where there are patients enough
+        for a promise, `offset_`. What was learned stays as it is. A second call replaces the first.
 
         Parameters
         ----------
         X : array of shape (n, h, w), (n, c, h, w) or (n, d)
             Majority images or vectors only, at least one.
         y : array of shape (n,), optional
-            Ignored but for −1, which means minority and is refused.
+            Rows of −1 are minority images, and left out (see `minority`).
         groups : array of shape (n,), optional
             The patient of each image; only hashes of them are kept. Without it, each image is
             taken as a patient of its own.
@@ -244,10 +298,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             As `fit`; or if an image, or a patient, was trained on.
         """
-        array = self._checked(X)
-        input_validation.refuse_minority(array, y)
+        array, groups = self._majority(self._checked(X), y, groups)
         images = digests(array)
-        patients = patients_of(array, groups)
+        patients = patients_of(groups)
         for what, rows, learned in (
             ("images", images, self.training_digests_),
             ("patients", patients, self.training_patients_),
@@ -262,6 +315,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
         self.calibration_digests_, self.calibration_patients_ = images, patients
         self.residual_scale_ = self._residual_scale(array, source="calibration")
+        if (rate := self.calibration_.usual_rate()) is not None:
+            self.offset_ = -self.threshold(false_alarms=rate)
         return self
 
     # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.
@@ -284,8 +339,20 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return -self.anomaly_score(X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """`score_samples` less the threshold `offset_`: negative is minority; -> (n,)."""
-        return self.score_samples(X) - self.offset_
+        """`score_samples` less the threshold `offset_`: negative is minority; -> (n,).
+
+        Raises
+        ------
+        ValueError
+            As `anomaly_score`; or if there is no threshold.
+        """
+        scores = self.score_samples(X)
+        if self.offset_ is None:
+            raise ValueError(
+                f"This {type(self).__name__} has no threshold: calibrate it, or fit it with "
+                "false_alarms=0.1 or another rate."
+            )
+        return scores - self.offset_
 
     def predict(self, X: Any) -> np.ndarray:
         """Label images +1 (majority) or −1 (minority); -> (n,) int."""
@@ -411,21 +478,32 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         return array
 
-    def _threshold_sample(self, array: np.ndarray) -> np.ndarray:
-        """Give the training images whose scores set the threshold."""
+    def _majority(
+        self, array: np.ndarray, y: Any, groups: Any
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        refuse = self.minority == "refuse"
+        return input_validation.majority_only(array, y, groups, refuse=refuse)
+
+    def _drawn(self, array: np.ndarray) -> np.ndarray:
+        """Give the images whose scores set the threshold."""
         count = self._threshold_images
         if count is None or len(array) <= count:
             return array
         rows = np.random.default_rng(self.seed_).choice(len(array), count, replace=False)
         return array[np.sort(rows)]
 
-    def _batches(self, array: np.ndarray, chance: Chance | None = None) -> Batches:
+    def _batches(
+        self,
+        array: np.ndarray,
+        chance: Chance | None = None,
+        rows: np.ndarray | None = None,
+    ) -> Batches:
         device = self._device()
         for value in vars(self).values():
             if isinstance(value, nn.Module):
                 value.to(device).eval()
         chance = chance or Chance(self.seed_, device)
-        return Batches(array, self._normalization(device), device, chance)
+        return Batches(array, self._normalization(device), device, chance, rows)
 
     def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         if len(self.input_shape_) == 3:
@@ -483,7 +561,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _checkpoint(self, path: str | Path) -> Checkpoint:
         params = self.plain_params(random_state=self.seed_, **persistence.NEUTRAL)
-        del params["contamination"]  # it moves the threshold alone
+        params["false_alarms"] = self.false_alarms is not None  # how many moves the threshold alone
+        del params["minority"]
         images = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
         about = {"class": type(self).__name__, "revision": self.revision, "images": images}
         return Checkpoint(Path(path), {**about, **params})

@@ -39,6 +39,8 @@ class TrainedDetector(OneClassDetector):
         Those of `OneClassDetector`.
     """
 
+    _scores_all_folds = False  # which would train six times
+
     epochs: int = param(1000, COUNT)
     lr: float = param(1e-3, POSITIVE)
     batch_size: int = param(128, COUNT)

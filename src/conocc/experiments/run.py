@@ -65,6 +65,8 @@ SCORE_COLUMNS = ("anomaly_score", "p_value", "predicted")
 def make_detector(method: str, params: Mapping[str, Any]) -> Any:
     """Make an unfitted detector; an unknown method or parameter is a sentence.
 
+    It holds nothing out for a threshold of its own, as the paper's do not: a run is calibrated.
+
     >>> make_detector("cae", {"epochs": 5}).epochs
     5
     """
@@ -75,7 +77,7 @@ def make_detector(method: str, params: Mapping[str, Any]) -> Any:
             raise ValueError(
                 f"The method {method!r} has no parameter {name!r}; it has {', '.join(known)}."
             )
-    return kind(**params)
+    return kind(**{"false_alarms": None, **params})
 
 
 # --- fitting -----------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ from conocc.thresholds.rule import known_unit
 
 # A certainty or a p-value that equals its bound by hand may miss it in the last bit.
 ROUNDING = 1e-12
+# Where nobody asks for a rate of false alarms, it is the smallest of these that can be promised.
+USUAL_RATES = (0.05, 0.1, 0.2)
 
 
 def p_values(calibration_scores: ArrayLike, scores: ArrayLike) -> Floats:
@@ -333,6 +335,15 @@ class Calibration:
         if self.patient is not None:
             scores = scores[one_image_a_patient(self.patient, self.seed)]
         return np.sort(scores)
+
+    def usual_rate(self, confidence: float = 0.95) -> float | None:
+        """Give the smallest of `USUAL_RATES` that so many patients can promise; None for none.
+
+        >>> [calibrate(range(n)).usual_rate() for n in (13, 14, 28, 29, 58, 59)]
+        [None, 0.2, 0.2, 0.1, 0.1, 0.05]
+        """
+        promised = (r for r in USUAL_RATES if needed(r, confidence) <= self.patients)
+        return next(promised, None)
 
     def p_values(self, scores: ArrayLike, *, unit: str = "image") -> Floats:
         """See `p_values`; by patient, a patient's is the smallest of the images'."""

@@ -21,7 +21,10 @@ def known_unit(unit: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """What is asked of the decisions; without a rate, the detector's own threshold.
+    """What is asked of the decisions.
+
+    Without a rate, it is the smallest of 5, 10 and 20 % of false alarms that the calibration can
+    promise; where it can promise none, nothing is decided.
 
     Parameters
     ----------
@@ -63,5 +66,5 @@ class Rule:
             )
 
 
-# What nobody asked for: the detector's own threshold.
+# What holds where nobody asked for anything.
 RULE = Rule()

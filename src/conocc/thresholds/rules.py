@@ -1,15 +1,16 @@
 """From scores to decisions: which rule flags an image, and what that rule promises.
 
-There are three rules. Without calibration there is one, the detector's own `offset_`, which
-`contamination` of its training images set, and which promises nothing. Calibration scores
-(`conocc.thresholds.conformal`) give a threshold at a rate of false alarms, or a choice from a
-whole batch at a rate of false discoveries.
+Calibration scores (`conocc.thresholds.conformal`) give a threshold at a rate of false alarms, or a
+choice from a whole batch at a rate of false discoveries. Where nobody asks for a rate, it is the
+smallest usual one that can be promised (`Calibration.usual_rate`). Without calibration, or on too
+few patients, nothing is promised, and nothing is decided.
 
 No rule ever sees the score of a test image before it is set.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.conformal import (
+    ROUNDING,
+    USUAL_RATES,
     Calibration,
     benjamini_hochberg,
+    needed,
     p_values,
     patient_maxima,
     percent,
@@ -40,15 +44,13 @@ class Decisions:
     rule : Rule
     threshold : float or None
         The anomaly score above which, strictly, an image is flagged. None under a rate
-        of false discoveries, for which each batch has its own: see `with_batch_threshold`.
-    contamination : float
-        Of the detector.
+        of false discoveries, for which each batch has its own (see `with_batch_threshold`), and
+        where nothing is promised.
     calibration : Calibration or None
     """
 
     rule: Rule
     threshold: float | None
-    contamination: float
     calibration: Calibration | None
 
     def with_batch_threshold(
@@ -65,10 +67,9 @@ class Decisions:
         ValueError
             By patient, if these are not known.
         """
-        if self.threshold is not None:
+        if self.rule.fdr is None:
             return self
-        assert self.calibration is not None  # by `decisions`, as is the rate
-        assert self.rule.fdr is not None
+        assert self.calibration is not None  # by `decisions`
         batch = anomaly_score
         if self.rule.unit == "patient":
             if patient is None:
@@ -83,20 +84,21 @@ class Decisions:
         threshold = kept[kept < flagged.min()].max() if flagged.size else np.inf
         return replace(self, threshold=float(threshold))
 
-    def flagged(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools:
-        """Tell which images are flagged, as one batch; (n,) -> (n,) bool."""
+    def flagged(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools | None:
+        """Tell which images are flagged, as one batch; (n,) -> (n,) bool, or None: undecided."""
         threshold = self.with_batch_threshold(anomaly_score, patient).threshold
-        assert threshold is not None
-        return anomaly_score > threshold
+        return None if threshold is None else anomaly_score > threshold
 
     def columns(
         self, anomaly_score: Floats, patient: Strings | None = None
     ) -> tuple[list[float | str], list[str]]:
-        """Give the columns ``p_value`` (empty without calibration) and ``predicted``."""
+        """Give the columns ``p_value`` and ``predicted``, empty where there is no calibration."""
         p: list[float | str] = [""] * len(anomaly_score)
         if self.calibration is not None:
             p = self.calibration.p_values(anomaly_score, unit=self.rule.unit).tolist()
         flagged = self.flagged(anomaly_score, patient)
+        if flagged is None:
+            return p, [""] * len(anomaly_score)
         return p, np.where(flagged, "minority", "majority").tolist()
 
     def rows(
@@ -107,7 +109,7 @@ class Decisions:
         Under a rate of false discoveries the first row comes after the last block.
         """
         decided = self
-        if self.threshold is None:
+        if self.rule.fdr is not None:
             blocks = list(blocks)
             everything = [np.empty(0), *(scores for _, scores in blocks)]
             decided = self.with_batch_threshold(np.concatenate(everything))
@@ -128,10 +130,13 @@ class Decisions:
                 "to be of the majority class."
             )
         else:
+            has = 0 if calibration is None else calibration.patients
+            least, highest = needed(USUAL_RATES[-1], rule.confidence), percent(USUAL_RATES[-1])
+            how = f"calibrated on {has} patients" if calibration else "not calibrated"
             return (
-                "Images are flagged above the detector's own threshold, which "
-                f"{percent(self.contamination)} of its training images exceed (contamination). "
-                "This threshold promises nothing about new images."
+                f"No image is flagged, since nothing can be promised: the model is {how}. It takes "
+                f"{least - has} more patients ('conocc calibrate') to promise at most {highest} "
+                f"false alarms ({percent(rule.confidence)} certainty)."
             )
         assert calibration is not None  # by `decisions`
         n = calibration.patients
@@ -169,24 +174,33 @@ def decisions(detector: Any, rule: Rule) -> Decisions:
         If the rule needs calibration and the detector has none, or on too few patients.
     """
     calibration: Calibration | None = detector.calibration_
-    threshold: float | None = -detector.offset_
-    if rule.false_alarms is not None or rule.fdr is not None:
-        if calibration is None:
+    if rule.false_alarms is None and rule.fdr is None and calibration is not None:
+        rule = replace(rule, false_alarms=calibration.usual_rate(rule.confidence))
+    if rule.false_alarms is None and rule.fdr is None:
+        return Decisions(rule, None, calibration)
+    if calibration is None:
+        raise ValueError(
+            f"This {type(detector).__name__} is not calibrated, so that its threshold can "
+            "promise nothing: fit it with --calibrate SHARE, or calibrate it with "
+            "'conocc calibrate' on majority images that it was not trained on."
+        )
+    if rule.false_alarms is None:
+        assert rule.fdr is not None
+        least = math.ceil(1 / rule.fdr - 1 - ROUNDING)  # or no p-value is as small as the rate
+        if calibration.patients < least:
             raise ValueError(
-                f"This {type(detector).__name__} is not calibrated, so that its threshold can "
-                "promise nothing: fit it with --calibrate SHARE, or calibrate it with "
-                "'conocc calibrate' on majority images that it was not trained on."
+                f"At a rate of {percent(rule.fdr)} false discoveries nothing could ever be "
+                f"flagged: calibrate on at least {least} patients. Got {calibration.patients}."
             )
-        threshold = None
-        if rule.false_alarms is not None:
-            threshold = calibration.threshold(
-                false_alarms=rule.false_alarms, confidence=rule.confidence, unit=rule.unit
-            )
-    return Decisions(rule, threshold, float(detector.contamination), calibration)
+        return Decisions(rule, None, calibration)
+    threshold = calibration.threshold(
+        false_alarms=rule.false_alarms, confidence=rule.confidence, unit=rule.unit
+    )
+    return Decisions(rule, threshold, calibration)
 
 
 def observed_rates(
-    minority: Bools, flagged: Bools, *, patient: Strings | None, unit: str
+    minority: Bools, flagged: Bools | None, *, patient: Strings | None, unit: str
 ) -> dict[str, dict[str, Any] | None]:
     """Count how the decisions turned out on labelled images, in the unit of the promise.
 
@@ -201,6 +215,7 @@ def observed_rates(
         ``false_alarms`` (share of the majority that is flagged), ``sensitivity`` (of the
         minority), ``false_discoveries`` (share of the flagged that is majority; None if
         none is flagged): each with value, low, high of its 95 % interval, and of how many.
+        None where nothing was decided.
 
     Raises
     ------
@@ -212,6 +227,8 @@ def observed_rates(
             "False alarms by patient can be counted only where patients are known. "
             "Those of the test images are not: use the unit 'image'."
         )
+    if flagged is None:
+        return dict.fromkeys(COUNTED)
     by_patient = patient if unit == "patient" else None
 
     def share(hits: Bools, of: Bools) -> dict[str, Any] | None:
@@ -246,12 +263,11 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
         return []
     decision, rates = measured["decision"], measured["observed_rates"]
     threshold, promised = decision["threshold"], decision["false_alarms"]
-    sentences = [
-        decision["words"],
-        "No image is flagged."
-        if threshold is None
-        else f"Images are flagged above an anomaly score of {threshold:.4g}.",
-    ]
+    sentences = [decision["words"]]
+    if threshold is not None:
+        sentences.append(f"Images are flagged above an anomaly score of {threshold:.4g}.")
+    elif promised or decision["fdr"]:
+        sentences.append("No image is flagged.")
     for name, rate in rates.items():
         if rate is not None:
             whole, part = COUNTED[name]
