@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import imagecodecs
 import numpy as np
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -99,3 +100,44 @@ def meta(syntax: str) -> bytes:
     inside = element(0x00020010, "UI", syntax)
     length = struct.pack("<HH", 2, 0) + b"UL" + struct.pack("<HI", 4, len(inside))
     return bytes(128) + b"DICM" + length + inside
+
+
+def rescale(slope: str, intercept: str) -> bytes:
+    """The rescale of the modality."""
+    return element(0x00281052, "DS", intercept) + element(0x00281053, "DS", slope)
+
+
+def window(center: str, width: str, function: str = "") -> bytes:
+    """A window of values of interest."""
+    said = element(0x00281056, "CS", function) if function else b""
+    return element(0x00281050, "DS", center) + element(0x00281051, "DS", width) + said
+
+
+def table(tag: int, descriptor: tuple[int, int, int], values: bytes, **kwargs) -> bytes:
+    """A table that values are looked up in."""
+    inside = element(0x00283002, "US", descriptor) + element(0x00283006, "OW", values)
+    return sequence(tag, inside, **kwargs)
+
+
+def rle(image: np.ndarray, spare: bytes = b"") -> bytes:
+    """Each byte of each channel by itself, the highest first; of even lengths."""
+    channels = np.moveaxis(image, -1, 0) if image.ndim == 3 else image[None]
+    segments = []
+    for channel in channels:
+        split = channel.astype(image.dtype.newbyteorder(">")).view(np.uint8)
+        split = split.reshape(*channel.shape, image.itemsize)
+        for byte in range(image.itemsize):
+            packed = imagecodecs.packbits_encode(split[..., byte].tobytes() + spare)
+            segments.append(packed + b"\0" * (len(packed) % 2))
+    starts = [64 + sum(map(len, segments[:i])) for i in range(len(segments))]
+    head = struct.pack("<16I", *[len(segments), *starts, *[0] * 15][:16])
+    return head + b"".join(segments)
+
+
+def compressed(
+    syntax: str, image: np.ndarray, stream: bytes, more: bytes = b"", **changed
+) -> bytes:
+    """A file whose only frame is `stream`, by the end of its transfer syntax."""
+    photometric = "RGB" if image.ndim == 3 else "MONOCHROME2"
+    options = {"photometric": photometric, "syntax": f"1.2.840.10008.1.2.{syntax}", **changed}
+    return dicom(image, more, pixels=items(stream), **options)

@@ -12,6 +12,7 @@ Letters: h and w pixels; k the number of a frame.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from functools import partial
@@ -21,7 +22,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from conocc.data.image_io.dicom_header import damaged, items, number, numbers, read_header, text
+from conocc.data.image_io.dicom_header import damaged, items, number, read_header, text
 from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS, kind_of
 from conocc.data.image_io.dicom_padding import KEYWORDS, PADDED, without_padding
 from conocc.data.image_io.dicom_pixels import Layout, Stored, layout_of, stored_pixels
@@ -195,7 +196,7 @@ def _own_window(group: Dataset) -> tuple[float, float, str]:
     function = text(group, "VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise ValueError("its DICOM VOILUTFunction is none that is read")
-    centers, widths = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
+    centers, widths = (_each_number(group, f"Window{part}") for part in ("Center", "Width"))
     windows = list(zip(centers, widths, strict=False))
     for center, width in windows:
         if np.isfinite([center, width]).all() and width >= (function == "LINEAR") and width > 0:
@@ -206,6 +207,19 @@ def _own_window(group: Dataset) -> tuple[float, float, str]:
         )
     center, width = windows[0]
     raise ValueError(f"its DICOM window is {center:g},{width:g}, where a width is above 0")
+
+
+def _each_number(group: Dataset, keyword: str) -> list[float]:
+    """Read numbers one by one, as pydicom does not: NaN for what is none."""
+    found = list[float]()
+    for word in (
+        getattr(group.get_item(keyword), "value", b"").split(b"\\") if keyword in group else ()
+    ):
+        try:
+            found.append(float(word))
+        except ValueError:
+            found.append(math.nan)
+    return found
 
 
 def _group(ds: Dataset, keyword: str, sequence: str, k: int) -> Dataset:

@@ -217,7 +217,7 @@ def _pieces(value: bytes, frames: int, offsets: list[int], is_head: bool) -> lis
     ]
     if offsets[:1] == [0] and len(offsets) >= frames and {*offsets} <= {*starts}:
         begins = offsets
-    elif begins[:1] != [0]:
+    elif begins[:1] != [0] or len(starts) == frames:
         begins = [0] if frames == 1 else starts
     first, grouped = {*begins}, list[list[slice]]()
     for start, piece in zip(starts, fragments, strict=True):
@@ -249,7 +249,7 @@ def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
             stream = stream_of(frame, KIND_OF.get(syntax))
         if stream is None:
             raise ValueError("its DICOM transfer syntax is none that is read; save it uncompressed")
-        if KIND_OF.get(syntax, stream.kind) != stream.kind:
+        if KIND_OF.get(syntax) != stream.kind and OTHER_SYNTAX not in layout.remarks:
             layout = _noted(layout, OTHER_SYNTAX)
         image = _decoded(stream, layout, what)
     if layout.samples == 3:
