@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -42,6 +43,7 @@ def samples(scratch: Path) -> list[Sample]:
     made = [
         *_images(),
         *_volumes(),
+        *_frames(),
         *_dicom(),
         *_archives(),
         Sample("manifest", "manifest.csv", _manifest()),
@@ -64,6 +66,12 @@ def _images() -> Iterator[Sample]:
         "deep.tif": (DEEP, "TIFF", {}),
         "lzw.tif": (GREY, "TIFF", {"compression": "tiff_lzw"}),
         "deflate.tif": (COLOUR, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        "grey.gif": (GREY, "GIF", {}),
+        "colour.webp": (COLOUR, "WEBP", {}),
+        "colour.avif": (COLOUR, "AVIF", {}),
+        "grey.jp2": (GREY, "JPEG2000", {}),
+        "alpha.png": (np.dstack([COLOUR, GREY]), "PNG", {}),
+        "bits.pbm": (GREY > 99, "PPM", {}),
     }
     for name, (image, kind, options) in formats.items():
         yield Sample("image", name, _bytes(lambda f, i=image, k=kind, o=options: _save(i, f, k, o)))
@@ -78,6 +86,25 @@ def _volumes() -> Iterator[Sample]:
         data = kind(voxels, np.eye(4)).to_bytes()
         yield Sample("volume", name, data)
         yield Sample("volume", f"{name}.gz", gzip.compress(data, mtime=0))
+    data = nibabel.MGHImage(voxels, np.eye(4)).to_bytes()
+    yield Sample("volume", "one.mgz", gzip.compress(data, mtime=0))
+    raw = voxels.tobytes(order="F")
+    for packed, body in (("False", raw), ("True", zlib.compress(raw))):
+        head = f"ObjectType = Image\nNDims = 3\nCompressedData = {packed}\nDimSize = 18 20 6\n"
+        end = "Rotation = 1 0 0 0 1 0 0 0 1\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+        yield Sample("volume", f"{packed}.mha", f"{head}{end}".encode() + body)
+    for encoding, body in (("raw", raw), ("gzip", gzip.compress(raw, mtime=0))):
+        head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 18 20 6\nendian: little\n"
+        end = f"space: RAS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nencoding: {encoding}\n\n"
+        yield Sample("volume", f"{encoding}.nrrd", f"{head}{end}".encode() + body)
+
+
+def _frames() -> Iterator[Sample]:
+    frames = [Image.fromarray(np.roll(GREY, k, 0)) for k in range(4)]
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        options = {"save_all": True, "append_images": frames[1:]}
+        data = _bytes(lambda f, k=kind, o=options: frames[0].save(f, k, **o))
+        yield Sample("volume", f"frames.{kind.lower()}", data)
 
 
 def _dicom() -> Iterator[Sample]:

@@ -162,7 +162,8 @@ def read_nifti(
         for k in range(shape[2]):
             voxels[..., k] = stored[..., k]
         if isinstance(stream, gzip.GzipFile):
-            stream.read(1)  # at the end of a stream, its checksum is looked at
+            # At the end of a stream its checksum is looked at; behind MGH's voxels there are notes.
+            stream.read(2**16 if after_header == _MGH_START else 1)
     with decoding("the directions of its axes are"), np.errstate(all="ignore"):
         affine = header.get_affine() if after_header == _MGH_START else header.get_best_affine()
     return turned(voxels, affine, series)._replace(remarks=remarks)
