@@ -38,8 +38,6 @@ from conocc.data.image_io.pixels import (
 )
 from conocc.data.image_io.stack import Stack, StackOptions, stack_of_slices
 
-SUFFIXES = (".nii", ".nii.gz")
-
 # Threads that import nibabel at the same time meet it half made.
 _IMPORTING = threading.Lock()
 

@@ -21,11 +21,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from conocc.data.image_io.pixels import (
     MAX_PIXELS,
@@ -83,7 +80,7 @@ def open_png(file: BinaryIO, options: StackOptions) -> Stack | None:
     if head[24:25] == b"\x10":
         raise UnreadableError("it is animated and of 16 bits; save each frame as its own file")
     file.seek(0)
-    return _frames(PngImageFile, file)
+    return open_frames(PngImageFile, file)
 
 
 def read_jpeg(data: bytes, side: int | None = None) -> Remarked:
@@ -93,32 +90,7 @@ def read_jpeg(data: bytes, side: int | None = None) -> Remarked:
     both sides still have as many pixels. JPEG's own transform does that, at a fraction of the
     cost of all pixels.
     """
-    return _by_pillow(JpegImageFile, data, side)
-
-
-def read_bmp(data: bytes) -> Remarked:
-    """Read a BMP file."""
-    return _by_pillow(BmpImageFile, data)
-
-
-def read_gif(data: bytes) -> Remarked:
-    """Read a GIF file of one frame."""
-    return _by_pillow(GifImageFile, data)
-
-
-def open_gif(file: BinaryIO, options: StackOptions) -> Stack | None:
-    """Open an animated GIF file; None of one frame."""
-    return _frames(GifImageFile, file)
-
-
-def read_webp(data: bytes) -> Remarked:
-    """Read a WebP file of one frame."""
-    return _by_pillow(WebPImageFile, data)
-
-
-def open_webp(file: BinaryIO, options: StackOptions) -> Stack | None:
-    """Open an animated WebP file; None of one frame."""
-    return _frames(WebPImageFile, file)
+    return read_frame(JpegImageFile, data, side)
 
 
 def read_avif(data: bytes) -> Remarked:
@@ -159,7 +131,8 @@ def _check_single(file: ImageFile.ImageFile) -> None:
         raise UnreadableError(SEVERAL.format(f"{frames} frames"))
 
 
-def _by_pillow(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Remarked:
+def read_frame(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Remarked:
+    """Read a file of one frame by a plugin of Pillow's: BMP, GIF, WebP."""
     with decoding():
         file = _opened(plugin, BytesIO(data))
         _check_single(file)
@@ -179,7 +152,9 @@ def _converted(file: ImageFile.ImageFile) -> Remarked:
     return _finished(np.asarray(image), file.info)
 
 
-def _frames(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> Stack | None:
+def open_frames(
+    plugin: type[ImageFile.ImageFile], file: BinaryIO, options: StackOptions | None = None
+) -> Stack | None:
     """Decode all frames of an animation, which build on each other; None of one frame."""
     with decoding():
         opened = _opened(plugin, file)

@@ -18,39 +18,18 @@ import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from conocc.data.image_io import dicom, itk, nifti
-from conocc.data.image_io.npy import read_npy
-from conocc.data.image_io.pixels import (
-    GZIP,
-    LARGEST_VALUE,
-    Pixels,
-    Remarked,
-    UnreadableError,
-    check_shape,
-    check_type,
-    remarked,
-)
-from conocc.data.image_io.raster import (
-    open_gif,
-    open_png,
-    open_webp,
-    read_avif,
-    read_bmp,
-    read_gif,
-    read_jp2,
-    read_jpeg,
-    read_png,
-    read_pnm,
-    read_webp,
-)
+from conocc.data.image_io import dicom, itk, nifti, npy, pixels, raster, tiff
+from conocc.data.image_io.pixels import GZIP, Pixels, Remarked, UnreadableError
 from conocc.data.image_io.stack import Stack, StackOptions, chosen
-from conocc.data.image_io.tiff import open_tiff, read_tiff
 
 # A file to an array
 
@@ -97,7 +76,7 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
     ------
     ValueError
         If the file is empty, of no known format, damaged, cut short or too large, holds several
-        images, or pixels that are not finite or beyond `LARGEST_VALUE`; or if it is a DICOM
+        images, or pixels that are not finite or beyond `pixels.LARGEST_VALUE`; or if it is a DICOM
         object that is no image, or a volume.
 
     Examples
@@ -128,7 +107,7 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
         if data.startswith(GZIP) and not known.is_volume:
             raise UnreadableError(f"it is a {kind} file compressed by gzip; unpack it")
         options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
-        return checked(remarked(known.read(data, *options)))
+        return checked(pixels.remarked(known.read(data, *options)))
     except ValueError as error:
         raise _unreadable(name, error) from error
 
@@ -174,15 +153,15 @@ def _unreadable(name: str, reason: object) -> ValueError:
 def checked(read: Remarked) -> Remarked:
     """Refuse what no detector takes; give the rest in native byte order."""
     image = read.pixels
-    check_type(image.dtype)
-    check_shape(image.shape)
+    pixels.check_type(image.dtype)
+    pixels.check_shape(image.shape)
     becomes: Any = {"?": np.uint8, "e": np.float32}.get(image.dtype.char)
     image = np.ascontiguousarray(image, becomes or image.dtype.newbyteorder("="))
-    if image.dtype.kind == "f" and (wrong := ~(np.abs(image) <= LARGEST_VALUE)).any():
+    if image.dtype.kind == "f" and (wrong := ~(np.abs(image) <= pixels.LARGEST_VALUE)).any():
         row, column, *_ = first = tuple(np.argwhere(wrong)[0])
         raise UnreadableError(
             f"{np.count_nonzero(wrong)} of {image.size} values are NaN, infinite or beyond "
-            f"±{LARGEST_VALUE:g}, the first, {image[first]:g}, at row {row}, column {column}"
+            f"±{pixels.LARGEST_VALUE:g}, the first, {image[first]:g}, at row {row}, column {column}"
         )
     return read._replace(pixels=image)
 
@@ -220,49 +199,44 @@ def _read_volume(data: bytes) -> NoReturn:
     raise ValueError("it is a volume, whose slices are images: name one, as in 'FILE[12]'")
 
 
+def _format(signature: bytes, suffixes: str, read: Callable[..., Any], **more: Any) -> Format:
+    return Format(re.compile(signature, re.DOTALL), tuple(suffixes.split()), read, **more)
+
+
+def _volume(
+    signature: re.Pattern[bytes], suffixes: str, open: Callable[[BinaryIO, StackOptions], Stack]
+) -> Format:
+    return Format(signature, tuple(suffixes.split()), _read_volume, open=open, is_volume=True)
+
+
+def _by_pillow(signature: bytes, suffixes: str, plugin: Any) -> Format:
+    read, open = partial(raster.read_frame, plugin), partial(raster.open_frames, plugin)
+    return _format(signature, suffixes, read, open=open)
+
+
 # The first signature that matches decides; the weakest, with which a text may begin, is last.
 # What precedes DICOM's may be anything, another format's beginning too.
 READERS: dict[str, Format] = {
     "DICOM": Format(
         dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True, open=dicom.open_dicom
     ),
-    "NIfTI": Format(
-        nifti.SIGNATURE, nifti.SUFFIXES, _read_volume, open=nifti.open_nifti, is_volume=True
+    "NIfTI": _volume(nifti.SIGNATURE, ".nii .nii.gz", nifti.open_nifti),
+    "Analyze": _volume(nifti.ANALYZE_SIGNATURE, ".hdr .hdr.gz", nifti.open_nifti),
+    "MGH": _volume(nifti.MGH_SIGNATURE, ".mgh .mgz", nifti.open_nifti),
+    "MetaImage": _volume(itk.META_SIGNATURE, ".mha .mhd", itk.open_itk),
+    "NRRD": _volume(itk.NRRD_SIGNATURE, ".nrrd .nhdr", itk.open_itk),
+    "PNG": _format(rb"\x89PNG\r\n\x1a\n", ".png", raster.read_png, open=raster.open_png),
+    "JPEG": _format(rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif", raster.read_jpeg, has_scales=True),
+    "TIFF": _format(rb"II[*+]\0|MM\0[*+]", ".tif .tiff", tiff.read_tiff, open=tiff.open_tiff),
+    "GIF": _by_pillow(rb"GIF8[79]a", ".gif", GifImageFile),
+    "WebP": _by_pillow(rb"RIFF....WEBP", ".webp", WebPImageFile),
+    "AVIF": _format(rb"....ftypavi[fs]", ".avif", raster.read_avif),
+    "JPEG 2000": _format(
+        rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", ".jp2 .j2k", raster.read_jp2
     ),
-    "Analyze": Format(
-        nifti.ANALYZE_SIGNATURE,
-        (".hdr", ".hdr.gz"),
-        _read_volume,
-        open=nifti.open_nifti,
-        is_volume=True,
-    ),
-    "MGH": Format(
-        nifti.MGH_SIGNATURE,
-        (".mgh", ".mgz"),
-        _read_volume,
-        open=nifti.open_nifti,
-        is_volume=True,
-    ),
-    "MetaImage": Format(
-        itk.META_SIGNATURE, (".mha", ".mhd"), _read_volume, open=itk.open_itk, is_volume=True
-    ),
-    "NRRD": Format(
-        itk.NRRD_SIGNATURE, (".nrrd", ".nhdr"), _read_volume, open=itk.open_itk, is_volume=True
-    ),
-    "PNG": Format(re.compile(rb"\x89PNG\r\n\x1a\n"), (".png",), read_png, open=open_png),
-    "JPEG": Format(
-        re.compile(rb"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif"), read_jpeg, has_scales=True
-    ),
-    "TIFF": Format(re.compile(rb"II[*+]\0|MM\0[*+]"), (".tif", ".tiff"), read_tiff, open=open_tiff),
-    "GIF": Format(re.compile(rb"GIF8[79]a"), (".gif",), read_gif, open=open_gif),
-    "WebP": Format(re.compile(rb"RIFF....WEBP", re.DOTALL), (".webp",), read_webp, open=open_webp),
-    "AVIF": Format(re.compile(rb"....ftypavi[fs]", re.DOTALL), (".avif",), read_avif),
-    "JPEG 2000": Format(
-        re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), (".jp2", ".j2k"), read_jp2
-    ),
-    "PNM": Format(re.compile(rb"P[1-6][\s#]"), (".pgm", ".ppm", ".pnm", ".pbm"), read_pnm),
-    "NPY": Format(re.compile(rb"\x93NUMPY[\1\2\3]\0"), (".npy",), read_npy),
-    "BMP": Format(re.compile(rb"BM"), (".bmp",), read_bmp),
+    "PNM": _format(rb"P[1-6][\s#]", ".pgm .ppm .pnm .pbm", raster.read_pnm),
+    "NPY": _format(rb"\x93NUMPY[\1\2\3]\0", ".npy", npy.read_npy),
+    "BMP": _by_pillow(rb"BM", ".bmp", BmpImageFile),
 }
 # Of a file, as many bytes as `format_of` looks at.
 HEAD_BYTES = 4096
@@ -289,12 +263,6 @@ def format_of(head: bytes) -> str | None:
     return next((kind for kind, known in READERS.items() if known.signature.match(head)), None)
 
 
-def is_volume_name(path: str) -> bool:
-    """Say whether a path ends as those of volumes do, each of which is of one patient."""
-    volumes = (known.suffixes for known in READERS.values() if known.is_volume)
-    return path.lower().endswith(tuple(chain.from_iterable(volumes)))
-
-
 def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str]:
     """Tell which files are no images, but hold the voxels of a header among them.
 
@@ -311,14 +279,11 @@ def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str
     """
     known, found = set(names), {}
     for name in sorted(known):
-        beside: list[str] = []
-        if name.lower().endswith((".hdr", ".hdr.gz")):
-            beside = nifti.voxel_files(name)
-        elif name.lower().endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
+        beside = nifti.voxel_files(name) if name.lower().endswith((".hdr", ".hdr.gz")) else []
+        if name.lower().endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
             with suppress(OSError, ValueError), open(os.path.join(folder, name), "rb") as file:
-                own = itk.named_file(file.read(HEAD_BYTES)) or ""
-                inside = name.rpartition("/")[0]
-                beside = [posixpath.normpath(posixpath.join(inside, own.replace("\\", "/")))]
+                own = (itk.named_file(file.read(HEAD_BYTES)) or "").replace("\\", "/")
+                beside = [posixpath.normpath(posixpath.join(posixpath.dirname(name), own))]
         if voxels := next((other for other in beside if other in known - {name}), None):
             found[voxels] = name
     return found
