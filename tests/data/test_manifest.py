@@ -140,13 +140,19 @@ def test_a_name_that_is_nearly_one_of_meaning_stops(tmp_path, meaning, column):
     head[head.index(meaning)] = column
     flag = f"--{meaning}-column"
     where = manifest(tmp_path, f"{','.join(head)}\na/1.png,well,train,ann\n")
-    sentence = f"'set.csv' has the column '{re.escape(column)}', which reads as if .* '{meaning}'. "
-    with pytest.raises(ValueError, match=f"{sentence}Rename it to '{meaning}', pass {flag} "):
+    sentence = f"'set.csv' has the column '{re.escape(column)}', which reads as if .* '{meaning}': "
+    with pytest.raises(ValueError, match=f"{sentence}rename it to '{meaning}', pass {flag} "):
         list_cohort(where)
     named = TableOptions(**{f"{meaning}_column": column})
     assert list_cohort(where, table=named).entries == (
         ImageEntry("a/1.png", "well", "train", "ann"),
     )
+
+
+def test_all_names_that_are_nearly_of_meaning_are_told_at_once(tmp_path):
+    where = manifest(tmp_path, "file,image,dx,Sex,pid\na/1.png,1,well,f,ann\n")
+    with pytest.raises(ValueError, match="'file', .*; and 'dx', .* or drop it; and 'pid', .* un"):
+        list_cohort(where)
 
 
 def test_a_column_of_meaning_may_be_left_unused(tmp_path):
@@ -260,6 +266,15 @@ def test_labels_of_one_image_are_joined_in_one_order(tmp_path):
 def test_capitals_of_a_path_do_not_matter_where_it_is_looked_for(tmp_path):
     (entry,) = list_cohort(manifest(tmp_path, "path,label\nB\\3.PNG,x\n")).entries
     assert (entry.path, entry.shown) == ("b/3.png", "B/3.PNG")
+
+
+def test_linked_folders_are_looked_into_and_loops_of_them_end(tmp_path):
+    make_folder(tmp_path / "disk", "1.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/images").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/again").symlink_to(tmp_path / "disk")
+    (tmp_path / "set/set.csv").write_text("path,label\n1.png,x\n")
+    assert list_cohort(tmp_path / "set/set.csv").entries[0].path == "images/1.png"
 
 
 def test_a_root_that_is_not_there_is_named(tmp_path):

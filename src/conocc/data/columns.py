@@ -121,10 +121,15 @@ def claim(
     taken = {*claimed.values(), *table.one_hot}
     if lacking := [column for column in table.one_hot if column not in columns]:
         raise ValueError(f"{where} has no {thing} {lacking[0]!r} (--one-hot). {_has(columns)}")
-    for meaning in open_to:
-        for column in columns:
-            if column not in taken and _is_near(column, meaning):
-                raise ValueError(_near(where, thing, column, meaning, meaning in optional))
+    near = {
+        meaning: column
+        for meaning in reversed(open_to)
+        for column in reversed(columns)
+        if column not in taken and _is_near(column, meaning)
+    }
+    if near:
+        hints = [_near(meaning, column, meaning in optional) for meaning, column in near.items()]
+        raise ValueError(f"{where} has the {thing} {'; and '.join(reversed(hints))}.")
     if lacking := [meaning for meaning in required if meaning not in claimed]:
         raise ValueError(
             f"{where} must have the {thing}s {' and '.join(required)}"
@@ -134,15 +139,14 @@ def claim(
     return claimed
 
 
-def _near(where: str, thing: str, column: str, meaning: str, may_lack: bool) -> str:
+def _near(meaning: str, column: str, may_lack: bool) -> str:
     option = f"{_option(meaning)}_column"
     flag = f"--{option.replace('_', '-')}"
     name = printable(column)
     unused = f" ({flag} '' leaves it unused)" if may_lack else ""
     return (
-        f"{where} has the {thing} '{name}', which reads as if it were '{meaning}'. Rename it to "
-        f"'{meaning}', pass {flag} {shlex.quote(name)} (TableOptions({option}={column!r})), or "
-        f"drop it{unused}."
+        f"'{name}', which reads as if it were '{meaning}': rename it to '{meaning}', pass {flag} "
+        f"{shlex.quote(name)} ({option} of TableOptions), or drop it{unused}"
     )
 
 

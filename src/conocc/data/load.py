@@ -153,7 +153,7 @@ def majority_classes(
         if index.majority and index.majority <= set(found):
             return index.majority
         mixed = mixtures(index.entries)
-        if single := sorted(set(found) - mixed):
+        if single := sorted(set(found) - mixed, key=lambda label: ("|" in label, label)):
             example = printable(single[0])
             advice = (
                 "Name one, or several that make it up together: for instance "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conocc.data.columns import TableOptions, claim, is_nobody
 from conocc.data.image_io.stack import volume_and_slice
-from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side
+from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side, walk
 from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
@@ -122,10 +122,15 @@ def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions
     """Find where each path of a table lies below the root, of no two in the same place."""
     places = {path: path for path in lines}
     lost: list[tuple[str, list[str]]] = []
-    files = {path: volume_and_slice(path)[0] for path in lines if not (root / path).is_file()}
-    if missing := [path for path, file in files.items() if not (root / file).is_file()]:
-        below = (os.path.join(folder, file) for folder, _, found in os.walk(root) for file in found)
-        by_name = FilesByName(Path(file).relative_to(root).as_posix() for file in below)
+    files = {path: volume_and_slice(path)[0] for path in lines}
+    missing = [
+        path
+        for path, file in files.items()
+        if not any(os.path.isfile(root / one) for one in {path, file})
+    ]
+    if missing:
+        below = walk(root)
+        by_name = FilesByName([*below.images, *below.others])
         for path in missing:
             found = by_name.find(files[path])
             if len(found) == 1:
