@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -13,7 +14,10 @@ from typing import NamedTuple
 
 import nibabel
 import numpy as np
+import pyarrow
+from openpyxl import Workbook
 from PIL import Image
+from pyarrow.parquet import write_table
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -46,7 +50,7 @@ def samples(scratch: Path) -> list[Sample]:
         *_frames(),
         *_dicom(),
         *_archives(),
-        Sample("manifest", "manifest.csv", _manifest()),
+        *_manifests(),
         *_of_a_fit(scratch),
         *_of_a_run(scratch),
     ]
@@ -148,6 +152,20 @@ def _archives() -> Iterator[Sample]:
         for save in (np.savez, np.savez_compressed):
             data = _bytes(lambda f, s=save, a=arrays: s(f, **a))
             yield Sample("cohort", name, data)
+
+
+def _manifests() -> Iterator[Sample]:
+    text = _manifest()
+    yield Sample("manifest", "manifest.csv", text)
+    yield Sample("manifest", "utf16.csv", text.decode().replace(",", ";").encode("utf-16"))
+    rows = list(csv.reader(text.decode().splitlines()))
+    book = Workbook()
+    for row in rows:
+        book.active.append(row)
+    yield Sample("manifest", "manifest.xlsx", _bytes(book.save))
+    head, *cells = rows
+    table = pyarrow.table(dict(zip(head, zip(*cells, strict=True), strict=True)))
+    yield Sample("manifest", "manifest.parquet", _bytes(lambda file: write_table(table, file)))
 
 
 def _manifest() -> bytes:

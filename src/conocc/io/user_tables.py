@@ -140,6 +140,7 @@ def _library(path: Path, module: str) -> Iterator[None]:
         ) from None
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = "".join(filter(str.isprintable, reason))
         raise ValueError(f"Cannot read {path.name!r}: {reason}.") from None
 
 
@@ -174,11 +175,9 @@ def _parquet_lines(path: Path) -> _Lines:
                 for field in file.schema_arrow
                 if not types.is_nested(field.type) and not types.is_binary(field.type)  # as pixels
             ]
-            groups = (file.metadata.row_group(i) for i in range(file.num_row_groups))
-            parts = (group.column(i) for group in groups for i in range(group.num_columns))
-            _check_size(
-                sum(part.total_uncompressed_size for part in parts if part.path_in_schema in names)
-            )
+            # Not the sizes of single columns: asking a damaged file for them ends the process.
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            _check_size(sum(group.total_byte_size for group in groups))
             yield 1, names
             rows = (
                 row
