@@ -187,6 +187,17 @@ def test_padding_around_a_blank_slice_and_noise_of_one_level_are_no_content():
     assert slices_with_content(voxels, "axial") == [2, 3, 4]
 
 
+def test_what_marks_no_data_far_below_is_not_the_background():
+    """Around a round field of air, in which two of four slices show something."""
+    rng = np.random.default_rng(0)
+    voxels = rng.normal(-1000, 5, (40, 40, 4))
+    voxels[12:28, 12:28, 1:3] = rng.normal(50, 9, (16, 16, 2))
+    assert slices_with_content(voxels, "axial") == [1, 2]
+    outside = np.hypot(*np.ogrid[-20:20, -20:20]) > 19
+    voxels[outside] = -32768
+    assert slices_with_content(voxels, "axial") == [1, 2]
+
+
 def test_a_volume_of_one_value_has_no_content():
     assert slices_with_content(np.full((3, 3, 3), 7), "axial") == []
 

@@ -180,6 +180,13 @@ def test_planes_of_one_page_are_images():
     assert stack.total == 3
     for k in range(3):
         np.testing.assert_array_equal(stack.image(k).pixels, planes[k])
+    note = '{"shape": [3, 23, 31], "truncate": true}'
+    truncated = pages((DEEP, {"description": note})) + planes[1:].tobytes()
+    np.testing.assert_array_equal(stack_of(truncated).image(2).pixels, planes[2])
+    note = "ImageJ=1.53t\nimages=3\n"
+    colours = pages((COLOUR, {"description": note, "photometric": "rgb"}))
+    colours = stack_of(colours + COLOUR[::-1].tobytes() + COLOUR.tobytes())
+    np.testing.assert_array_equal(colours.image(1).pixels, COLOUR[::-1])
     with pytest.raises(ValueError, match="header says 3 planes of 1426 bytes from byte"):
         stack_of(data + more[:-1]).image(0)
     volume = np.zeros((2, 32, 48), np.uint8)

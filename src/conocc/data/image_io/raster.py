@@ -93,14 +93,7 @@ def read_jpeg(data: bytes, side: int | None = None) -> Remarked:
     return read_frame(JpegImageFile, data, side)
 
 
-def read_avif(data: bytes) -> Remarked:
-    """Read an AVIF file of one frame, which Pillow would bring to 8 bits."""
-    with decoding():
-        file = _opened(AvifImageFile, BytesIO(data))
-        _check_single(file)
-        return Remarked(*on_black(imagecodecs.avif_decode(data)))
-
-
+_DEEP_AVIF = re.compile(rb"av1C..(.)", re.DOTALL)  # of which Pillow makes 8 bits
 _JP2_SIZE = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16})", re.DOTALL)
 
 
@@ -121,6 +114,10 @@ def _opened(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> ImageFile.Imag
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, which fills damaged "
             "images with grey; set it to False"
         )
+    head = file.read(_LONGEST_XMP >> 8)
+    file.seek(0)
+    if plugin is AvifImageFile and (deep := _DEEP_AVIF.search(head)) and deep[1][0] & 0x40:
+        raise UnreadableError("it is an AVIF of more than 8 bits; save it as PNG")
     opened = plugin(file)
     check_size(*opened.size)
     return opened

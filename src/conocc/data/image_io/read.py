@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -97,6 +98,9 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
         if kind is None:
             if name.lower().endswith(".tga"):
                 raise UnreadableError("a TGA file cannot be told by its content; save it as PNG")
+            for signature, what in _OTHERS.items():
+                if data.startswith(signature):
+                    raise UnreadableError(what)
             packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
             raise UnreadableError(
                 f"{packed} ({len(data)} bytes) is none of {', '.join(READERS)}"
@@ -230,7 +234,7 @@ READERS: dict[str, Format] = {
     "TIFF": _format(rb"II[*+]\0|MM\0[*+]", ".tif .tiff", tiff.read_tiff, open=tiff.open_tiff),
     "GIF": _by_pillow(rb"GIF8[79]a", ".gif", GifImageFile),
     "WebP": _by_pillow(rb"RIFF....WEBP", ".webp", WebPImageFile),
-    "AVIF": _format(rb"....ftypavi[fs]", ".avif", raster.read_avif),
+    "AVIF": _by_pillow(rb"....ftypavi[fs]", ".avif", AvifImageFile),
     "JPEG 2000": _format(
         rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", ".jp2 .j2k", raster.read_jp2
     ),
@@ -238,6 +242,23 @@ READERS: dict[str, Format] = {
     "NPY": _format(rb"\x93NUMPY[\1\2\3]\0", ".npy", npy.read_npy),
     "BMP": _by_pillow(rb"BM", ".bmp", BmpImageFile),
 }
+# What else may lie among images, and what to do about it.
+_OTHERS = {
+    **{
+        signature: f"it is compressed by {name}; unpack it"
+        for signature, name in {
+            b"BZh": "bzip2",
+            b"PK\3\4": "zip",
+            b"\xfd7zXZ\0": "xz",
+            b"7z\xbc\xaf": "7-Zip",
+            b"\x28\xb5\x2f\xfd": "Zstandard",
+            b"\x1f\x9d": "compress",
+        }.items()
+    },
+    b"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
+    b"%PDF-": "it is a PDF; save its pictures as PNG",
+}
+
 # Of a file, as many bytes as `format_of` looks at.
 HEAD_BYTES = 4096
 

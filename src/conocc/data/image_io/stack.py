@@ -136,8 +136,12 @@ def slices_with_content(voxels: Pixels, axis: str) -> list[int]:
     """
     step = math.ceil((voxels.size / _SAMPLE) ** (1 / 3))
     sample = voxels[::step, ::step, ::step]
-    first, high = map(float, np.percentile(sample, [1, 99]))
     low = float(voxels.min())
+    rest = sample[sample > low]
+    # Far below all else lies what marks no data, and not the background.
+    if low < -1024 and rest.size and float(rest.min()) - low > np.ptp(rest.astype(float)) > 0:
+        sample, low = rest, float(rest.min())
+    first, high = map(float, np.percentile(sample, [1, 99]))
     if first - low > high - first:
         low = first
     edge, below = low + BACKGROUND * (high - low), -math.inf

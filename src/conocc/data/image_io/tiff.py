@@ -9,6 +9,7 @@ Letters: h and w pixels, c channels.
 
 from __future__ import annotations
 
+import json
 import math
 from functools import lru_cache
 from io import BytesIO
@@ -106,8 +107,8 @@ def _pages(file: tifffile.TiffFile) -> _Pages:
     first, planes = images[0], 1
     if "Z" in first.axes:
         planes = first.shape[first.axes.index("Z")]
-    elif number == 1 and file.is_imagej and first.axes == "YX":
-        planes = int((file.imagej_metadata or {}).get("images", 1))
+    elif number == 1 and first.axes in ("YX", "YXS"):
+        planes = _said_planes(file)
     if planes > 1 and len(images) > 1:
         raise UnreadableError("it holds several volumes; save each as a file of its own")
     end = file.pages.next_page_offset
@@ -117,10 +118,17 @@ def _pages(file: tifffile.TiffFile) -> _Pages:
     return _Pages(images, planes, number - len(images), (CUT_OFF,) if is_cut else ())
 
 
+def _said_planes(file: tifffile.TiffFile) -> int:
+    """Give the number of planes that ImageJ, MetaMorph or tifffile wrote behind each other."""
+    if file.is_imagej:
+        return int((file.imagej_metadata or {}).get("images", 1))
+    if '"truncate": true' in (page := file.pages.first).description:
+        return math.prod(json.loads(page.description)["shape"]) // max(1, math.prod(page.shape))
+    return int((file.stk_metadata or {}).get("NumberPlanes", 1)) if file.is_stk else 1
+
+
 def _planes(page: tifffile.TiffPage, data: bytes, planes: int) -> Pixels:
     """Decode all planes of one page; (planes, h, w) or (planes, h, w, c)."""
-    if page.axes not in ("YX", "ZYX", "ZYXS"):
-        raise UnreadableError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
     _check(page, data)
     if "Z" in page.axes:
         if math.prod(page.shape) > 16 * MAX_PIXELS:
@@ -138,8 +146,6 @@ def _planes(page: tifffile.TiffPage, data: bytes, planes: int) -> Pixels:
 
 
 def _image(page: tifffile.TiffPage, data: bytes, remarks: tuple[str, ...]) -> Remarked:
-    if page.axes not in ("YX", "YXS", "SYX"):
-        raise UnreadableError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
     _check(page, data)
     image: Pixels = page.asarray(maxworkers=1)
     return _finished(page, np.moveaxis(image, 0, -1) if page.axes == "SYX" else image, remarks)
@@ -180,6 +186,8 @@ def _finished(page: tifffile.TiffPage, image: Pixels, remarks: tuple[str, ...]) 
 
 def _check(page: tifffile.TiffPage, data: bytes) -> None:
     """Refuse what is not read, what would take too much memory, and strips that are not there."""
+    if page.axes not in ("YX", "YXS", "SYX", "ZYX", "ZYXS"):
+        raise UnreadableError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
     check_size(page.imagewidth, page.imagelength)
     sides = page.chunks[-3:-1] if "Z" in page.axes and "S" in page.axes else page.chunks
     sides = sides[-2:] if "Z" in page.axes else sides[:2]
