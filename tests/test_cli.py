@@ -197,6 +197,28 @@ def test_who_is_who_in_another_cohort_can_be_said(folder, tmp_path):
     assert "14 left out: of a patient trained on" in " ".join(said.split())
 
 
+def test_classes_are_left_out_and_majority_images_alone_evaluated(run, folder, tmp_path):
+    """The run's own cohort is read with the classes that the run had; others are as asked."""
+    make_folder(tmp_path / "set", *(f"third/{i}.png" for i in range(5)))
+    for name in ("plain", "odd"):
+        shutil.copytree(folder / name, tmp_path / "set" / name)
+    own = tmp_path / "own"
+    asked = ("--majority", "plain", "--exclude", "third", "--out", own)
+    code, said = call("fit", tmp_path / "set", *asked, *QUICK)
+    assert code == 0, said
+    assert "Left out, as asked: third (5 images)." in said
+    assert json.loads((own / "run.json").read_text())["loading"]["exclude"] == ["third"]
+    code, said = call("evaluate", own, tmp_path / "set", "--no-cache", "--json")
+    assert json.loads(said)["counts"]["minority"] == 8
+    away = ("--exclude", "odd", "--no-cache", "--out", tmp_path / "copy")
+    code, said = call("evaluate", run, folder, *away)
+    assert code == 0, said
+    words = " ".join(said.split())
+    assert "There is no minority image, so that only false alarms can be told." in words
+    assert "False alarms on the test split:" in words
+    assert "AUC" not in said
+
+
 def test_the_share_to_test_on_can_be_set(folder, tmp_path):
     out = tmp_path / "run"
     code, said = call(

@@ -316,6 +316,33 @@ def test_a_split_without_a_test_is_refused(tmp_path):
     assert set(load(folder, majority="a", test_size=1).split) == {"test"}
 
 
+def test_classes_can_be_left_out_or_chosen(classes):
+    """Counted, and never opened."""
+    (classes / "normal/p0_c.png").write_bytes(b"nothing")
+    asked = {"exclude": ("normal",)}, {"minority": ("malignant",)}
+    for options in asked:
+        loaded = load(classes, majority="benign", **options)
+        assert set(loaded.label) == {"benign", "malignant"}
+        assert "Left out, as asked: normal (3 images)." in loaded.notes
+        assert "Minority class: malignant (6 images)." in said(loaded, "Majority class")
+    both = load(classes, majority="benign", exclude=("malignant", "normal"))
+    assert not both.minority.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"exclude": ("norml",)}, r"'exclude' parameter must name classes .* Got 'norml'"),
+        ({"minority": ("x", "normal")}, r"'minority' parameter must name classes .* Got 'x'"),
+        ({"exclude": ("benign",)}, r"'exclude' parameter must not name the majority. Got 'benign'"),
+        ({"minority": ("benign",)}, r"'minority' parameter must not name the majority"),
+    ],
+)
+def test_classes_that_cannot_be_left_out_or_chosen_are_refused(classes, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load(classes, majority="benign", **options)
+
+
 def test_names_of_patients_hold_in_one_folder_or_table_or_everywhere(tmp_path):
     """Whether two cohorts that number from 1 mean the same people."""
 

@@ -349,6 +349,7 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
     out = tmp_path / "scored" / "scores.csv"
     code, said = call("score", run, folder / "new", "--out", out, "--top", "2", "--quiet")
     assert code == 0, said
+    said = " ".join(said.split())
     rows = list(csv.DictReader(out.read_text().splitlines()))
     own = [float(row["anomaly_score"]) for row in rows if "v.nii[" in row["path"]]
     assert (len(rows), len(own)) == (21, 20)
@@ -356,6 +357,8 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
     assert volume["volume"] == f"{folder.as_posix()}/new/v.nii"
     assert (volume["slices"], volume["top"]) == ("20", "2")
     assert float(volume["maximum"]) == max(own)
+    assert volume["predicted"] == ""
+    assert "Volumes are decided on under --false-alarms with --unit patient" in said
     assert float(volume["mean_of_top"]) == pytest.approx(sum(sorted(own)[-2:]) / 2)
     code, said = call("score", run, folder / "new", "--out", out, "--top", "0")
     assert code == 1

@@ -16,6 +16,7 @@ from conocc.experiments.artifacts import Embedding, Gallery
 from conocc.experiments.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
 from conocc.io.files import folder_lock
 from conocc.metrics import ranking as metrics
+from conocc.visualization.report import write_report
 from interrupting import interrupt_at
 
 PARAMS = {"epochs": 2, "interval": 1, "random_state": 0}
@@ -334,6 +335,20 @@ def test_unknown_patients_are_not_taken_for_the_same_by_their_file_names(tmp_pat
     fit_run(small_cohort(patients_known=False), "cae", {"epochs": 1}, tmp_path / "r", command="")
     result = evaluate_run(tmp_path / "r", small_cohort(patients_known=False, seed=1), command="")
     assert result["left_out"]["of a patient trained on"] == 0
+
+
+def test_majority_images_alone_tell_false_alarms(run, cohort):
+    result = evaluate_run(run, cohort.where(minority=False), command="")
+    assert result["metrics"] == {}
+    assert result["counts"] == {"majority": 8, "minority": 0, "patients": 4}
+    rates = result["observed_rates"]
+    assert rates["false_alarms"]["of"] == 8
+    assert rates["sensitivity"] is rates["false_discoveries"] is None
+    assert len(Gallery.load(run / "gallery.npz").minority) > 0
+    write_report(run)
+    page = (run / "report.html").read_text()
+    assert "only false alarms can be told" in page
+    assert "ROC curves" not in page
 
 
 def test_a_cohort_of_training_images_only_cannot_be_evaluated_on(run, cohort):

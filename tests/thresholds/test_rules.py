@@ -91,6 +91,25 @@ def test_a_rate_of_false_alarms_sets_the_threshold_whatever_the_detectors_own():
     assert one_image.threshold in (59.5, 60.0)
 
 
+def test_a_volume_is_decided_on_where_the_promise_is_of_all_of_a_patients_images():
+    """It is flagged if any slice is; what is promised of an image says nothing of a volume."""
+    decided = decisions(detector(), Rule(false_alarms=0.05, unit="patient"))
+    assert decided.of_volumes([60.0, 60.5]) == ["majority", "minority"]
+    for rule in (Rule(), Rule(unit="patient"), Rule(false_alarms=0.05), Rule(fdr=0.1)):
+        assert decisions(detector(), rule).of_volumes([60.0, 60.5]) == ["", ""]
+
+
+def test_without_minority_images_false_alarms_alone_are_told():
+    flagged, minority = np.array([True, False, False, False]), np.zeros(4, bool)
+    rates = observed_rates(minority, flagged, patient=None, unit="image")
+    assert rates["false_alarms"]["value"] == 0.25
+    assert rates["sensitivity"] is rates["false_discoveries"] is None
+    decision = {**decisions(detector(), Rule()).as_json(), "unit": "image"}
+    said = summary({"decision": decision, "observed_rates": rates, "metrics": {}})
+    assert said[0] == "There is no minority image, so that only false alarms can be told."
+    assert sum("False alarms on the test split: 1 of 4" in one for one in said) == 1
+
+
 def test_p_values_stand_beside_the_scores_wherever_there_is_a_calibration():
     """By patient: of 60 maxima, 1 to 60, sixty are at least 1, one at least 59.5."""
     for rule in (Rule(unit="patient"), Rule(false_alarms=0.05, unit="patient")):

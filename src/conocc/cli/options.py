@@ -53,6 +53,8 @@ _AXIS = option("Slices of volumes: axial, coronal or sagittal.")
 _PATIENT_REGEX = option("Finds the patient in a path: its first group.", any_value=True)
 _CLASSES = {
     "majority": option("Class to learn; may be given more than once.", any_value=True),
+    "minority": option("Class to tell from it; all unnamed ones are left out.", any_value=True),
+    "exclude": option("Class to leave out; may be given more than once.", any_value=True),
     "patient_regex": _PATIENT_REGEX,
 }
 _COLUMNS = {
@@ -211,6 +213,8 @@ class ReadAsOptions(CacheOptions):
             where,
             preprocessing_of(load_model(run), run),
             majority=self.asked.majority or own.majority,
+            minority=self.asked.minority or (own.minority if is_own else None),
+            exclude=self.asked.exclude or (own.exclude if is_own else None),
             patient_regex=self.asked.patient_regex or own.patient_regex,
             table=own.table if is_own else self.table,
             pseudonyms=own.pseudonyms,

@@ -206,7 +206,8 @@ def score(
     --fdr). Where nothing can be promised, nothing is predicted, and it is said why.
     Files that cannot be read are listed beside the table, in scores.errors.csv beside scores.csv;
     the exit code is then 3. Where there are volumes, scores.volumes.csv has the highest score of
-    each and the mean of its --top highest.
+    each, the mean of its --top highest and, under --false-alarms with --unit patient, whether it
+    is flagged.
     Killed, and started again with the same command, it does what is missing.
     """
     say_start(quiet)
@@ -276,14 +277,16 @@ def say_metrics(title: str, results: dict[str, dict[str, Any]]) -> None:
         table.add_column(name, justify="right")
     for method, result in results.items():
         table.add_row(method, *map(_interval, result["metrics"].values()))
-    out.print(table)
+    if result["metrics"]:
+        out.print(table)
     counts = result["counts"]
     patients = f" of {counts['patients']} patients" if counts["patients"] else ""
     out.print(
         f"{counts['majority']} majority and {counts['minority']} minority test images{patients}; "
         f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
     )
-    out.print(SENSITIVITY)
+    if result["metrics"]:
+        out.print(SENSITIVITY)
 
 
 def _interval(metric: dict[str, Any]) -> str:

@@ -29,6 +29,10 @@ class CohortSpec:
     majority : tuple of str, optional
         The class or classes to learn, where the layout does not know it by name.
         It is never guessed from counts.
+    minority : tuple of str, optional
+        The classes to tell from it, where not all others are: those are left out.
+    exclude : tuple of str, optional
+        Classes to leave out.
     patient_regex : str, optional
         Searched in each path; its group named 'patient', or its first, is the patient.
     table : TableOptions
@@ -51,6 +55,8 @@ class CohortSpec:
     where: str
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     majority: tuple[str, ...] | None = None
+    minority: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
     patient_regex: str | None = None
     table: TableOptions = TableOptions()
     pseudonyms: bool = False
@@ -66,12 +72,12 @@ class CohortSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CohortSpec:
         """Read what `to_dict` gave, after JSON too."""
-        majority = values["majority"]
+        classes = {name: values.get(name) for name in ("majority", "minority", "exclude")}
         return cls(
             **{
                 **values,
                 "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
-                "majority": None if majority is None else tuple(majority),
+                **{name: None if some is None else tuple(some) for name, some in classes.items()},
                 "table": TableOptions.from_dict(values["table"]),
             }
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,8 @@ def load_cohort(
     preprocessing: Preprocessing | None = None,
     *,
     majority: str | int | Sequence[str | int] | None = None,
+    minority: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
     patient_regex: str | None = None,
     table: TableOptions = TableOptions(),
     pseudonyms: bool = False,
@@ -72,8 +75,8 @@ def load_cohort(
 
     Parameters
     ----------
-    where, preprocessing, majority, patient_regex, table, pseudonyms, split_seed, test_size, \
-    calibration_size, cache
+    where, preprocessing, majority, minority, exclude, patient_regex, table, pseudonyms, \
+    split_seed, test_size, calibration_size, cache
         See `conocc.data.cohort_spec.CohortSpec`.
     n_jobs : int, optional
         Threads that decode; all cores by default.
@@ -95,14 +98,11 @@ def load_cohort(
     named = [majority] if isinstance(majority, str | int) else list(majority or ())
     index = list_cohort(os.fspath(where), preprocessing.size, set(map(str, named)), table)
     wanted = majority_classes(index, majority)
-    index = with_slices(
-        index,
-        preprocessing.stack_options,
-        n_jobs=threads,
-        verbose=verbose,
-        leave=lambda entry: _is_left_out(entry, wanted),
-    )
-    rows = [i for i, entry in enumerate(index.entries) if not _is_left_out(entry, wanted)]
+    dropped = _dropped_classes(index, wanted, minority, exclude)
+    leave = partial(_is_left_out, majority=wanted, dropped=dropped)
+    cut = preprocessing.stack_options
+    index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
+    rows = [i for i, entry in enumerate(index.entries) if not leave(entry)]
     if not rows:
         raise ValueError(f"'{printable(where)}' holds no image to train on or to test.")
     entries = [index.entries[row] for row in rows]
@@ -110,19 +110,19 @@ def load_cohort(
     digest = np.array([one.digest for one in found], dtype=np.str_)
     path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
     patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
-    minority = np.array([entry.label not in wanted for entry in entries], dtype=bool)
+    other = np.array([entry.label not in wanted for entry in entries], dtype=bool)
     source = _Source(index, rows, path, digest, preprocessing)
-    split, split_note = _split(source, patients, minority, split_seed, test_size, calibration_size)
+    split, split_note = _split(source, patients, other, split_seed, test_size, calibration_size)
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(side) for side in split.tolist()])
-    order = np.lexsort((minority, rank))  # stable: within a class the index's order stays
+    order = np.lexsort((other, rank))  # stable: within a class the index's order stays
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
     folder, no_cache = cache_folder(str(where) not in PHANTOMS and cache)
     images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
     cohort = Cohort(
         name=printable(index.name),
         images=images,
-        minority=minority[order],
+        minority=other[order],
         patient=np.array(patients.names, dtype=np.str_)[order],
         split=split[order],
         path=path[order],
@@ -133,7 +133,7 @@ def load_cohort(
         notes=(),
         namespace=_namespace(patients.among or os.path.realpath(where)),
     )
-    notes = _notes(cohort, index, wanted, patients.note, split_note, remarks)
+    notes = _notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
     return replace(cohort, notes=(*notes, *no_cache, *unkept))
 
 
@@ -170,14 +170,47 @@ def majority_classes(
             f"not known. Its classes are {classes}. {advice}"
         )
     asked = [majority] if isinstance(majority, str | int) else list(majority)
-    names = frozenset(str(name) for name in asked)
+    return _classes_of(index, "majority", map(str, asked))
+
+
+def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
+    """Give the classes that a parameter names, or refuse it."""
+    found = Counter(entry.label for entry in index.entries)
+    names = frozenset(asked)
     unknown = sorted(names - set(found))
     if unknown or not names:
         raise ValueError(
-            f"The 'majority' parameter must name classes of '{printable(index.name)}', which are "
-            f"{classes}. Got {unknown[0] if unknown else majority!r} instead."
+            f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
+            f"are {', '.join(_named(label, found) for label in sorted(found))}. "
+            f"Got {unknown[0] if unknown else 'none'!r} instead."
         )
     return names
+
+
+def _dropped_classes(
+    index: ImageIndex,
+    majority: frozenset[str],
+    minority: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+) -> frozenset[str]:
+    """Give the classes to leave out: those asked for, and what is neither of two named sides."""
+    dropped: frozenset[str] = frozenset()
+    if minority:
+        named = _classes_of(index, "minority", minority)
+        _refuse_majority("minority", named & majority)
+        dropped = frozenset(entry.label for entry in index.entries) - named - majority
+    if exclude:
+        named = _classes_of(index, "exclude", exclude)
+        _refuse_majority("exclude", named & majority)
+        dropped |= named
+    return dropped
+
+
+def _refuse_majority(parameter: str, both: frozenset[str]) -> None:
+    if both:
+        raise ValueError(
+            f"The '{parameter}' parameter must not name the majority. Got {min(both)!r}, which is."
+        )
 
 
 def _deidentified_paths(
@@ -204,9 +237,10 @@ def _deidentified_paths(
     ]
 
 
-def _is_left_out(entry: ImageEntry, majority: frozenset[str]) -> bool:
-    """Say whether a given split has no use for an image; it is then not even opened."""
-    return entry.split == "unused" or (entry.split == "train" and entry.label not in majority)
+def _is_left_out(entry: ImageEntry, majority: frozenset[str], dropped: frozenset[str]) -> bool:
+    """Say whether nobody has a use for an image; it is then not even opened."""
+    is_unused = entry.split == "unused" or (entry.split == "train" and entry.label not in majority)
+    return is_unused or entry.label in dropped
 
 
 def _patients(
@@ -370,13 +404,20 @@ def _notes(
     cohort: Cohort,
     index: ImageIndex,
     majority: frozenset[str],
+    dropped: frozenset[str],
     patients: str,
     split: str,
     remarks: Counter[str],
 ) -> tuple[str, ...]:
     notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
     notes += [patients, split, *_sides(cohort)]
-    left_out = [entry.split for entry in index.entries if _is_left_out(entry, majority)]
+    classes = Counter(entry.label for entry in index.entries if entry.label in dropped)
+    if classes:
+        notes.append(
+            f"Left out, as asked: {', '.join(_named(c, classes) for c in sorted(classes))}."
+        )
+    kept = [entry for entry in index.entries if entry.label not in dropped]
+    left_out = [entry.split for entry in kept if _is_left_out(entry, majority, dropped)]
     if train := left_out.count("train"):
         notes.append(f"{count(train, 'minority image')} of the training split left unused.")
     if others := len(left_out) - train:

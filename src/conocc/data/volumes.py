@@ -33,7 +33,7 @@ from conocc.data.index import (
 )
 from conocc.io.progress import bar
 
-VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top")
+VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top", "predicted")
 
 
 def read_stack(folder: Path, path: str, options: StackOptions, prefix: str = "") -> Stack | None:
@@ -231,7 +231,7 @@ def check_top(top: int) -> None:
 def by_volume(
     path: Iterable[str], anomaly_score: Iterable[float], *, top: int
 ) -> list[tuple[str, int, float, float, int]]:
-    """Gather the scores of slices by volume: one row of `VOLUME_COLUMNS` each.
+    """Gather the scores of slices by volume: one row of `VOLUME_COLUMNS` each, less the last.
 
     Parameters
     ----------

@@ -306,6 +306,8 @@ def _result(work: WorkerJob) -> dict[str, Any]:
     run, command = work.out / row["run"], row["command"]
     params = {**job.params, "random_state": job.seed}
     fit_run(cohort, job.method, params, run, command=command, spec=job.cohort)
+    if not cohort.where(split="test").minority.any():
+        raise ValueError(f"Cohort '{cohort.name}' has no minority image to test on.")
     result = evaluate_run(run, cohort, command=command)
     about = read_run(run)
     return {

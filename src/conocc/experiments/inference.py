@@ -56,7 +56,7 @@ from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
 from conocc.io.tables import refuse_other, write_csv
 from conocc.thresholds.rule import RULE, Rule
-from conocc.thresholds.rules import Decisions, decisions
+from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
 
 SHARD_FORMAT = 2
 # Files in a shard: what is done again at most after a kill, and given up with one file that
@@ -123,8 +123,8 @@ def score_files(
 
     Files that cannot be read go to a table beside `out`, with the reason of each: ``x.errors.csv``
     beside ``x.csv``. Where there are volumes, ``x.volumes.csv`` has the highest score of each and
-    the mean of the `top` highest of its slices. Tables of an earlier call are replaced, that of
-    scores only if any image has one; nothing else ever is.
+    the mean of the `top` highest of its slices, and a decision where one is promised. Tables of an
+    earlier call are replaced, that of scores only if any image has one; nothing else ever is.
     Called again after it was killed, it does what is missing, with the same result.
 
     Parameters
@@ -384,14 +384,16 @@ def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> S
 
     _refuse_others(out)  # once more: hours may have passed
     rows = decided.rows(scored())
+    words = decided.words()
     if first := next(rows, None):
         write_csv(out, ("path", *SCORE_COLUMNS), chain([first], rows))
         volumes = by_volume(slices.keys(), slices.values(), top=top)
-        _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, volumes)
+        predicted = decided.of_volumes(volume[2] for volume in volumes)
+        lines = [(*volume, said) for volume, said in zip(volumes, predicted, strict=True)]
+        _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
+        words += f" {NO_DECISION}" if "" in predicted else ""
     _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
-    return Scored(
-        count, len(errors), tuple(errors[:SHOWN_ERRORS]), decided.words(), said_of(remarks)
-    )
+    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), words, said_of(remarks))
 
 
 def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:

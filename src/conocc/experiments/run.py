@@ -37,12 +37,20 @@ import torch
 from conocc._version import __version__
 from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
-from conocc.data.index import count
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
+from conocc.experiments.seen import (
+    full_names,
+    learned,
+    namespaces_of,
+    sides,
+    sorted_out,
+    split_table,
+    test_rows,
+)
 from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
-from conocc.io.tables import read_csv, write_csv
+from conocc.io.tables import write_csv
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rule import RULE, Rule
@@ -130,7 +138,7 @@ def fit_run(
         write_csv(out / "split.csv", table.columns.tolist(), table.to_numpy().tolist())
         checkpoint = out / "checkpoint"
         start = time.perf_counter()
-        patients = _full_names(training.patient, cohort.namespace)
+        patients = full_names(training.patient, cohort.namespace)
         known = patients if cohort.patients_known else None
         detector.fit(training.images, groups=known, checkpoint=checkpoint)
         seconds = time.perf_counter() - start
@@ -252,10 +260,10 @@ def calibrate_run(
     run = Path(run)
     detector = load_model(run)
     about = read_run(run)
-    table = _split_table(run)
+    table = split_table(run)
     tested = table[table["split"] == "test"]
-    side = _sides(run, cohort)
-    namespaces, assumed = _namespaces(run, cohort, same_patients)
+    side = sides(run, cohort)
+    namespaces, assumed = namespaces_of(run, read_run(run), cohort, same_patients)
     is_known = cohort.patients_known and about.get("namespace", "") in namespaces
     reasons = {
         "of the minority class": cohort.minority,
@@ -263,7 +271,7 @@ def calibrate_run(
         "of a patient of the test split": np.isin(cohort.patient, tested["patient"].to_numpy(str))
         & is_known,
     }
-    taken, left_out = _sorted_out(reasons)
+    taken, left_out = sorted_out(reasons)
     found = _calibrate(detector, cohort.take(taken), run, command, namespaces, left_out)
     about["calibration"] = {**found, "assumed": assumed}
     detector.save(run / "model.safetensors")
@@ -280,7 +288,7 @@ def _calibrate(
     left_out: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Calibrate on what the detector has not learned; write the scores, say what it was."""
-    taken, of_these = _sorted_out(_learned(detector, cohort, namespaces))
+    taken, of_these = sorted_out(learned(detector, cohort, namespaces))
     left_out = {**(left_out or {}), **of_these}
     kept = cohort.take(taken)
     if not len(kept):
@@ -289,7 +297,7 @@ def _calibrate(
             f"Cohort '{cohort.name}' has no majority image to calibrate on that the run has not "
             f"seen.{why}"
         )
-    groups = None if kept.groups is None else _full_names(kept.groups, namespaces[0])
+    groups = None if kept.groups is None else full_names(kept.groups, namespaces[0])
     detector.calibrate(kept.images, groups=groups)
     columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
     scores = detector.calibration_.scores
@@ -387,34 +395,35 @@ def evaluate_run(
     Returns
     -------
     dict
-        ``metrics`` (name to value, low, high), ``decision`` (the rule, its ``threshold`` of the
-        anomaly score, and what it promises in ``words``), ``observed_rates`` (how that turned out,
-        see `conocc.thresholds.rules.observed_rates`), ``counts``, ``prevalence``, ``left_out``,
-        ``assumed`` (who was taken for whom), and what made it.
+        ``metrics`` (name to value, low, high; empty without minority images), ``decision`` (the
+        rule, its ``threshold`` of the anomaly score, and what it promises in ``words``),
+        ``observed_rates`` (how that turned out, see `conocc.thresholds.rules.observed_rates`),
+        ``counts``, ``prevalence``, ``left_out``, ``assumed`` (who was taken for whom), and what
+        made it.
 
     Raises
     ------
     ValueError
-        If fewer than both classes are left, the rule cannot be had of this run, or the run's
+        If no majority image is left, the rule cannot be had of this run, or the run's
         folder has results on other images.
     """
     run = Path(run)
     detector = load_model(run)
     decided = decisions(detector, rule)
-    namespaces, assumed = _namespaces(run, cohort, same_patients)
-    rows, left_out = _test_rows(run, detector, cohort, namespaces)
+    namespaces, assumed = namespaces_of(run, read_run(run), cohort, same_patients)
+    rows, left_out = test_rows(run, detector, cohort, namespaces)
     test = cohort.take(rows)
     patient = test.groups
-    counts = {
+    counts: dict[str, Any] = {
         "majority": int((~test.minority).sum()),
         "minority": int(test.minority.sum()),
         "patients": len(np.unique(test.patient)) if test.patients_known else None,
     }
-    if not counts["majority"] or not counts["minority"]:
+    if not counts["majority"]:
         why = "".join(f" {n} left out: {reason}." for reason, n in left_out.items() if n)
         raise ValueError(
             f"Cannot evaluate on '{cohort.name}': {counts['majority']} majority and "
-            f"{counts['minority']} minority test images; both classes are needed.{why}"
+            f"{counts['minority']} minority test images; majority images are needed.{why}"
         )
     tested = _hash_of(test)
     _refuse_other_results(run, tested)
@@ -431,7 +440,7 @@ def evaluate_run(
         "format": RUN_FORMAT,
         "cohort": cohort.name,
         "tested": tested,
-        "metrics": measured(test.minority, scores, patient),
+        "metrics": measured(test.minority, scores, patient) if counts["minority"] else {},
         "decision": decided.as_json(),
         "observed_rates": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
         "counts": counts,
@@ -480,12 +489,12 @@ def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
     detector = load_model(run)
     if not hasattr(detector, "embed"):
         raise ValueError(f"The {type(detector).__name__} of '{run}' has no bottleneck features.")
-    rows, _ = _test_rows(run, detector, cohort, _namespaces(run, cohort, None)[0])
+    rows, _ = test_rows(run, detector, cohort, namespaces_of(run, read_run(run), cohort, None)[0])
     return _embed(run, detector, cohort, cohort.take(rows))
 
 
 def _embed(run: Path, detector: Any, cohort: Cohort, test: Cohort) -> Embedding:
-    trained_on = (_sides(run, cohort) == "train") & ~cohort.minority
+    trained_on = (sides(run, cohort) == "train") & ~cohort.minority
     embedding = embedding_of(detector, cohort.take(trained_on), test)
     embedding.save(run / "embedding.npz")
     return embedding
@@ -510,90 +519,3 @@ def _with_interval(
         value = METRICS[name](minority, anomaly_score)
         return {"value": value, "low": None, "high": None, "reason": str(error)}
     return dict(found)
-
-
-def _namespaces(
-    run: Path, cohort: Cohort, same_patients: bool | None
-) -> tuple[list[str], list[str]]:
-    """Say under which namespaces a cohort's patients are looked for, and who is taken for whom.
-
-    The first is that to note them by: the run's own, if names mean one person in both.
-    """
-    about = read_run(run)
-    own = about.get("namespace", "")
-    namespace = f"apart from {own}" if same_patients is False else cohort.namespace
-    here = set(zip(cohort.digest.tolist(), cohort.patient.tolist(), strict=True))
-    found = [namespace]
-    known: set[str] = set()
-    for table, noted in (("calibration.csv", about.get("calibration", {})), ("split.csv", about)):
-        if (run / table).exists():
-            there = read_csv(run / table)
-            known |= set(there["patient"])
-            shares = not here.isdisjoint(zip(there["digest"], there["patient"], strict=True))
-            if same_patients or (shares and same_patients is None):
-                found.insert(0, noted.get("namespace", ""))
-    equal = known & set(cohort.patient.tolist())
-    if not cohort.patients_known or not equal or namespace == own:
-        return found, []
-    said = f"{count(len(equal), 'patient')} of '{cohort.name}' with a name that the run knows"
-    if own not in found:
-        why = "" if same_patients is False else ": nobody said that they are (--same-patients)"
-        return found, [f"{said} {'is' if len(equal) == 1 else 'are'} not taken for the same{why}."]
-    why = "asked" if same_patients else "images of both show"
-    return found, [f"{said} {'is' if len(equal) == 1 else 'are'} taken for the same, as {why}."]
-
-
-def _full_names(patient: np.ndarray, namespace: str) -> np.ndarray:
-    """Put the namespace before the names of patients; (n,) -> (n,)."""
-    return np.char.add(f"{namespace}/", patient) if namespace else patient
-
-
-def _test_rows(
-    run: Path, detector: Any, cohort: Cohort, namespaces: Sequence[str]
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Choose the images to evaluate on, and count those left out by reason."""
-    side = _sides(run, cohort)
-    side = np.where(side == "", np.where(cohort.split == "unused", "unused", "test"), side)
-    reasons = _learned(detector, cohort, namespaces)
-    reasons |= _learned(detector, cohort, namespaces, side="calibration")
-    reasons["trained on"] |= side == "train"
-    reasons["calibrated on"] |= side == "calibration"
-    return _sorted_out({**reasons, "not of the test split": side == "unused"})
-
-
-def _learned(
-    detector: Any, cohort: Cohort, namespaces: Sequence[str], *, side: str = "training"
-) -> dict[str, np.ndarray]:
-    """Find images, by their pixels, and patients that the detector was trained, or calibrated, on.
-
-    Where patients are not known they are named by their files, and files anywhere can be called
-    1.png.
-    """
-    done = {"training": "trained on", "calibration": "calibrated on"}[side]
-    names = [_full_names(cohort.patient, namespace) for namespace in namespaces]
-    patients = [detector.knows_patients(each, side=side) for each in names]
-    return {
-        done: detector.knows(cohort.images, side=side),
-        f"of a patient {done}": np.any(patients, axis=0) & cohort.patients_known,
-    }
-
-
-def _sorted_out(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
-    """Give the rows that no reason leaves out, and how many each leaves out, the first counting."""
-    out = np.zeros_like(next(iter(reasons.values())))
-    counts = {}
-    for reason, holds in reasons.items():
-        counts[reason] = int((holds & ~out).sum())
-        out |= holds
-    return np.flatnonzero(~out), counts
-
-
-def _sides(run: Path, cohort: Cohort) -> np.ndarray:
-    """Say on which side of the run's split each image was, "" if it was not there; -> (n,)."""
-    table = _split_table(run)
-    side_of = dict(zip(table["digest"], table["split"], strict=True))
-    return np.array([side_of.get(d, "") for d in cohort.digest.tolist()])
-
-
-def _split_table(run: Path) -> pd.DataFrame:
-    return read_csv(run / "split.csv")

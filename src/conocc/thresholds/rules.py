@@ -101,6 +101,18 @@ class Decisions:
             return p, [""] * len(anomaly_score)
         return p, np.where(flagged, "minority", "majority").tolist()
 
+    def of_volumes(self, highest: Iterable[float]) -> list[str]:
+        """Decide on volumes by their highest scores; "" where no promise holds for a volume.
+
+        One holds by patient alone, who is flagged if any image is: an image's threshold would
+        flag most volumes of many slices.
+        """
+        promised = self.rule.unit == "patient" and self.rule.false_alarms is not None
+        if not promised:
+            return ["" for _ in highest]
+        assert self.threshold is not None
+        return ["minority" if score > self.threshold else "majority" for score in highest]
+
     def rows(
         self, blocks: Iterable[tuple[Sequence[str], Floats]]
     ) -> Iterator[tuple[str, float, float | str, str]]:
@@ -214,8 +226,8 @@ def observed_rates(
     dict
         ``false_alarms`` (share of the majority that is flagged), ``sensitivity`` (of the
         minority), ``false_discoveries`` (share of the flagged that is majority; None if
-        none is flagged): each with value, low, high of its 95 % interval, and of how many.
-        None where nothing was decided.
+        none is flagged, or there is no minority): each with value, low, high of its 95 %
+        interval, and of how many. None where nothing was decided.
 
     Raises
     ------
@@ -245,9 +257,14 @@ def observed_rates(
     return {
         "false_alarms": share(flagged, ~minority),
         "sensitivity": share(flagged, minority),
-        "false_discoveries": share(~has_minority, flagged),
+        "false_discoveries": share(~has_minority, flagged) if minority.any() else None,
     }
 
+
+NO_DECISION = (
+    "Volumes are decided on under --false-alarms with --unit patient alone: other thresholds "
+    "promise nothing of a volume, which has many images."
+)
 
 # What was counted, and of whom, in `observed_rates`.
 COUNTED = {
@@ -257,13 +274,17 @@ COUNTED = {
 }
 
 
+NO_MINORITY = "There is no minority image, so that only false alarms can be told."
+
+
 def summary(measured: Mapping[str, Any]) -> list[str]:
     """Say what an evaluation (``metrics.json``), if there was one, noted, a sentence each."""
     if not measured:
         return []
     decision, rates = measured["decision"], measured["observed_rates"]
     threshold, promised = decision["threshold"], decision["false_alarms"]
-    sentences = [decision["words"]]
+    sentences = [NO_MINORITY] if measured.get("metrics") == {} else []
+    sentences.append(decision["words"])
     if threshold is not None:
         sentences.append(f"Images are flagged above an anomaly score of {threshold:.4g}.")
     elif promised or decision["fdr"]:

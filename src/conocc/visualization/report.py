@@ -267,7 +267,7 @@ def _part(title: str, fits: Sequence[Fit]) -> Context:
     firsts = list({fit.label: fit for fit in reversed(done)}.values())[::-1]
     if len(firsts) > MOST_CURVES:
         firsts = []
-    scored = [one for fit in firsts if (one := fit.scored())]
+    scored = [one for fit in firsts if (one := fit.scored()) and one.minority.any()]
     names = ", ".join(one.label for one in scored)
     return {
         "title": title,
@@ -315,6 +315,8 @@ def _montage(fits: Sequence[Fit]) -> Iterator[Context]:
     kept: Any = next((found for fit in fits if (found := fit.read("gallery.npz"))), None)
     for name in ("majority", "minority") if kept else ():
         chosen = kept.montage_minority == (name == "minority")
+        if not chosen.any():
+            continue
         labels = ", ".join(np.unique(kept.montage_label[chosen]))
         alt = f"{chosen.sum()} test images of the {name} class: {labels}"
         yield {"src": data_url(png(sheet(kept.montage[chosen])), "png"), "alt": alt}
