@@ -214,8 +214,7 @@ def test_classes_are_left_out_and_majority_images_alone_evaluated(run, folder, t
     code, said = call("evaluate", run, folder, *away)
     assert code == 0, said
     words = " ".join(said.split())
-    assert "There is no minority image, so that only false alarms can be told." in words
-    assert "False alarms on the test split:" in words
+    assert "There is no minority image, so that only false alarms can be told" in words
     assert "AUC" not in said
 
 

@@ -16,6 +16,7 @@ from conocc.experiments.artifacts import Embedding, Gallery
 from conocc.experiments.run import calibrate_run, embed_run, evaluate_run, fit_run, make_detector
 from conocc.io.files import folder_lock
 from conocc.metrics import ranking as metrics
+from conocc.thresholds.rule import Rule
 from conocc.visualization.report import write_report
 from interrupting import interrupt_at
 
@@ -338,7 +339,9 @@ def test_unknown_patients_are_not_taken_for_the_same_by_their_file_names(tmp_pat
 
 
 def test_majority_images_alone_tell_false_alarms(run, cohort):
-    result = evaluate_run(run, cohort.where(minority=False), command="")
+    calibrate_run(run, small_cohort(seed=1), command="")
+    rule = Rule(false_alarms=0.3)
+    result = evaluate_run(run, cohort.where(minority=False), command="", rule=rule)
     assert result["metrics"] == {}
     assert result["counts"] == {"majority": 8, "minority": 0, "patients": 4}
     rates = result["observed_rates"]

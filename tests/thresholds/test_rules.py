@@ -95,8 +95,10 @@ def test_a_volume_is_decided_on_where_the_promise_is_of_all_of_a_patients_images
     """It is flagged if any slice is; what is promised of an image says nothing of a volume."""
     decided = decisions(detector(), Rule(false_alarms=0.05, unit="patient"))
     assert decided.of_volumes([60.0, 60.5]) == ["majority", "minority"]
-    for rule in (Rule(), Rule(unit="patient"), Rule(false_alarms=0.05), Rule(fdr=0.1)):
+    for rule in (Rule(), Rule(false_alarms=0.05), Rule(fdr=0.1)):
         assert decisions(detector(), rule).of_volumes([60.0, 60.5]) == ["", ""]
+    undecided = decisions(detector(scores=None), Rule(unit="patient"))
+    assert undecided.of_volumes([60.0]) == [""]
 
 
 def test_without_minority_images_false_alarms_alone_are_told():
@@ -106,7 +108,7 @@ def test_without_minority_images_false_alarms_alone_are_told():
     assert rates["sensitivity"] is rates["false_discoveries"] is None
     decision = {**decisions(detector(), Rule()).as_json(), "unit": "image"}
     said = summary({"decision": decision, "observed_rates": rates, "metrics": {}})
-    assert said[0] == "There is no minority image, so that only false alarms can be told."
+    assert said[0].startswith("There is no minority image, so that only false alarms can be told")
     assert sum("False alarms on the test split: 1 of 4" in one for one in said) == 1
 
 

@@ -181,8 +181,8 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
     if unknown or not names:
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
-            f"are {', '.join(_named(label, found) for label in sorted(found))}. "
-            f"Got {unknown[0] if unknown else 'none'!r} instead."
+            f"are {_named(found)}. "
+            f"Got {unknown[0] if unknown else []!r} instead."
         )
     return names
 
@@ -194,23 +194,17 @@ def _dropped_classes(
     exclude: Sequence[str] | None,
 ) -> frozenset[str]:
     """Give the classes to leave out: those asked for, and what is neither of two named sides."""
-    dropped: frozenset[str] = frozenset()
-    if minority:
-        named = _classes_of(index, "minority", minority)
-        _refuse_majority("minority", named & majority)
-        dropped = frozenset(entry.label for entry in index.entries) - named - majority
-    if exclude:
-        named = _classes_of(index, "exclude", exclude)
-        _refuse_majority("exclude", named & majority)
-        dropped |= named
+    named = {"minority": minority, "exclude": exclude}
+    asked = {name: _classes_of(index, name, classes) for name, classes in named.items() if classes}
+    for name, classes in asked.items():
+        if both := classes & majority:
+            raise ValueError(
+                f"The '{name}' parameter must not name the majority. Got {min(both)!r}, which is."
+            )
+    dropped = asked.get("exclude", frozenset())
+    if "minority" in asked:
+        dropped |= {entry.label for entry in index.entries} - majority - asked["minority"]
     return dropped
-
-
-def _refuse_majority(parameter: str, both: frozenset[str]) -> None:
-    if both:
-        raise ValueError(
-            f"The '{parameter}' parameter must not name the majority. Got {min(both)!r}, which is."
-        )
 
 
 def _deidentified_paths(
@@ -413,9 +407,7 @@ def _notes(
     notes += [patients, split, *_sides(cohort)]
     classes = Counter(entry.label for entry in index.entries if entry.label in dropped)
     if classes:
-        notes.append(
-            f"Left out, as asked: {', '.join(_named(c, classes) for c in sorted(classes))}."
-        )
+        notes.append(f"Left out, as asked: {_named(classes)}.")
     kept = [entry for entry in index.entries if entry.label not in dropped]
     left_out = [entry.split for entry in kept if _is_left_out(entry, majority, dropped)]
     if train := left_out.count("train"):

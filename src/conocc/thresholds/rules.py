@@ -274,7 +274,9 @@ COUNTED = {
 }
 
 
-NO_MINORITY = "There is no minority image, so that only false alarms can be told."
+NO_MINORITY = (
+    "There is no minority image, so that only false alarms can be told, where a threshold is set."
+)
 
 
 def summary(measured: Mapping[str, Any]) -> list[str]:
