@@ -107,6 +107,17 @@ def test_a_jpeg_that_says_nothing_of_its_colours_has_those_of_the_header(label):
     assert got.remarks == ()
 
 
+@pytest.mark.parametrize(
+    ("label", "stream"), [("RGB", pillow(GREY, "JPEG")), ("MONOCHROME2", AS_YBR)]
+)
+def test_the_channels_of_a_jpeg_count_before_those_of_the_header(label, stream):
+    image = SOFT[..., 0] if label != "RGB" else np.stack([GREY] * 3, -1)
+    got = decode_remarked(compressed(JPEG, image, stream, photometric=label), "a")
+    assert got.pixels.ndim == (2 if label == "RGB" else 3)
+    assert np.abs(got.pixels.astype(int) - decode(stream, "a")).max() <= 3
+    assert got.remarks == (OTHER_COLOURS,)
+
+
 @pytest.mark.parametrize("mct", [True, False])
 @pytest.mark.parametrize("label", ["RGB", "YBR_RCT", "YBR_ICT", "YBR_FULL"])
 def test_colours_of_jpeg_2000_are_transformed_back_where_its_stream_says_so(mct, label):
@@ -201,6 +212,10 @@ def test_numbers_above_the_bits_of_the_header_are_real_where_the_image_is_smooth
     got = decode_remarked(dicom(deep, stored=12), "a")
     np.testing.assert_array_equal(got.pixels, deep)
     assert got.remarks == (OTHER_BITS,)
+    # A step that is larger than what 8 bits hold.
+    y, x = np.mgrid[:64, :64] / 64
+    disc = (50 + 400 * ((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.16) + 200 * x).astype(np.uint16)
+    np.testing.assert_array_equal(decode(dicom(disc, stored=8), "a"), disc)
     signed = deep.astype(np.int32).astype(np.int16) - np.int16(9000)
     got = decode_remarked(dicom(signed, stored=12), "a")
     np.testing.assert_array_equal(got.pixels, signed)
@@ -219,6 +234,14 @@ def test_the_bits_of_a_stream_count_before_those_of_the_header(stored, bits):
     stream = imagecodecs.jpeg2k_encode(SMOOTH, reversible=True, level=0, bitspersample=bits)
     data = compressed(JPEG_2000, SMOOTH, stream, stored=stored)
     np.testing.assert_array_equal(decode(data, "a"), SMOOTH)
+
+
+@pytest.mark.parametrize(("stored", "high"), [(12, 15), (12, 7), (12, 0), (16, 16)])
+def test_a_highest_bit_that_cannot_be_is_the_last_of_those_stored(stored, high):
+    """Numbers that would lie in the upper 12 of 16 bits use none of the lower four."""
+    got = decode_remarked(dicom(SMOOTH, stored=stored, high=high), "a")
+    np.testing.assert_array_equal(got.pixels, SMOOTH)
+    assert got.remarks == (OTHER_BITS,)
 
 
 def test_a_stream_of_more_bits_than_the_header_has_room_for_is_read():

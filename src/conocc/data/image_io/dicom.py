@@ -124,10 +124,10 @@ def _opened(data: bytes, *, is_head: bool = False) -> tuple[Dataset, Layout]:
 def _frame(ds: Dataset, layout: Layout, voi: str, k: int) -> Remarked:
     """Read frame `k`."""
     stored = stored_pixels(ds, layout, k)
-    if layout.photometric == "PALETTE COLOR":
-        return Remarked(_palette_colours(ds, stored.pixels), stored.remarks)
     if stored.pixels.ndim == 3:
         return Remarked(stored.pixels, stored.remarks)
+    if layout.photometric == "PALETTE COLOR":
+        return Remarked(_palette_colours(ds, stored.pixels), stored.remarks)
     return _grey_values(ds, layout, stored, voi, k)
 
 
@@ -182,7 +182,8 @@ def _windowed(ds: Dataset, values: Pixels, voi: str, k: int) -> Pixels:
         return found / highest
     else:
         center, width, function = _own_window(_group(ds, "WindowCenter", "FrameVOILUTSequence", k))
-    x = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN, refused as that
+        x = values.astype(np.float64)
     if function == "SIGMOID":
         with np.errstate(over="ignore"):
             return 1 / (1 + np.exp(-4 * (x - center) / width))

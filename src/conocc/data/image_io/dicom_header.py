@@ -256,6 +256,8 @@ def numbers(ds: Dataset, keyword: str) -> list[float]:
     """Give an element's numbers; none where it is missing or empty."""
     try:
         value = ds.get(keyword)
+        if isinstance(value, bytes):  # of a kind that has no numbers
+            value = int.from_bytes(value, "little" if ds.original_encoding[1] else "big")
         values = value if isinstance(value, MultiValue) else [value]
         return [float(number) for number in values if number not in (None, "")]
     except Exception:

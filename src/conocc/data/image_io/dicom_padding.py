@@ -69,6 +69,9 @@ def _declared(ds: Dataset, stored: Stored) -> Pixels:
     if not ends:
         return none
     low, high = min(ends), max(ends)
+    if image.dtype.kind == "f":
+        padded: Pixels = (image >= low) & (image <= high)
+        return padded
     distance = np.maximum(low - image.astype(np.float64), image.astype(np.float64) - high).clip(0)
     padded = distance == 0
     reach = float(np.percentile(distance, 99.5))

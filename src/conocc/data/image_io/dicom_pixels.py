@@ -134,7 +134,7 @@ def _called(syntax: uid.UID) -> str:
 
 
 def _noted(layout: Layout, remark: str) -> Layout:
-    return layout._replace(remarks=(*layout.remarks, remark))
+    return layout._replace(remarks=tuple(dict.fromkeys((*layout.remarks, remark))))
 
 
 def _stated(ds: Dataset) -> Layout:
@@ -165,8 +165,10 @@ def _stated(ds: Dataset) -> Layout:
     samples, allocated, signed, planar = values
     stored = int(number(ds, "BitsStored", allocated))
     high = int(number(ds, "HighBit", stored - 1))
-    if stored < 1 or not stored <= high + 1 <= allocated:
-        raise ValueError(f"header says {stored} bits up to bit {high}, of {allocated}")
+    if not 1 <= stored <= allocated:
+        raise ValueError(f"header says {stored} bits, of {allocated}")
+    if not stored <= high + 1 <= allocated:
+        high, remarks = stored - 1, (*remarks, OTHER_BITS)
     rows, columns = int(number(ds, "Rows")), int(number(ds, "Columns"))
     frames = max(1, int(number(ds, "NumberOfFrames", 1)))  # some write 0 where they mean one
     if frames >= 2**31:
@@ -249,10 +251,12 @@ def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
             stream = stream_of(frame, KIND_OF.get(syntax))
         if stream is None:
             raise ValueError("its DICOM transfer syntax is none that is read; save it uncompressed")
-        if KIND_OF.get(syntax) != stream.kind and OTHER_SYNTAX not in layout.remarks:
+        if KIND_OF.get(syntax) != stream.kind:
             layout = _noted(layout, OTHER_SYNTAX)
         image = _decoded(stream, layout, what)
-    if layout.samples == 3:
+        if stream.size is not None and stream.size[2] != layout.samples:
+            layout = _noted(layout._replace(photometric="RGB"), OTHER_COLOURS)
+    if image.ndim == 3:
         return _coloured(image, stream, layout)
     return _numbers(image, stream, layout)
 
@@ -285,10 +289,11 @@ def _in_the_open(element: Any, layout: Layout, k: int) -> Pixels:
 def _decoded(stream: Stream, layout: Layout, what: str) -> Pixels:
     """Decode a frame whose size is the header's: decoders take memory for the size they find."""
     bytes_each = max(1, layout.allocated // 8)
-    size = (layout.columns, layout.rows, layout.samples)
-    if stream.size not in (None, size):
+    if stream.size is not None and stream.size[:2] != (layout.columns, layout.rows):
         w, h, channels = stream.size
         raise ValueError(f"{layout}, {what} are {w}x{h} {stream.bits}-bit in {channels} channels")
+    if stream.size is not None and stream.size[2] not in (1, 3):
+        raise ValueError(f"{what} are of {stream.size[2]} channels, which are neither grey nor RGB")
     with damaged(what):
         if stream.size is not None:
             return stream.decode()
@@ -316,36 +321,57 @@ def _coloured(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
 def _numbers(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
     """Take away the bits that hold no pixel: older files keep overlays in them, codecs no sign.
 
-    Where bits that the header leaves out, or a sign against the header, make the image smoother,
-    they are its numbers' own: without them, these would jump from one end to the other.
+    Bits that the header leaves out, or a sign against the header, are believed where the image is
+    smoother with them: without, its numbers would jump from one end to the other.
     """
-    lossy = stream is not None and stream.lossy
+    lossy, remarks = stream is not None and stream.lossy, layout.remarks
     if image.dtype.kind == "f":
-        return Stored(image, image, (image.min(), image.max()), lossy, layout.remarks)
+        return Stored(image, image, (image.min(), image.max()), lossy, remarks)
     width = max(layout.allocated // 8, image.itemsize)
     bare = image.astype(f"u{width}")
-    ways = [(layout.stored, layout.high, layout.signed)]
+    bits, high, signed = layout.stored, layout.high, layout.signed
+    if high >= bits and (bare & (2 ** (high + 1 - bits) - 1)).any() and int(bare.max()) < 2**bits:
+        high, remarks = bits - 1, (*remarks, OTHER_BITS)  # they lie lower
+    ways, remark = [(bits, high, signed)], OTHER_BITS
     if stream is not None and stream.kind in ("JPEG 2000", "JPEG-LS"):
-        ways = [(stream.bits, stream.bits - 1, layout.signed)]
-        if stream.signed not in (None, bool(layout.signed)):
-            ways.append((stream.bits, stream.bits - 1, int(bool(stream.signed))))
-        elif layout.stored < stream.bits:
-            ways.append((layout.stored, layout.stored - 1, layout.signed))
-    elif layout.high < 8 * width - 1 and (bare >> (layout.high + 1)).any():
-        more = 8 * width - 1 - layout.high
-        ways.append((layout.stored + more, 8 * width - 1, layout.signed))
-    wholes = [bare.view(f"{'ui'[signed]}{width}") for _, _, signed in ways]
-    kept: list[Pixels] = [
-        (whole << (8 * width - 1 - high)) >> (8 * width - bits)
-        for whole, (bits, high, _) in zip(wholes, ways, strict=True)
-    ]
-    best, remarks, bits = 0, layout.remarks, layout.stored
-    if len(kept) > 1 and not np.array_equal(kept[0], kept[1]) and _jumps(kept[1]) < _jumps(kept[0]):
-        best, bits = 1, ways[1][0]
-        remarks += (OTHER_BITS if ways[0][2] == ways[1][2] else OTHER_SIGN,)
+        ways, remark = [(stream.bits, stream.bits - 1, signed)], OTHER_SIGN
+        if stream.signed not in (None, bool(signed)):
+            ways.append((stream.bits, stream.bits - 1, 1 - signed))
+    elif high < 8 * width - 1 and (bare >> (high + 1)).any():
+        ways.append((bits + 8 * width - 1 - high, 8 * width - 1, signed))
+    found = [_kept(bare, *way) for way in ways]
+    if len(found) == 2 and _is_smoother(found[1][0], found[0][0]):
+        remarks = (*remarks, remark)
+        found, (bits, _, signed) = found[1:], ways[1]
+    kept, whole = found[0]
     half = 2 ** (bits - 1)
-    limits = (-half, half - 1) if ways[best][2] else (0, 2 * half - 1)
-    return Stored(kept[best], wholes[best], limits, lossy, remarks)
+    return Stored(kept, whole, (-half, half - 1) if signed else (0, 2 * half - 1), lossy, remarks)
+
+
+def _kept(bare: Pixels, bits: int, high: int, signed: int) -> tuple[Pixels, Pixels]:
+    """Keep so many bits, up to the bit `high`; and give all of them as numbers of that sign."""
+    width = 8 * bare.itemsize
+    whole = bare.view(f"{'ui'[signed]}{bare.itemsize}")
+    return (whole << (width - 1 - high)) >> (width - bits), whole
+
+
+def _is_smoother(more: Pixels, less: Pixels) -> bool:
+    """Tell whether numbers are of an image with `more` of their bits rather than with `less`.
+
+    They are where its neighbours are nearer then. They also are where neighbours of which more bits
+    differ are far apart in less: from one end to the other, or from anywhere to anywhere. Overlays
+    are drawn over what goes on below as if they were not there, and padding lies far above it.
+    """
+    if _jumps(more) < _jumps(less) or more.dtype != less.dtype or more.dtype.kind == "i":
+        return _jumps(more) < _jumps(less)
+    above = more - less
+    apart = []
+    for axis in (0, 1):
+        differ = np.diff(above, axis=axis) != 0
+        apart.append(np.abs(np.diff(less.astype(np.float64), axis=axis))[differ])
+    steps = np.concatenate([one.ravel() for one in apart])
+    far = steps.size > 0 and float(steps.mean()) > int(above[above > 0].min()) / 4
+    return far and _jumps(more) < 4 * _jumps(less)
 
 
 def _jumps(image: Pixels) -> float:
