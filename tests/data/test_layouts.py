@@ -125,7 +125,7 @@ def test_images_beside_class_folders_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        ((), r"holds no images\. Files ending in \.bmp, "),
+        ((), r"holds no images\. Files ending in \.avif, "),
         (("a/x.doc",), r"holds no images, but 1 other file \('a/x\.doc'\)"),
         (("train/a/x.doc", "copy/1.png"), "holds no images in its class folders"),
     ],

@@ -170,7 +170,7 @@ def test_a_table_of_patients_may_lie_anywhere_and_call_its_columns_as_it_likes(t
         "Subject ID\tImage Index\nann\t1\nbob\tD:\\all\\b\\2.png\neve\t/data/a/3\n"
     )
     options = TableOptions("Image Index", patient_column="Subject ID", suffix=".png")
-    options = replace(options, patients=str(tmp_path / "who.tsv"))
+    options = replace(options, patients=str(tmp_path / "who.tsv"), one_hot=("MEL",))
     paths = ["x/a/1.png", "b/2.png", "a/3.png"]
     found = find_patients(paths, given=["x"] * 3, folder=None, regex=None, options=options)
     assert (found.names, found.known) == (("ann", "bob", "eve"), True)

@@ -146,7 +146,7 @@ else:
 
 Device = Annotated[str, option("auto, cpu, cuda.")]
 CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phantom.")]
-ImagesArgument = Annotated[list[Path], option("Files or folders.")]
+ImagesArgument = Annotated[list[Path], option("Files, folders, or tables that list files.")]
 RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
 Threads = Annotated[int | None, option("Threads that decode; all cores.")]
 SamePatients = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -208,11 +209,14 @@ def score(
     the exit code is then 3. Where there are volumes, scores.volumes.csv has the highest score of
     each, the mean of its --top highest and, under --false-alarms with --unit patient, whether it
     is flagged.
+    A table may list the images, or /dev/stdin, one a line.
     Killed, and started again with the same command, it does what is missing.
     """
     say_start(quiet)
     from conocc.experiments.inference import score_files, table_beside
 
+    if images == [Path("/dev/stdin")]:
+        images = [Path(line) for line in sys.stdin.read().splitlines() if line]
     done = score_files(
         run,
         images,

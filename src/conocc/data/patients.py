@@ -186,6 +186,7 @@ def by_table(
     """
     name = f"'{printable(table.name)}'"
     columns, rows = read_table(table)
+    options = replace(options, one_hot=())  # of labels
     if options.path_column not in columns:
         file = next((column for column in columns if is_called(column, "file")), None)
         options = replace(options, path_column=file)
