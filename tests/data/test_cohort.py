@@ -231,7 +231,7 @@ def test_the_notes_say_what_was_decided_and_found(kaggle):
         "test: 1 majority image of 1 patient, 2 minority images of 1 patient.",
         "1 minority image of the training split left unused.",
         "1 validation image left unused.",
-        "1 file ('train/NORMAL/readme.txt') that no reader knows by suffix left aside.",
+        "1 file beside the images left aside: 1 document.",
     )
 
 

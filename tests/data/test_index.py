@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from conocc.data.index import count, printable, read_file, side, walk
+from conocc.visualization.drawing import blank, save_figure
 from made_cohorts import make_folder
+from made_dicom import EXPLICIT, STORAGE, dicom, element, meta, sequence
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
 
 
 def test_walk_sorts_and_tells_images_from_others(tmp_path):
-    """Images are known by suffix, in any case; desktop litter and hidden files are silent."""
+    """Images by content, or by suffix in any case; what is hidden, and tables, are counted."""
     make_folder(tmp_path, "b/2.png", "b/10.png", "a/1.PNG")
     for name in ("a/notes.txt", "a/.DS_Store", "a/Thumbs.db", "readme.md"):
         (tmp_path / name).write_text("x")
@@ -22,8 +25,79 @@ def test_walk_sorts_and_tells_images_from_others(tmp_path):
     (tmp_path / "__MACOSX" / "x.txt").write_text("x")
     found = walk(tmp_path)
     assert found.images == ("a/1.PNG", "b/10.png", "b/2.png")
-    assert found.others == ("a/notes.txt", "readme.md")
+    assert found.unknown == ()
+    assert found.aside == {
+        "document": ["a/notes.txt", "readme.md"],
+        "hidden file": ["__MACOSX", "a/.DS_Store", "a/Thumbs.db"],
+    }
+    assert found.notes() == ["5 files beside the images left aside: 2 documents, 3 hidden files."]
     assert found.seen_again == ()
+
+
+def test_content_decides_what_a_file_is(tmp_path):
+    """Under any name; a text that begins as a weak format does is a text by its name."""
+    make_folder(tmp_path, "a.png")
+    png = (tmp_path / "a.png").read_bytes()
+    for name in ("b.jfif", "IM0001", "c.csv", "d.txt"):
+        (tmp_path / name).write_bytes(png)
+    grey = np.zeros((4, 4), np.uint8)
+    (tmp_path / "IM0002").write_bytes(dicom(grey))
+    (tmp_path / "IM0003").write_bytes(dicom(grey, preamble=False))
+    (tmp_path / "notes.txt").write_text("P1 was seen twice.")
+    (tmp_path / "LICENSE").write_text("BM")
+    (tmp_path / "e.png").write_text("no image")
+    (tmp_path / "x.roi").write_text("Iout")
+    found = walk(tmp_path)
+    images = ("IM0001", "IM0002", "IM0003", "a.png", "b.jfif", "c.csv", "d.txt", "e.png")
+    assert found.images == images
+    assert found.unknown == ("x.roi",)
+    assert found.aside == {"document": ["LICENSE", "notes.txt"]}
+
+
+@pytest.mark.parametrize(
+    ("sop", "modality", "kind"),
+    [
+        ("11.1", "PR", "presentation state"),
+        ("88.11", "SR", "structured report"),
+        ("88.59", "KO", "key object selection"),
+        ("481.3", "RTSTRUCT", "RT structure set"),
+    ],
+)
+def test_dicom_objects_beside_images_are_counted_by_kind(tmp_path, sop, modality, kind):
+    """Also where they point at images of other classes."""
+    make_folder(tmp_path, "a.png")
+    pointed = element(0x00081150, "UI", STORAGE + "7")
+    body = meta(EXPLICIT) + element(0x00080016, "UI", STORAGE + sop)
+    body += element(0x00080060, "CS", modality) + sequence(0x00081115, pointed)
+    (tmp_path / "IM9").write_bytes(body)
+    found = walk(tmp_path)
+    assert found.images == ("a.png",)
+    assert found.aside == {f"DICOM {kind}": ["IM9"]}
+    assert found.notes() == [f"1 DICOM object that is no image left aside: 1 {kind}."]
+
+
+def test_what_conocc_made_is_no_image(tmp_path):
+    """Its pictures, by what they say, and its runs."""
+    make_folder(tmp_path, "set/a.png", "set/run/split/b.png")
+    (tmp_path / "set" / "run" / "run.json").write_text("{}")
+    save_figure(blank(), tmp_path / "set" / "montage.png")
+    found = walk(tmp_path / "set")
+    assert found.images == ("a.png",)
+    assert found.aside == {
+        "picture that conocc drew": ["montage.png"],
+        "folder that conocc made": ["run"],
+    }
+
+
+@posix
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root lists every folder")
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
+    make_folder(tmp_path, "a.png", "locked/b.png")
+    (tmp_path / "locked").chmod(0)
+    try:
+        assert walk(tmp_path).unknown == ("locked",)
+    finally:
+        (tmp_path / "locked").chmod(0o700)
 
 
 @posix
@@ -34,6 +108,7 @@ def test_walk_ends_in_loops_of_links(tmp_path):
     (tmp_path / "self").symlink_to(tmp_path / "self")
     found = walk(tmp_path)
     assert found.images == ("a/1.png",)
+    assert found.unknown == ("self",)
     assert found.seen_again == ("a/up",)
 
 

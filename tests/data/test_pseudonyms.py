@@ -190,7 +190,7 @@ def test_names_that_users_gave_are_kept_unless_they_ask(tmp_path):
 def test_paths_to_be_scored_are_hidden_too_and_errors(tmp_path):
     folder = tmp_path / "Smith John"
     write(folder / "fine.dcm", about("Q-17"))
-    write(folder / "rt.dcm", about("Q-17"), sop=STORAGE + "481.2")
+    write(folder / "rt.dcm", about("Q-17"), rows=None)
     whole = (folder / "fine.dcm").read_bytes()
     (folder / "short.dcm").write_bytes(whole[:-400])
     block = to_be_scored(folder, Preprocessing(size=16))

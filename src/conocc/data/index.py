@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,18 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from conocc.data.image_io.dicom import PREAMBLE
+from conocc.data.companions import (
+    DICOM_BYTES,
+    LITTER,
+    RUN,
+    VOXELS,
+    companion,
+    is_litter,
+    needs_more,
+    said,
+)
 from conocc.data.image_io.pixels import Remarked
-from conocc.data.image_io.read import SUFFIXES
+from conocc.data.image_io.read import HEAD_BYTES, SUFFIXES, companions, format_of
 from conocc.data.image_io.stack import slice_name, volume_and_slice
 
 # An image as it lies there: the bytes of a file, an array of an archive or a phantom, or what an
@@ -38,9 +48,6 @@ SIDES = {
 
 # More than any image within the readers' limit of pixels needs.
 MOST_BYTES = 2**31
-
-# Left behind by desktops and archivers; nobody wants to hear of them.
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ class ImageIndex:
     folder : Path or None
         Where a table of patients may stand beside the images.
     notes : tuple of str
+    unknown : tuple of str
+        Paths in the folder that are no images, but no known companions of images either.
     """
 
     layout: str
@@ -102,55 +111,96 @@ class ImageIndex:
     majority: frozenset[str] | None = None
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Found:
-    """The files below a folder, as sorted relative paths with forward slashes.
+    """What lies below a folder, as sorted relative paths with forward slashes.
 
     Attributes
     ----------
     images : tuple of str
-        Files whose suffix says that they can be read, and DICOM files of any name.
-    others : tuple of str
-        All other files, hidden ones and litter left out.
+        Files whose content is of a format that is read, and those whose suffix alone says so.
+    unknown : tuple of str
+        Other files, pipes and links that lead nowhere, and folders that may not be listed:
+        reading one says why it cannot be read.
+    aside : mapping of str to list of str
+        Files that are known to be no images, and folders that conocc made, by kind.
     seen_again : tuple of str
         Linked folders that lead to one that was walked already, or up to one that holds them all;
         they are not entered.
     """
 
     images: tuple[str, ...]
-    others: tuple[str, ...]
+    unknown: tuple[str, ...]
+    aside: Mapping[str, list[str]]
     seen_again: tuple[str, ...]
+
+    def notes(self) -> list[str]:
+        """Say what is no image, to people."""
+        notes = list(said(self.aside))
+        if self.unknown:
+            notes.append(f"{some(self.unknown, 'file')} of no format that is read left aside.")
+        if self.seen_again:
+            linked = some(self.seen_again, "linked folder")
+            notes.append(f"{linked} led to one already read or above, and left aside.")
+        return notes
 
 
 def walk(folder: Path) -> Found:
     """Find all files below `folder`, through symbolic links too, each real folder once.
 
     A link may lead anywhere, since large cohorts are often made of links, but not up: what lies
-    beside `folder` is no part of it.
+    beside `folder` is no part of it. What a file is, its content says: its beginning is read.
+
+    Raises
+    ------
+    ValueError
+        If `folder` itself may not be listed.
     """
-    images: list[str] = []
-    others: list[str] = []
+    names: list[str] = []
+    unknown: list[str] = []
+    aside: dict[str, list[str]] = defaultdict(list)
     seen_again: list[str] = []
     waiting = [""]
     seen = {_identity(above) for above in folder.resolve().parents}
     while waiting:
         inside = waiting.pop()
-        # A folder reached by two ways is walked once, which also ends every loop of links.
-        identity = _identity(folder / inside)
-        if identity in seen:
-            seen_again.append(inside)
+        try:
+            # A folder reached by two ways is walked once, which also ends every loop of links.
+            identity = _identity(folder / inside)
+            if identity in seen:
+                seen_again.append(inside)
+                continue
+            seen.add(identity)
+            files, folders, litter = _scan(folder, inside)
+        except ValueError:
+            if not inside:
+                raise
+            unknown.append(inside)
             continue
-        seen.add(identity)
-        names, folders = scan(folder, inside)
+        aside[LITTER] += litter
+        if inside and f"{inside}/run.json" in files:
+            aside[RUN].append(inside)
+            continue
         # Reversed, since the last one in is the first one out: which of two ways to a folder
         # counts must not depend on the file system.
         waiting += sorted(folders, reverse=True)
-        for path in names:
-            is_image = is_image_name(path) or _is_dicom(folder, path)
-            (images if is_image else others).append(path)
-    return Found(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(seen_again)))
+        names += files
+    voxels = companions(folder, names)
+    aside[VOXELS] += voxels
+    images: list[str] = []
+    for path in names:
+        if path not in voxels:
+            is_image, kind = _looked_at(folder, path)
+            (images if is_image else aside[kind] if kind else unknown).append(path)
+    return Found(
+        tuple(sorted(images)),
+        tuple(sorted(unknown)),
+        {kind: sorted(paths) for kind, paths in aside.items() if paths},
+        tuple(sorted(seen_again)),
+    )
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -165,20 +215,27 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def scan(folder: Path, inside: str) -> tuple[list[str], list[str]]:
     """List the files, and the folders, directly in `folder` / `inside`, relative to `folder`."""
+    return _scan(folder, inside)[:2]
+
+
+def _scan(folder: Path, inside: str) -> tuple[list[str], list[str], list[str]]:
+    """List files, folders, and what of both is hidden or litter."""
     names: list[str] = []
     folders: list[str] = []
+    litter: list[str] = []
     try:
         with os.scandir(folder / inside) as found:
             for item in found:
-                if item.name.startswith(".") or item.name.lower() in _LITTER:
-                    continue
                 path = f"{inside}/{item.name}" if inside else item.name
-                (folders if _is_folder(item) else names).append(path)
+                if is_litter(item.name):
+                    litter.append(path)
+                else:
+                    (folders if _is_folder(item) else names).append(path)
     except OSError as error:
         raise ValueError(
             f"Cannot list the folder '{printable(folder / inside)}': {error.strerror}."
         ) from None
-    return names, folders
+    return names, folders, litter
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -203,20 +260,21 @@ def stem(path: str) -> str:
     return path[: len(path) - len(suffix)]
 
 
-def _is_dicom(folder: Path, path: str) -> bool:
-    """Say whether a file begins as DICOM does, whose names seldom have a suffix.
+def is_image(folder: Path, path: str) -> bool:
+    """Say whether a file is to be read as an image, by how it begins, or else by its suffix."""
+    return _looked_at(folder, path)[0]
 
-    A DICOMDIR does too, but is a table of contents.
-    """
-    if path.rsplit("/", 1)[-1].upper() == "DICOMDIR":
-        return False
-    try:
-        if not stat.S_ISREG((folder / path).stat().st_mode):
-            return False
-        with (folder / path).open("rb") as file:
-            return PREAMBLE.match(file.read(132)) is not None
-    except (OSError, UnicodeEncodeError):
-        return False
+
+def _looked_at(folder: Path, path: str) -> tuple[bool, str | None]:
+    """Open a file once: say whether it is an image, and of what kind it is if it is known."""
+    head = b""
+    with suppress(ValueError, OSError), opened(folder, path) as file:
+        head = file.read(HEAD_BYTES)
+        if needs_more(head):
+            head += file.read(DICOM_BYTES - HEAD_BYTES)
+    if kind := companion(path.rpartition("/")[2], head):
+        return False, kind
+    return format_of(head) is not None or is_image_name(path), None
 
 
 def printable(path: object) -> str:
@@ -283,6 +341,7 @@ def of_files(
     name: str | None = None,
     majority: frozenset[str] | None = None,
     notes: Sequence[str] = (),
+    unknown: Sequence[str] = (),
 ) -> ImageIndex:
     """List the files that `entries` name below `folder`, in the order of their paths."""
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
@@ -294,6 +353,7 @@ def of_files(
         majority=majority,
         folder=folder,
         notes=tuple(notes),
+        unknown=tuple(unknown),
     )
 
 

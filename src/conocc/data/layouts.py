@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from conocc.data.columns import TableOptions, refuse_options
-from conocc.data.image_io.read import SUFFIXES
+from conocc.data.image_io.read import READERS
 from conocc.data.index import (
     SIDES,
     ImageEntry,
     ImageIndex,
-    is_image_name,
+    is_image,
     of_files,
     printable,
     scan,
@@ -85,9 +85,16 @@ def _from_above(where: Path, lowest: Path, index: ImageIndex) -> ImageIndex:
     notes = (f"All is in '{printable(inside)}', which was taken for the cohort.", *index.notes)
     if not any((where / table).is_file() for table in TABLES):
         return replace(index, notes=notes)
+    unknown = [f"{inside}/{path}" for path in index.unknown]
     entries = [replace(entry, path=f"{inside}/{entry.path}") for entry in index.entries]
     return of_files(
-        index.layout, where, entries, name=index.name, majority=index.majority, notes=notes
+        index.layout,
+        where,
+        entries,
+        name=index.name,
+        majority=index.majority,
+        notes=notes,
+        unknown=unknown,
     )
 
 
@@ -115,9 +122,16 @@ def is_mvtec(where: Path) -> bool:
 
 def list_mvtec(where: Path) -> ImageIndex:
     """List ``train/good``, ``test/good``, ``test/ANYTHING``."""
-    entries, notes = _split_folders(where)
+    entries, notes, unknown = _split_folders(where)
     known = frozenset(entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY)
-    return of_files("train/good, test/… (MVTec, BMAD)", where, entries, majority=known, notes=notes)
+    return of_files(
+        "train/good, test/… (MVTec, BMAD)",
+        where,
+        entries,
+        majority=known,
+        notes=notes,
+        unknown=unknown,
+    )
 
 
 def is_official_split(where: Path) -> bool:
@@ -127,16 +141,17 @@ def is_official_split(where: Path) -> bool:
 
 def list_official_split(where: Path) -> ImageIndex:
     """List ``{train,val,test}/CLASS/…``; NORMAL and PNEUMONIA are known from Kaggle's set."""
-    entries, notes = _split_folders(where)
+    entries, notes, unknown = _split_folders(where)
     classes = {entry.label for entry in entries}
     is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
     known = frozenset({KAGGLE_MAJORITY}) if is_kaggle else None
-    return of_files("{train,val,test}/CLASS", where, entries, majority=known, notes=notes)
+    layout = "{train,val,test}/CLASS"
+    return of_files(layout, where, entries, majority=known, notes=notes, unknown=unknown)
 
 
-def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str]]:
+def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str], tuple[str, ...]]:
     """Entries of ``SIDE/CLASS/…``, and notes."""
-    paths, notes = _walk(where, level=1)
+    paths, notes, unknown = _walk(where, level=1)
     entries: list[ImageEntry] = []
     beside: list[str] = []
     for path in paths:
@@ -154,7 +169,7 @@ def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str]]:
         raise _no_images(where, len(beside))
     if beside:
         notes.append(f"{some(beside, 'image')} beside the folders of the split left aside.")
-    return entries, notes
+    return entries, notes, unknown
 
 
 # Folders without a split
@@ -165,7 +180,7 @@ def list_class_folders(where: Path) -> ImageIndex:
 
     ``CLASS/SIDE/image`` has a split; what holds several cohorts is refused.
     """
-    paths, notes = _walk(where, level=0)
+    paths, notes, unknown = _walk(where, level=0)
     loose = [path for path in paths if "/" not in path]
     classes = {path.split("/")[0] for path in paths if "/" in path}
     if loose and classes:
@@ -175,14 +190,14 @@ def list_class_folders(where: Path) -> ImageIndex:
         )
     if loose:
         entries = [ImageEntry(path, where.resolve().name) for path in paths]
-        return of_files("one folder, one class", where, entries, notes=notes)
+        return of_files("one folder, one class", where, entries, notes=notes, unknown=unknown)
     parts = [path.split("/") for path in paths]
     if all(len(part) == 3 and part[1].lower() in SIDES for part in parts):
         entries = [
             ImageEntry(path, part[0], SIDES[part[1].lower()])
             for path, part in zip(paths, parts, strict=True)
         ]
-        return of_files("CLASS/{train,val,test}", where, entries, notes=notes)
+        return of_files("CLASS/{train,val,test}", where, entries, notes=notes, unknown=unknown)
     if cohorts := [folder for folder in sorted(classes) if is_official_split(where / folder)]:
         raise ValueError(
             f"'{printable(where)}' is no cohort, but holds folders with a split of their own: "
@@ -190,7 +205,7 @@ def list_class_folders(where: Path) -> ImageIndex:
             f"'{printable(where / cohorts[0])}'."
         )
     entries = [ImageEntry(path, path.split("/")[0]) for path in paths]
-    return of_files("a folder for each class", where, entries, notes=notes)
+    return of_files("a folder for each class", where, entries, notes=notes, unknown=unknown)
 
 
 def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
@@ -221,31 +236,26 @@ def _lowest(where: Path, named: Collection[str]) -> Path:
         files, folders = scan(where, "")
         if len(folders) != 1 or folders[0] in named or folders[0].lower() in SIDES:
             break
-        if any(map(is_image_name, files)) or not _folders(where, folders[0]):
+        if any(is_image(where, file) for file in files) or not _folders(where, folders[0]):
             break
         where = where / folders[0]
     return where
 
 
-def _walk(where: Path, level: int) -> tuple[tuple[str, ...], list[str]]:
-    """Find the images below a folder, masks left aside, and say what else is there."""
+def _walk(where: Path, level: int) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
+    """Find the images below a folder, masks left aside; say what else is there, and what is odd."""
     found = walk(where)
-    notes: list[str] = []
-    if others := [path for path in found.others if path.lower() not in TABLES]:
-        notes.append(f"{some(others, 'file')} that no reader knows by suffix left aside.")
-    if found.seen_again:
-        linked = some(found.seen_again, "linked folder")
-        notes.append(f"{linked} led to one already read or above, and left aside.")
+    tables = [path for path in found.aside.get("table", []) if path.lower() not in TABLES]
+    found = replace(found, aside={**found.aside, "table": tables})
     images, masks = without_masks(where, found.images, level=level)
     if not images:
-        raise ValueError(" ".join([str(_no_images(where, 0, found.others)), *masks]))
-    return images, [*notes, *masks]
+        raise ValueError(" ".join([str(_no_images(where, 0)), *found.notes(), *masks]))
+    return images, [*found.notes(), *masks], found.unknown
 
 
-def _no_images(where: Path, aside: int, others: tuple[str, ...] = ()) -> ValueError:
+def _no_images(where: Path, aside: int) -> ValueError:
     what = f"'{printable(where)}' holds no images{' in its class folders' if aside else ''}"
-    what += f", but {some(others, 'other file')}" if others else ""
-    return ValueError(f"{what}. Files ending in {', '.join(sorted(SUFFIXES))} are read.")
+    return ValueError(f"{what}. Files of {', '.join(READERS)} are read.")
 
 
 # Phantoms

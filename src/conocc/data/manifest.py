@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from conocc.data.columns import TableOptions, claim, is_nobody
@@ -130,7 +131,7 @@ def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions
     ]
     if missing:
         below = walk(root)
-        by_name = FilesByName([*below.images, *below.others])
+        by_name = FilesByName([*below.images, *below.unknown, *chain(*below.aside.values())])
         for path in missing:
             found = by_name.find(files[path])
             if len(found) == 1:

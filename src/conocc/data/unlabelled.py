@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conocc.data.columns import TableOptions
+from conocc.data.companions import said
 from conocc.data.decoding import (
     Decoded,
     Surveyed,
@@ -176,11 +177,12 @@ def _part(where: str, preprocessing: Preprocessing, table: TableOptions) -> Part
     if is_manifest(path):
         index = list_manifest(path, table, labelled=False)
         return _cut(index, preprocessing.stack_options, listed=True)
-    if path.is_dir() and (inside := walk(path).images):
-        images, notes = without_masks(path, inside, strict=False)
-        for note in notes:
+    if path.is_dir() and ((found := walk(path)).images or found.unknown):
+        images, masks = without_masks(path, found.images, strict=False)
+        for note in (*said(found.aside), *masks):
             logger.info(note)
-        return _files(path, images or inside, preprocessing.stack_options)
+        names = tuple(sorted((*(images or found.images), *found.unknown)))
+        return _files(path, names, preprocessing.stack_options)
     return _files(path.parent, (path.name or ".",), preprocessing.stack_options)
 
 
@@ -223,7 +225,9 @@ def _fetched(folder: str, name: str) -> bytes:
         return content("", path)
     except ValueError:
         if os.path.isdir(path):
-            raise ValueError("it is a folder without images") from None
+            listed = os.access(path, os.R_OK | os.X_OK)
+            what = "without images" if listed else "that may not be listed"
+            raise ValueError(f"it is a folder {what}") from None
         raise
 
 

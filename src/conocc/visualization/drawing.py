@@ -38,7 +38,12 @@ STYLE: dict[str, Any] = {
     # The same figure is the same file.
     "svg.hashsalt": "conocc",
 }
-UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+# By what it says it was drawn by, a picture is told from an image (`conocc.data.companions`).
+UNDATED = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": "conocc"},
+}
 
 
 # A decorator: draws under `STYLE`, and leaves the caller's settings as they were.
