@@ -38,7 +38,7 @@ from torture.folders import full_disk, may_be_read_only, may_mount, read_only
 
 PATIENCE_S = 300.0  # a machine may be busy
 # What hangs on the clock, and on where a strike's folder is.
-OF_THE_OCCASION = ("seconds", "where")
+OF_THE_OCCASION = ("seconds", "where", "namespace")
 RETRY = {"benchmark": ["--retry-failed"], "crossval": ["--retry-failed"]}
 SMALL = ["--set", "channels=(4,8)", "--set", "bottleneck=8", "--quiet"]
 COMMANDS = {

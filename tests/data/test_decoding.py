@@ -175,6 +175,13 @@ def test_arrays_with_unusable_values_are_named(value):
         list(decode_all(["images[7]"], digests, [lambda: image], READING, n_jobs=1, verbose=0))
 
 
+@pytest.mark.parametrize("kind", ["complex64", "longdouble", "datetime64[s]"])
+def test_arrays_of_types_that_hold_no_pixels_are_named(kind):
+    image = np.zeros((16, 16), kind)
+    with pytest.raises(ValueError, match=r"'images\[7\]': its values are .*, not bool, integer or"):
+        list(decode_all(["images[7]"], [""], [lambda: image], READING, n_jobs=1, verbose=0))
+
+
 def test_threads():
     """All cores that this process may use, or as many as asked for."""
     assert usable_threads(3) == 3

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conocc.data.image_io.dicom_person import Person, person_of
-from conocc.data.image_io.pixels import LARGEST_VALUE, remarked
+from conocc.data.image_io.pixels import LARGEST_VALUE, check_type, remarked
 from conocc.data.image_io.read import decode_remarked, is_colour
 from conocc.data.index import Blob, Fetch, count, printable
 from conocc.data.preprocessing import Preprocessing, prepare
@@ -128,6 +128,7 @@ def decode_one(
 
 def _check_usable(image: np.ndarray[Any, Any]) -> None:
     """Refuse an array, of an archive, with values as `decode` refuses; NaN compares false."""
+    check_type(image.dtype)
     if image.dtype.kind == "f" and not (np.abs(image) <= LARGEST_VALUE).all():
         raise ValueError(f"it has NaN or infinite pixels, or some beyond ±{LARGEST_VALUE:g}")
 
