@@ -102,6 +102,16 @@ def test_padding_of_a_mammogram_is_black_of_either_kind():
         np.testing.assert_array_equal(got, decode(dicom(whole, **kinds), "a"))
 
 
+def test_padding_beside_a_bright_background_is_bright():
+    """PET that is shown inverted: 0 is white, and also what the header calls padding."""
+    image = np.where(tissue() > -900, 600, 3).astype(np.uint16) + np.uint16(2)
+    padded = np.where(corners(), 0, image).astype(np.uint16)
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        got = decode(dicom(padded, pad(0), photometric=photometric), "a")
+        whole = decode(dicom(image, photometric=photometric), "a")
+        np.testing.assert_array_equal(got, whole)
+
+
 def test_a_number_of_the_image_declared_as_padding_by_mistake_does_no_harm():
     """Within the image it stays; a black background is filled by the darkest number above it."""
     rng = np.random.default_rng(0)
@@ -114,6 +124,19 @@ def test_a_number_of_the_image_declared_as_padding_by_mistake_does_no_harm():
     np.testing.assert_array_equal(
         decode(dicom(hounsfield, MODALITY["CT"], pad(0)), "a"), hounsfield
     )
+
+
+@pytest.mark.parametrize("value", [0, 4000])
+def test_padding_of_a_ct_with_loss_is_air(value):
+    """Near-lossless: numbers are off by up to 3, those of padding too; 0 is near to air's 24."""
+    image = (tissue() + 1024).astype(np.uint16)
+    padded = np.where(corners(), np.uint16(value), image)
+    more = MODALITY["CT"] + rescale("1", "-1024")
+    whole, got = (
+        decode(compressed("4.81", one, imagecodecs.jpegls_encode(one, level=3), more + mark), "a")
+        for one, mark in ((image, b""), (padded, pad(value)))
+    )
+    assert np.abs(got - whole).max() <= 6
 
 
 @pytest.mark.parametrize("quality", [75, 95])

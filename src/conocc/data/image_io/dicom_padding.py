@@ -1,8 +1,9 @@
 """Pixels of DICOM that hold no image: padding by the header, and the outside of a CT's circle.
 
-They take the value that looks most as the same image without padding would: in CT that of air,
-else the darkest that is real. Declared numbers are compared bit by bit, since some headers write
-them with a sign where pixels have none, or the other way round.
+They take the value that looks most as the same image without padding would: in CT that of air;
+else the darkest that is real, or the brightest, if what lies beside them is. Declared numbers are
+compared bit by bit, since some headers write them with a sign where pixels have none, or the other
+way round.
 
 Letters: h and w pixels.
 """
@@ -23,11 +24,13 @@ KEYWORDS = """
 PixelPaddingValue PixelPaddingRangeLimit FloatPixelPaddingValue FloatPixelPaddingRangeLimit
 DoubleFloatPixelPaddingValue DoubleFloatPixelPaddingRangeLimit LossyImageCompression RescaleType
 """
-PADDED = "padding, which holds no image, read as air in CT and as the darkest real value elsewhere"
+PADDED = "padding, which holds no image, read as air in CT and as background elsewhere"
 _LEAST_HU, _AIR = -1024, -1000
 # Numbers are sorted into bins by how far they are from padding; a bin with less than this share of
 # the pixels is empty. Loss strays over a few bins, measured: JPEG of quality 75 over one.
 _BINS, _EMPTY, _STRAYING = 64, 0.001, 4
+_BLOCK = 8  # pixels that loss reaches
+_NEAR = 1 / 8  # what lies beside padding is the brightest, if it is so much nearer than the darkest
 
 
 def without_padding(
@@ -49,10 +52,13 @@ def without_padding(
     if padded.all():
         raise ValueError("all of its pixels are padding, which holds no image")
     real = values[~padded]
-    darkest = real.max() if brightest_is_low and not is_ct else real.min()
-    if is_ct and darkest < _AIR:
-        darkest = values.dtype.type(_AIR)
-    return np.where(padded, darkest, values)
+    if is_ct:
+        return np.where(padded, max(real.min(), _AIR), values).astype(values.dtype)
+    dark, bright = (real.max(), real.min()) if brightest_is_low else (real.min(), real.max())
+    beside = float(np.median(values[_grown(padded, 1) & ~padded]))
+    if abs(beside - bright) < _NEAR * abs(beside - dark):
+        dark = bright
+    return np.where(padded, dark, values)
 
 
 def _declared(ds: Dataset, stored: Stored) -> Pixels:
@@ -84,7 +90,9 @@ def _declared(ds: Dataset, stored: Stored) -> Pixels:
     image_from = empty + int(np.argmax(share[empty:] >= _EMPTY))
     if stored.lossy or text(ds, "LossyImageCompression") == "01":
         if empty <= _STRAYING:
-            return _at_border(2 * bins < empty + image_from)
+            # Not the air beside it, which is as near in some images.
+            close = _grown(4 * _BINS * distance <= reach, _BLOCK)
+            return _at_border(close & (2 * bins < empty + image_from))
     elif empty == 1 and share[0] < _EMPTY:
         return padded
     return _at_border(padded)
@@ -130,6 +138,14 @@ def _number(ds: Dataset, keyword: str) -> float | None:
         return float(np.frombuffer(value, f"{order}f{size}")[0])
     except Exception:
         return None
+
+
+def _grown(mask: Pixels, by: int) -> Pixels:
+    """Grow a mask, (h, w) of bool, by so many pixels."""
+    from scipy.ndimage import maximum_filter
+
+    grown: Pixels = maximum_filter(mask, 2 * by + 1)
+    return grown
 
 
 def _at_border(mask: Pixels) -> Pixels:

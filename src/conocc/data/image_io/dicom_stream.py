@@ -99,6 +99,7 @@ def _of_jpeg(frame: bytes) -> Stream:
             found = marker, at
     if found is None or _END not in frame[at:]:
         raise EOFError
+    near = frame[at + 5 + 2 * frame[at + 4]]  # of JPEG-LS, how far numbers may be off
     marker, at = found
     bits, height, width, channels = struct.unpack_from(">BHHB", frame, at + 4)
     names, sampling, tables = (frame[at + 10 + i : at + 10 + 3 * channels : 3] for i in range(3))
@@ -113,7 +114,7 @@ def _of_jpeg(frame: bytes) -> Stream:
         (width, height, channels),
         bits,
         colours if channels == 3 and marker not in (_LOSSLESS, _LS) else "",
-        lossy=marker not in (_LOSSLESS, _LS),
+        lossy=near > 0 if marker == _LS else marker != _LOSSLESS,
         becomes_rgb=channels == 3 and (adobe is not None or colours == "RGB"),
     )
 
