@@ -218,6 +218,8 @@ def test_one_folder_that_is_a_class_stays_a_class(tmp_path):
     """If it holds images, or was named."""
     make_folder(tmp_path / "one", "benign/1.png")
     assert found(list_cohort(tmp_path / "one")) == {"benign/1.png": ("benign", None)}
+    make_folder(tmp_path / "three", "benign/images/1.png", "benign/masks/1.png")
+    assert found(list_cohort(tmp_path / "three")) == {"benign/images/1.png": ("benign", None)}
     make_folder(tmp_path / "two", "benign/p1/1.png", "benign/p2/1.png")
     assert {label for label, _ in found(list_cohort(tmp_path / "two")).values()} == {"p1", "p2"}
     named = list_cohort(tmp_path / "two", named={"benign"})

@@ -22,7 +22,7 @@ from conocc.data.index import (
     walk,
 )
 from conocc.data.manifest import is_manifest, list_manifest
-from conocc.data.masks import OF_IMAGES, without_masks
+from conocc.data.masks import OF_IMAGES, OF_MASKS, without_masks
 from conocc.data.npz import is_archive, list_archive
 from conocc.data.patients import TABLES
 from conocc.data.phantoms import PHANTOMS, draw_phantom
@@ -236,8 +236,11 @@ def _lowest(where: Path, named: Collection[str]) -> Path:
         files, folders = scan(where, "")
         if len(folders) != 1 or folders[0] in named or folders[0].lower() in SIDES:
             break
-        if any(is_image(where, file) for file in files) or not _folders(where, folders[0]):
+        inner = [folder.rpartition("/")[2] for folder in _folders(where, folders[0])]
+        if any(is_image(where, file) for file in files) or not inner:
             break
+        if any(map(OF_IMAGES.fullmatch, inner)) and any(map(OF_MASKS.fullmatch, inner)):
+            break  # it is a class
         where = where / folders[0]
     return where
 

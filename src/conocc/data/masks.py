@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +17,29 @@ from conocc.data.index import SIDES, printable, read_file, some, stem
 from conocc.data.volumes import read_stack
 
 _PLAIN = r"masks?|segmentations?(?:class|object)?|ground[_ -]?truths?"
-_WORD = rf"(?:{_PLAIN}|(?:d|prob)?segm?|labels?(?:map|tr|ts)?|gt|annot(?:ation)?s?|rois?|contours?)"
+_WORD = (
+    rf"(?:{_PLAIN}|(?:d|prob)?segm?|labels?(?:map|tr|ts)?|gt|annot(?:ation)?s?|rois?|contours?"
+    r"|manual\d*)"
+)
 _GAP = r"[_\-. ]+"
 # Most paths hold no such word, and need no closer look.
-_HINT = re.compile(r"mask|seg|truth|label|gt|annot|roi|contour", re.IGNORECASE)
+_HINT = re.compile(r"mask|seg|truth|label|gt|annot|roi|contour|manual", re.IGNORECASE)
 # x_mask, x_mask_1, x_mask_left, mask_x; of a folder also lung_masks, but not label_1.
 _NAME = re.compile(rf"(|.+?{_GAP}){_WORD}(|{_GAP}.+)", re.IGNORECASE | re.DOTALL)
-_FOLDER = re.compile(rf"{_WORD}|(?:.*[_\- ])?(?:{_PLAIN})(?:[_\- ].*)?", re.IGNORECASE | re.DOTALL)
+OF_MASKS = re.compile(rf"{_WORD}|(?:.*[_\- ])?(?:{_PLAIN})(?:[_\- ].*)?", re.IGNORECASE | re.DOTALL)
 # A word that an image has where its mask has another.
 OF_IMAGES = re.compile(rf"(?:^|{_GAP})(?:image|img)s?(?:tr|ts)?(?=$|{_GAP})", re.IGNORECASE)
 
+# Where the name of an image may end in that of its mask: at a gap, as in 1a, or as in xMask.
+_CUT = re.compile(rf"{_GAP}|(?<=\d)(?=[A-Za-z])|(?<=[a-z])(?=[A-Z])")
+
+MOST_LOOKS = 32  # kinds of names that are looked at; of more, they are names of patients
+MOST_TWINS = 4  # files of one name in a class that each of them is paired with
 SAMPLE = 5  # files that are looked at where names prove nothing
 # A map of labels has few values; a mask that was compressed is nearly two-valued, with at least
 # so much of it marked.
 FEW_VALUES, NEARLY, LEAST_MARKED = 8, 0.97, 0.005
+ONE_VALUED, TWO_VALUED = 1, 2
 
 
 def without_masks(
@@ -39,8 +49,9 @@ def without_masks(
 
     A file is a mask if its name or its folder says so and the image that it marks is there:
     ``x.png`` for ``x_mask_1.png``, ``images/x.png`` for ``masks/x.png``. A word without an image,
-    or a class that is called by it, proves nothing: a few such files are then looked at, since
-    masks have few values.
+    or a class that is called by it, proves nothing, nor does a name without such a word, as
+    ``x_m.png`` or ``b/x.png`` of an image ``a/x.png`` of one class: a few such files are then
+    looked at, since masks have few values.
 
     Parameters
     ----------
@@ -58,8 +69,6 @@ def without_masks(
         If what is in doubt is refused: where it is, and what to do.
     """
     bases = {path: marks for path in paths if (marks := _marked_by(path))[0]}
-    if not bases:
-        return tuple(paths), []
     keys = {_key(*path.rpartition("/")[::2]) for path in paths if path not in bases}
     begun = {start for key in keys for start in _beginnings(key)}
     names = {key.rpartition("/")[2] for key in keys}
@@ -67,7 +76,7 @@ def without_masks(
     doubtful: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for path, (found, is_last) in bases.items():
         folders = path.split("/")[:-1][: level + 1]
-        is_class = len(folders) > level and _FOLDER.fullmatch(folders[level]) is not None
+        is_class = len(folders) > level and OF_MASKS.fullmatch(folders[level]) is not None
         near = {found[0], *_beginnings(found[0])} if is_last else set(found)
         if not is_class and (near & keys or (is_last and found[0] in begun)):
             masks.add(path)
@@ -75,23 +84,54 @@ def without_masks(
             doubtful["/".join(folders), is_class].append(path)
     notes = []
     for (inside, is_class), group in doubtful.items():
-        sample = group[:: max(1, len(group) // SAMPLE)]
-        looks = [_looks_like_mask(folder, path) for path in sample]
+        looks = [_looks_like_mask(folder, path) for path in _sample(group)]
         called = {base.rpartition("/")[2] for path in group for base in bases[path][0]}
         if all(looks) and (called & names or not is_class):
             masks.update(group)
-        elif any(looks) and strict:
+        elif TWO_VALUED in looks and strict:
             raise ValueError(
                 f"Whether files of '{printable(inside or folder)}' are masks or images is not "
-                f"known: they are named as masks ('{printable(group[0])}'), and {sum(looks)} of "
-                f"{len(looks)} that were looked at have few values, as masks have. Take masks out "
-                "of the cohort, rename images, or list the images in a manifest."
+                f"known: they are named as masks ('{printable(group[0])}'), and "
+                f"{looks.count(TWO_VALUED)} of {len(looks)} that were looked at have few values, "
+                "as masks have. Take masks out of the cohort, rename images, or list the images "
+                "in a manifest."
             )
         elif is_class:
             notes.append(f"'{printable(inside)}' is taken for a class: its files are no masks.")
+    pairs = _pairs([path for path in paths if path not in bases], level)
+    for some_pairs in pairs if len(pairs) <= MOST_LOOKS else ():
+        sample = _sample(some_pairs)
+        if all(_looks_like_mask(folder, path) for path, _ in sample) and any(
+            _looks_like_mask(folder, path) == TWO_VALUED > _looks_like_mask(folder, image)
+            for path, image in sample
+        ):
+            masks.update(path for path, _ in some_pairs)
     aside = [path for path in paths if path in masks]
     notes += [f"{some(aside, 'mask')} left aside."] if aside else []
     return tuple(path for path in paths if path not in masks), notes
+
+
+def _pairs(paths: Sequence[str], level: int) -> list[list[tuple[str, str]]]:
+    """Pair files with what could be their image, by what tells their names from its name."""
+    at = {stem(path): path for path in paths}
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)  # of a name in a class
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for whole, path in at.items():
+        *folders, name = whole.split("/")
+        places["/".join(folders[: level + 1]), name].append(path)
+        for cut in _CUT.finditer(whole, len(whole) - len(name) + 1):
+            if image := at.get(whole[: cut.start()]):
+                kind = re.sub(r"\d+", "#", whole[cut.start() :])
+                found["/".join([*folders[: level + 1], kind])].append((path, image))
+    for same in places.values():
+        for path in same if len(same) > 1 else ():
+            kind = re.sub(r"\d+", "#", path.rpartition("/")[0])
+            found[kind] += [(path, image) for image in same[:MOST_TWINS] if image != path]
+    return list(found.values())
+
+
+def _sample(group: Sequence[Any]) -> Sequence[Any]:
+    return group[:: max(1, len(group) // SAMPLE)]
 
 
 def _marked_by(path: str) -> tuple[list[str], bool]:
@@ -103,7 +143,7 @@ def _marked_by(path: str) -> tuple[list[str], bool]:
         before, after = found.groups()
         bases = [before, before + after.lstrip("_-. ")] if before else [after]
         return [_key(inside, base) for base in bases], not after
-    if any(map(_FOLDER.fullmatch, inside.split("/"))):
+    if any(map(OF_MASKS.fullmatch, inside.split("/"))):
         return [_key(inside, stem(name))], True
     return [], False
 
@@ -113,7 +153,7 @@ def _key(inside: str, name: str) -> str:
     kept = [
         part
         for part in inside.lower().split("/")
-        if part not in SIDES and not _FOLDER.fullmatch(part) and not OF_IMAGES.fullmatch(part)
+        if part not in SIDES and not OF_MASKS.fullmatch(part) and not OF_IMAGES.fullmatch(part)
     ]
     return "/".join([*kept, OF_IMAGES.sub("", stem(name).lower()).strip("_-. ")])
 
@@ -124,18 +164,19 @@ def _beginnings(key: str) -> list[str]:
     return [key[: gap.start()] for gap in re.compile(_GAP).finditer(key, start + 1)]
 
 
-def _looks_like_mask(folder: Path, path: str) -> bool:
+def _looks_like_mask(folder: Path, path: str) -> int:
     """Say whether an image has few values, or nearly two; one that cannot be read has not."""
     try:
         image = _pixels(folder, path)
     except ValueError:
-        return False
-    if np.unique(image).size <= FEW_VALUES:
-        return True
+        return 0
+    if (values := np.unique(image).size) <= FEW_VALUES:
+        return ONE_VALUED if values == 1 else TWO_VALUED
     low, high = float(image.min()), float(image.max())
     place = (image.astype(float) - low) / (high - low)
     marked = float((place > 0.9).mean())
-    return marked >= LEAST_MARKED and marked + float((place < 0.1).mean()) >= NEARLY
+    nearly = marked >= LEAST_MARKED and marked + float((place < 0.1).mean()) >= NEARLY
+    return TWO_VALUED if nearly else 0
 
 
 def _pixels(folder: Path, path: str) -> Pixels:
