@@ -96,7 +96,11 @@ def rows(table: bytes) -> list[dict[str, str]]:
 
 def left(out: Path) -> list[str]:
     """What lies beside the tables, and beside the note of whose they are."""
-    names = (p.name for p in out.parent.iterdir() if p.suffix != ".csv")
+    names = (
+        p.name
+        for p in out.parent.iterdir()
+        if p.suffix != ".csv" and not p.name.endswith(".about.json")
+    )
     return sorted(name for name in names if name != "conocc.json")
 
 
@@ -181,12 +185,12 @@ def test_without_errors_there_is_no_table_of_them_not_even_an_older_one(run, ima
     assert not (tmp_path / "s.errors.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["s.csv", "s.errors.csv", "s.volumes.csv"])
+@pytest.mark.parametrize("name", ["s.csv", "s.errors.csv", "s.volumes.csv", "s.about.json"])
 def test_a_table_that_is_not_its_own_is_refused_before_anything_is_written(
     run, images, tmp_path, name
 ):
     (tmp_path / name).write_text("path,mine\nx,1\n")
-    with pytest.raises(FileExistsError, match=f"{name}' is another table"):
+    with pytest.raises(FileExistsError, match=f"{name}' is another file"):
         score_files(run, [images], tmp_path / "s.csv")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "path,mine\nx,1\n"
@@ -470,3 +474,21 @@ def test_a_note_is_plain_json(run, images, tmp_path, killed_after):
         "model": str(run / "model.safetensors"),
         "images": [str(images)],
     }
+
+
+def test_a_note_says_of_a_table_how_it_came_to_be(run, images, tmp_path):
+    """Whether a batch is like the calibration too, once there is one."""
+    score_files(run, [images], tmp_path / "s.csv")
+    note = json.loads((tmp_path / "s.about.json").read_text())
+    assert note["model"] == str(run / "model.safetensors")
+    assert note["images"] == len(GOOD)
+    assert "nothing can be promised" in note["decision"]["words"]
+    assert note["batch"] == []
+    detector = load(run / "model.safetensors")
+    rng = np.random.default_rng(0)
+    detector.calibrate(rng.normal(size=(20, *detector.input_shape_)))
+    detector.save(tmp_path / "calibrated")
+    done = score_files(tmp_path / "calibrated", [images], tmp_path / "s.csv")
+    note = json.loads((tmp_path / "s.about.json").read_text())
+    assert (note["decision"]["words"], *note["batch"]) == done.words
+    assert f"of {len(GOOD)} images have p ≤" in note["batch"][0]

@@ -231,7 +231,7 @@ def score(
     )
     if done.count:
         out.print(f"Scored {done.count} images: {escape(str(scores))}")
-        out.print(escape(done.words))
+        say_all(done.words)
         say_all(done.remarks)
     else:
         out.print("No image was scored, and no table of scores was written.")

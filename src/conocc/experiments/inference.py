@@ -34,7 +34,7 @@ import torch
 from conocc._version import __version__
 from conocc.data.columns import TableOptions
 from conocc.data.decoding import prefetch, said_of
-from conocc.data.image_io.stack import is_slice_name
+from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import printable
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import (
@@ -73,14 +73,15 @@ Scores = tuple[list[Row], Sequence[Row]]
 class Scored:
     """How many files `score_files` scored and could not read, and the first such errors.
 
-    `words` say which rule made the predictions, and what it promises; `remarks`, of how many
+    `words` say which rule made the predictions, what it promises, and whether the images are
+    like those of the calibration; `remarks`, of how many
     images something was done to the pixels, and what.
     """
 
     count: int
     failed: int
     errors: tuple[tuple[str, str], ...]
-    words: str
+    words: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
@@ -123,8 +124,10 @@ def score_files(
 
     Files that cannot be read go to a table beside `out`, with the reason of each: ``x.errors.csv``
     beside ``x.csv``. Where there are volumes, ``x.volumes.csv`` has the highest score of each and
-    the mean of the `top` highest of its slices, and a decision where one is promised. Tables of an
-    earlier call are replaced, that of scores only if any image has one; nothing else ever is.
+    the mean of the `top` highest of its slices, and a decision where one is promised.
+    ``x.about.json`` says by which model and rule, what is promised, and whether the images are like
+    those of the calibration. Files of an earlier call are replaced, the scores only if any image
+    has one; nothing else ever is.
     Called again after it was killed, it does what is missing, with the same result.
 
     Parameters
@@ -196,7 +199,8 @@ def score_files(
                 total=len(work),
                 verbose=verbose,
             )
-        done = _join([shard.result for shard in work], decided, top, out)
+        made_by = {"model": printable(model), "sha256": checksum, "conocc": __version__}
+        done = _join([shard.result for shard in work], decided, top, out, made_by)
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -351,20 +355,29 @@ def table_beside(out: Path, kind: str) -> Path:
     return out.with_name(f"{out.stem}.{kind}{out.suffix}")
 
 
+def note_beside(out: Path) -> Path:
+    """Name the file that says of a table of scores how it came to be."""
+    return out.with_name(f"{out.stem}.about.json")
+
+
 def _refuse_others(out: Path) -> None:
     if (out.parent / "run.json").exists():
         raise FileExistsError(
             f"'{out}' lies in the folder of a run, whose files are its own. Choose another --out. "
             "Nothing was written."
         )
-    refuse_other(out, ("path", *SCORE_COLUMNS))
-    refuse_other(table_beside(out, "errors"), ERROR_COLUMNS)
-    refuse_other(table_beside(out, "volumes"), VOLUME_COLUMNS)
+    refuse_other(out, ",".join(("path", *SCORE_COLUMNS)))
+    refuse_other(table_beside(out, "errors"), ",".join(ERROR_COLUMNS))
+    refuse_other(table_beside(out, "volumes"), ",".join(VOLUME_COLUMNS))
+    refuse_other(note_beside(out), '{\n  "written_by": "conocc score",')
 
 
-def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> Scored:
-    """Make the tables of all shards, in their order, one shard in memory at a time."""
+def _join(
+    results: Sequence[Path], decided: Decisions, top: int, out: Path, about: dict[str, Any]
+) -> Scored:
+    """Make the tables of all shards, in their order, one shard's paths in memory at a time."""
     slices: dict[str, float] = {}
+    all_scores, files = [np.empty(0)], list[int]()  # hashes, since paths of all take memory
     count = 0
     errors: list[tuple[str, str]] = []
     remarks = Counter[str]()
@@ -380,20 +393,27 @@ def _join(results: Sequence[Path], decided: Decisions, top: int, out: Path) -> S
                 count += len(paths)
                 pairs = zip(paths, scores, strict=True)
                 slices.update((path, score) for path, score in pairs if is_slice_name(path))
-                yield paths, np.array(scores)
+                files.extend(hash(volume_and_slice(path)[0]) for path in paths)
+                all_scores.append(np.array(scores))
+                yield paths, all_scores[-1]
 
     _refuse_others(out)  # once more: hours may have passed
     rows = decided.rows(scored())
-    words = decided.words()
+    words = [decided.words()]
     if first := next(rows, None):
         write_csv(out, ("path", *SCORE_COLUMNS), chain([first], rows))
         volumes = by_volume(slices.keys(), slices.values(), top=top)
         predicted = decided.of_volumes(volume[2] for volume in volumes)
         lines = [(*volume, said) for volume, said in zip(volumes, predicted, strict=True)]
         _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
-        words += f" {NO_DECISION}" if "" in predicted else ""
+        words += [NO_DECISION] if "" in predicted else []
+        batch = decided.words_on(np.concatenate(all_scores), np.array(files))
+        decision = decided.as_json()
+        note = {"written_by": "conocc score", **about, "images": count, "decision": decision}
+        write_json(note_beside(out), {**note, "batch": batch})
+        words += batch
     _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
-    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), words, said_of(remarks))
+    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), tuple(words), said_of(remarks))
 
 
 def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:

@@ -45,8 +45,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         csv.writer(_UnixLines(file)).writerows(chain([header], lines))
 
 
-def refuse_other(path: Path, header: Sequence[str]) -> None:
-    """Refuse to write over what is no table of this header, which is our own by that.
+def refuse_other(path: Path, first_line: str) -> None:
+    """Refuse to write over a file that does not begin with this line, by which it is our own.
 
     Raises
     ------
@@ -54,12 +54,12 @@ def refuse_other(path: Path, header: Sequence[str]) -> None:
         If there is something else at `path`.
     """
     refuse_special(path)
-    first = ",".join(header).encode() + b"\n"
+    first = first_line.encode() + b"\n"
     if path.exists():
         with path.open("rb") as file:
             if file.read(len(first)) != first:
                 raise FileExistsError(
-                    f"'{path}' is another table than this command writes, and is not replaced. "
+                    f"'{path}' is another file than this command writes, and is not replaced. "
                     "Choose another --out, or move it away. Nothing was written."
                 )
 

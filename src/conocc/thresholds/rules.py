@@ -16,16 +16,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
+from conocc.thresholds.batch import check_batch
 from conocc.thresholds.conformal import (
     ROUNDING,
     USUAL_RATES,
     Calibration,
     benjamini_hochberg,
     needed,
+    one_image_a_patient,
     p_values,
     patient_maxima,
     percent,
@@ -162,6 +164,17 @@ class Decisions:
             learned = f"one image, drawn at random, of each of {n} patients"
             holds = "an image drawn at random from a new patient like these"
         return f"{promise} It was calibrated on {learned}, never trained on, and holds for {holds}."
+
+    def words_on(self, anomaly_score: Floats, patient: ArrayLike) -> list[str]:
+        """Say whether a batch is like the calibration, if there is one (`check_batch`).
+
+        Of each patient one image is taken, drawn as those of the calibration were.
+        """
+        if self.calibration is None:
+            return []
+        drawn = anomaly_score[one_image_a_patient(patient)]
+        checked = check_batch(self.calibration.of("image"), drawn)
+        return checked.words() if checked else []
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: the rule, the threshold, the number of calibration patients, the words.

@@ -1,0 +1,69 @@
+"""Batches that are like the calibration, and batches that are not."""
+
+import numpy as np
+import pytest
+
+from conocc.thresholds.batch import FALSE_WARNINGS, check_batch
+
+BATCHES = 200
+
+
+def warnings(n, m, draw, seed=0):
+    """Share of batches of which a warning is given, over calibration and batch together."""
+    rng = np.random.default_rng(seed)
+    return np.mean([check_batch(rng.normal(size=n), draw(rng, m)).differs for _ in range(BATCHES)])
+
+
+def majority(rng, m):
+    return rng.normal(size=m)
+
+
+def half_minority(rng, m):
+    return np.concatenate([rng.normal(size=m - m // 2), rng.normal(4, size=m // 2)])
+
+
+@pytest.mark.parametrize(("n", "m"), [(14, 20), (14, 500), (59, 52), (400, 200)])
+def test_batches_that_are_alike_are_seldom_warned_of(n, m):
+    """At most one in twenty: 5 % and, of so many batches, two standard errors."""
+    assert warnings(n, m, majority) <= FALSE_WARNINGS + 2 * np.sqrt(0.05 * 0.95 / BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("draw", "power"),
+    [
+        (half_minority, 0.95),  # which is no shift, and which the sentence allows for
+        (lambda rng, m: rng.normal(1, size=m), 0.95),  # all scores are higher
+        (lambda rng, m: rng.normal(-1, size=m), 0.7),  # or lower
+        (lambda rng, m: rng.normal(0, 3, size=m), 0.9),  # or vary more
+    ],
+)
+def test_batches_that_differ_are_warned_of(draw, power):
+    assert warnings(59, 200, draw) >= power
+
+
+def test_the_share_of_minority_images_is_estimated_and_bounded():
+    """Of 400 images a quarter is minority: the bound covers the share in 95 of 100 batches."""
+    rng = np.random.default_rng(0)
+    checks = []
+    for _ in range(200):
+        batch = np.concatenate([rng.normal(size=300), rng.normal(5, size=100)])
+        checks.append(check_batch(rng.normal(size=200), batch))
+    assert np.mean([check.majority for check in checks]) == pytest.approx(0.75, abs=0.02)
+    assert np.mean([check.most >= 0.75 for check in checks]) >= 0.95
+
+
+def test_what_is_said_of_a_batch():
+    calibration = np.arange(100.0)
+    alike = check_batch(calibration, np.arange(0.5, 100, 5))
+    (said,) = alike.words()
+    assert said == "0 of 20 images have p ≤ 0.01; 0.198 would be expected of majority images."
+    high = check_batch(calibration, np.arange(200.0, 252))
+    facts, warned = high.words()
+    assert facts.startswith("52 of 52 images have p ≤ 0.01; ")
+    assert warned.startswith("At most 9.6 % of this batch look like the calibration images: unless")
+    low = check_batch(calibration, np.full(40, 0.5))
+    assert low.most == 1
+    assert "Kolmogorov-Smirnov, p = " in low.words()[1]
+    few = check_batch(np.arange(14.0), np.array([20.0, 3.0]))
+    assert few.words()[0].startswith("1 of 2 images have p ≤ 0.067; 0.133 ")
+    assert check_batch(calibration, np.empty(0)) is None
