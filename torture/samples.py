@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pyarrow
@@ -19,7 +20,8 @@ from openpyxl import Workbook
 from PIL import Image
 from pyarrow.parquet import write_table
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
 from conocc.detectors.conocc import ConOCC
 from conocc.experiments.artifacts import Embedding, Gallery
@@ -125,9 +127,37 @@ def _dicom() -> Iterator[Sample]:
         said.BitsAllocated, said.BitsStored, said.HighBit = bits, bits, bits - 1
         said.PixelRepresentation = 0
         said.RescaleSlope, said.RescaleIntercept = "2", "-1024"
+        said.PixelPaddingValue = 0
         said.PixelData = image.tobytes()
         data = _bytes(lambda f, s=said: s.save_as(f, enforce_file_format=True))
         yield Sample("image", name, data)
+        said.NumberOfFrames = 3
+        own = [_with("PixelValueTransformationSequence", RescaleSlope=k + 1) for k in range(3)]
+        said.PerFrameFunctionalGroupsSequence = own
+        said.PixelData = image.tobytes() * 3
+        data = _bytes(lambda f, s=said: s.save_as(f, enforce_file_format=True))
+        yield Sample("volume", f"frames-{name}", data)
+        streams = [ENCODE[bits](np.roll(image, k, 0)) for k in range(3)]
+        said.file_meta.TransferSyntaxUID = JPEG2000Lossless if bits == 16 else JPEGBaseline8Bit
+        said.PixelData = encapsulate(streams)
+        said["PixelData"].is_undefined_length = True
+        data = _bytes(lambda f, s=said: s.save_as(f, enforce_file_format=True))
+        yield Sample("volume", f"packed-{name}", data)
+
+
+ENCODE: dict[int, Callable[[np.ndarray], bytes]] = {
+    8: lambda image: imagecodecs.jpeg_encode(image, level=90),
+    16: lambda image: imagecodecs.jpeg2k_encode(image, reversible=True, level=0),
+}
+
+
+def _with(sequence: str, **values: object) -> Dataset:
+    """Make a functional group of one frame."""
+    item, group = Dataset(), Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    setattr(group, sequence, [item])
+    return group
 
 
 def _save(image: np.ndarray, file: BytesIO, kind: str, options: dict[str, object]) -> None:
