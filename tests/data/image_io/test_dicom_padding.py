@@ -8,7 +8,7 @@ import pytest
 
 from conocc.data.image_io.dicom_padding import PADDED
 from conocc.data.image_io.read import decode, decode_remarked
-from made_dicom import compressed, dicom, element, rescale
+from made_dicom import BIG_ENDIAN, DEFLATED, IMPLICIT, compressed, dicom, element, rescale
 from made_images import DEEP, assert_read, refusal
 
 
@@ -170,3 +170,19 @@ def test_an_image_that_is_all_padding_is_refused():
 )
 def test_padding_that_is_no_number_is_none(declared):
     assert_read(dicom(DEEP, declared), DEEP)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN, DEFLATED])
+def test_padding_is_known_in_every_syntax(syntax):
+    order, implicit = ">" if syntax == BIG_ENDIAN else "<", syntax == IMPLICIT
+    more = [
+        element(tag, kind, value, order, implicit)
+        for tag, kind, value in (
+            (0x00080060, "CS", "CT"),
+            (0x00280120, "US", 1000),
+            (0x00280121, "US", 1100),
+        )
+    ]
+    padded = np.where(corners(), np.int16(1050), tissue())
+    got = decode(dicom(padded, *more, syntax=syntax), "a")
+    np.testing.assert_array_equal(got, tissue())
