@@ -151,6 +151,9 @@ def test_a_mere_list_of_paths_needs_no_head_line(tmp_path):
     _, path, errors = load(tmp_path / "list.txt")
     assert sorted(path) == sorted([f"{tmp_path}/a/1.png", "b/2.png"])
     assert not errors
+    _, path, errors = load(tmp_path / "list.txt", tmp_path / "a/1.png")
+    assert path == [f"{tmp_path}/a/1.png"]
+    assert list(errors) == [f"{tmp_path}/list.txt"]
 
 
 def test_manifests_and_phantoms_are_taken_for_their_images(tmp_path):

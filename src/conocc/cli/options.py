@@ -57,18 +57,27 @@ _CLASSES = {
     "exclude": option("Class to leave out; may be given more than once.", any_value=True),
     "patient_regex": _PATIENT_REGEX,
 }
-_COLUMNS = {
-    "path_column": option(
-        "Column of a table, or array of an archive, with the images.", any_value=True
-    ),
-    "suffix": option("What paths in a table lack, such as .png.", any_value=True),
+_OF_TABLE = {
+    "path_column": "Column, or array, of the images.",
+    "label_column": "Column of the classes.",
+    "patient_column": "Column of the patients.",
+    "split_column": "Column of the split.",
+    "one_hot": "Class with a column of 0 and 1 instead; may be given more than once.",
+    "suffix": "What a table's paths lack, such as .png.",
+    "root": "Folder of the images that a table lists, where that is not its own.",
+    "patients": "Table with the patient of each image.",
 }
-_LABELS = {
-    "label_column": option("Column of the classes.", any_value=True),
-    "patient_column": option("Column of the patients.", any_value=True),
-}
-_ROOT = {"root": option("Folder of the images that a table lists, where that is not its own.")}
-_PATIENTS = {"patients": option("Table with the patient of each image.")}
+
+
+def _table_options(*names: str) -> type[Any]:
+    given = {
+        name: Parameter(help=help, allow_leading_hyphen=True, show_default=False)
+        for name, help in _OF_TABLE.items()
+        if name in names
+    }
+    return as_options(TableOptions, TableOptions, **given)
+
+
 # The cohort of a command, until it says where that is.
 ASKED = CohortSpec("")
 
@@ -116,22 +125,11 @@ else:
         min_area=option("Least pixels of a part of a mask."),
         seed=option("Seed of the patches outside."),
     )
-    TableGroup = as_options(
-        TableOptions,
-        TableOptions,
-        **_COLUMNS,
-        **_LABELS,
-        split_column=option("Column of the split.", any_value=True),
-        one_hot=Parameter(
-            help="Class with a column of 0 and 1 instead; may be given more than once.",
-            allow_leading_hyphen=True,
-            show_default=False,
-        ),
-        **_ROOT,
-        **_PATIENTS,
+    TableGroup = _table_options(*_OF_TABLE)
+    BoxTableGroup = _table_options(
+        "path_column", "label_column", "patient_column", "suffix", "patients"
     )
-    BoxTableGroup = as_options(TableOptions, TableOptions, **_COLUMNS, **_LABELS, **_PATIENTS)
-    ListGroup = as_options(TableOptions, TableOptions, **_COLUMNS, **_ROOT)
+    ListGroup = _table_options("path_column", "suffix", "root")
     _spec = partial(CohortSpec, ASKED.where)
     PatientOptions = as_options(CohortSpec, _spec, patient_regex=_PATIENT_REGEX)
     ClassOptions = as_options(CohortSpec, _spec, **_CLASSES)

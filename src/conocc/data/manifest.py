@@ -100,7 +100,8 @@ def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> 
         value = values.get(meaning, "-")
         if not value or (meaning == "patient" and is_nobody(value)):
             of = f" of '{printable(path)}'" if path else ""
-            raise ValueError(f"{at}: the {meaning}{of} is empty.")
+            hint = " --one-hot reads columns of 1 and blanks." if meaning == "label" else ""
+            raise ValueError(f"{at}: the {meaning}{of} is empty.{hint}")
     split = side(values["split"], at) if "split" in values else None
     return ImageEntry(path, values.get("label", ""), split, values.get("patient"))
 

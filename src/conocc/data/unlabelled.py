@@ -161,10 +161,10 @@ def list_images(
     FileNotFoundError
         If one of `where` does not exist.
     """
-    return [_part(os.fspath(one), preprocessing, table) for one in where]
+    return [_part(os.fspath(one), preprocessing, table, len(where) == 1) for one in where]
 
 
-def _part(where: str, preprocessing: Preprocessing, table: TableOptions) -> Part:
+def _part(where: str, preprocessing: Preprocessing, table: TableOptions, is_alone: bool) -> Part:
     path = Path(where)
     absolute = str(path.absolute())  # another process may have another working directory
     if where in PHANTOMS or is_archive(path):
@@ -174,7 +174,8 @@ def _part(where: str, preprocessing: Preprocessing, table: TableOptions) -> Part
         return Part(own, names, f"{where}/", first=0, table=table)
     if not (os.path.exists(where) or os.path.exists(volume_and_slice(where)[0])):
         raise FileNotFoundError(f"There is no '{printable(where)}'. Nothing was written.")
-    if is_manifest(path):
+    # Among several files, as a shell gives those of a folder, a text is no list of images.
+    if is_manifest(path) and (is_alone or path.suffix.lower() != ".txt"):
         index = list_manifest(path, table, labelled=False)
         return _cut(index, preprocessing.stack_options, listed=True)
     if path.is_dir() and ((found := walk(path)).images or found.unknown):

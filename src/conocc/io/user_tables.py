@@ -179,13 +179,11 @@ def _parquet_lines(path: Path) -> _Lines:
             groups = map(file.metadata.row_group, range(file.num_row_groups))
             _check_size(sum(group.total_byte_size for group in groups))
             yield 1, names
-            rows = (
-                row
-                for batch in file.iter_batches(columns=names)
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            )
-            for line, row in enumerate(rows, start=2):
-                yield line, list(map(_text, row))
+            line = 1
+            for batch in file.iter_batches(columns=names):
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    line += 1
+                    yield line, list(map(_text, row))
 
 
 def _old_excel(path: Path) -> _Lines:
