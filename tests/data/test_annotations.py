@@ -117,9 +117,10 @@ def test_masks_are_found_by_name_and_taken_together(folder):
         marks("a/1.png", (8, 9))
 
 
-def test_masks_may_lie_beside_their_images(folder):
+@pytest.mark.parametrize("name", ["1_mask", "1_seg", "1-label_2", "mask_1", "1_GT"])
+def test_masks_may_lie_beside_their_images(folder, name):
     """Then they are told by their names, and are no images."""
-    write_mask(folder / "a/1_mask.png", FIRST)
+    write_mask(folder / f"a/{name}.png", FIRST)
     listing, marks = marked_by_masks(folder, folder, axis="axial", min_area=1)
     assert [entry.path for entry in listing.entries] == ["a/1.png"]
     assert marks("a/1.png", (16, 16)) == [(FIRST, "inside")]

@@ -27,6 +27,7 @@ from conocc.data.index import (
     stem,
     walk,
 )
+from conocc.data.masks import marked_image
 from conocc.data.table_paths import table_path
 from conocc.data.volumes import read_stack
 from conocc.io.user_tables import read_table
@@ -110,16 +111,14 @@ def _box(row: dict[str, str], at: str) -> Box:
 
 # From masks
 
-_MASK = re.compile(r"(.+?)_mask(?:_\d+)?", re.IGNORECASE | re.DOTALL)
-
 
 def marked_by_masks(
     folder: Path, masks: Path, *, axis: str, min_area: int
 ) -> tuple[ImageIndex, Marks]:
     """List the images that have masks, and give a function from an image to its boxes.
 
-    The mask of ``x/1.png`` is ``x/1``, ``x/1_mask`` or ``x/1_mask_N``, of any format; several are
-    taken together. If both folders are the same, masks are known by ``_mask`` in their names.
+    The mask of ``x/1.png`` is ``x/1``, ``x/1_mask``, ``x/1_mask_N``, ``x/1_seg`` or what else
+    `conocc.data.masks` knows by name, of any format; several are taken together.
 
     Raises
     ------
@@ -130,11 +129,15 @@ def marked_by_masks(
         raise ValueError(f"'{printable(masks)}' is not a folder of masks.")
     same_folder = masks.resolve() == folder.resolve()
     own: dict[str, list[str]] = {}
-    for path in walk(masks).images:
-        if (found := _MASK.fullmatch(stem(path))) or not same_folder:
-            own.setdefault(found[1] if found else stem(path), []).append(path)
     images = walk(folder).images
-    paths = [path for path in images if not (same_folder and _MASK.fullmatch(stem(path)))]
+    stems = set(map(stem, images))
+    for path in walk(masks).images:
+        whole = stem(path)
+        marked = whole if not same_folder and whole in stems else marked_image(path)
+        if marked in stems and not (same_folder and marked == whole):
+            own.setdefault(marked, []).append(path)
+    known = {mask for found in own.values() for mask in found} if same_folder else set()
+    paths = [path for path in images if path not in known]
     entries = [ImageEntry(path, label="") for path in paths if stem(path) in own]
     if not entries:
         raise ValueError(f"No image of '{printable(folder)}' has a mask in '{printable(masks)}'.")

@@ -134,6 +134,18 @@ def _sample(group: Sequence[Any]) -> Sequence[Any]:
     return group[:: max(1, len(group) // SAMPLE)]
 
 
+def marked_image(path: str) -> str:
+    """Name the image that a mask marks by its own name, both without suffix; or else itself.
+
+    >>> marked_image("x/1_mask_2.png"), marked_image("x/seg_1.nii.gz"), marked_image("x/1.png")
+    ('x/1', 'x/1', 'x/1')
+    """
+    inside, slash, name = stem(path).rpartition("/")
+    found = _NAME.fullmatch(name)
+    base = (found[1] or found[2]).strip("_-. ") if found else name
+    return f"{inside}{slash}{base}"
+
+
 def _marked_by(path: str) -> tuple[list[str], bool]:
     """Give the keys that the image of a mask may have, and whether the word ends the name."""
     inside, _, name = path.rpartition("/")
