@@ -443,6 +443,18 @@ def test_the_first_window_that_is_one_counts(center):
     np.testing.assert_array_equal(decode(data, "a"), DEEP)
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_group_with_an_empty_window_has_none(implicit):
+    empty = element(0x00281050, "DS", "", implicit=implicit)
+    head = struct.pack("<HHI", 0xFFFE, 0xE000, len(empty)) + empty
+    item = element(0x00289132, "SQ", head, implicit=implicit)
+    group = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+    more = element(0x52009229, "SQ", group, implicit=implicit)
+    data = dicom(SMOOTH, more, syntax=IMPLICIT if implicit else EXPLICIT)
+    with pytest.raises(ValueError, match="no window of its own"):
+        decode(data, "a", "file")
+
+
 def test_a_slope_of_0_is_1():
     got = decode_remarked(dicom(DEEP, rescale("0", "5")), "a")
     np.testing.assert_array_equal(got.pixels, DEEP.astype(np.float32) + 5)

@@ -212,10 +212,9 @@ def _own_window(group: Dataset) -> tuple[float, float, str]:
 
 def _each_number(group: Dataset, keyword: str) -> list[float]:
     """Read numbers one by one, as pydicom does not: NaN for what is none."""
+    element: Any = group.get_item(keyword) if keyword in group else None
     found = list[float]()
-    for word in (
-        getattr(group.get_item(keyword), "value", b"").split(b"\\") if keyword in group else ()
-    ):
+    for word in element.value.split(b"\\") if element and element.value else ():
         try:
             found.append(float(word))
         except ValueError:

@@ -10,13 +10,14 @@ Letters: h and w pixels.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from conocc.data.image_io.dicom_header import text
+from conocc.data.image_io.dicom_header import number, text
 from conocc.data.image_io.dicom_pixels import Stored
 from conocc.data.image_io.pixels import Pixels
 
@@ -68,12 +69,11 @@ def _declared(ds: Dataset, stored: Stored) -> Pixels:
     loss, also what is nearer to it than to the image and reaches the border. Where the numbers go
     on beside it, pixels of the image may have it by chance, and only what reaches the border is.
     """
-    none = np.zeros(stored.pixels.shape, bool)
     image, ends = stored.pixels, _ends(ds, stored.pixels.dtype, stored.limits)
     if not ends:
         image, ends = stored.whole, _ends(ds, stored.whole.dtype, None)
     if not ends:
-        return none
+        return np.zeros(image.shape, bool)
     low, high = min(ends), max(ends)
     if image.dtype.kind == "f":
         padded: Pixels = (image >= low) & (image <= high)
@@ -127,17 +127,11 @@ def _ends(ds: Dataset, dtype: np.dtype[Any], limits: tuple[float, float] | None)
 def _number(ds: Dataset, keyword: str) -> float | None:
     """Read a declared number, of whole numbers the bits; None where it is damaged."""
     element: Any = ds.get_item(keyword)
-    value = element.value
-    try:
-        if element.VR in ("IS", "DS"):
-            return int(float(value.split(b"\\")[0]))
-        if keyword.startswith("Pixel"):
-            return int.from_bytes(value, "little" if element.is_little_endian else "big")
-        order = "<" if element.is_little_endian else ">"
-        size = 4 if keyword.startswith("Float") else 8
-        return float(np.frombuffer(value, f"{order}f{size}")[0])
-    except Exception:
-        return None
+    with suppress(Exception):
+        if not keyword.startswith("Pixel") or element.VR in ("IS", "DS"):
+            return number(ds, keyword)
+        return int.from_bytes(element.value, "little" if element.is_little_endian else "big")
+    return None
 
 
 def _grown(mask: Pixels, by: int) -> Pixels:

@@ -185,14 +185,16 @@ def _stated(ds: Dataset) -> Layout:
         stored,
         high,
         frames,
-    )._replace(remarks=remarks)
+        remarks=remarks,
+    )
 
 
 def _extended(ds: Dataset) -> list[int]:
     """Read the table of offsets that stands before the pixels."""
     element: Any = ds.get_item("ExtendedOffsetTable") if "ExtendedOffsetTable" in ds else None
     value = (element and element.value) or b""
-    return list(struct.unpack(f"<{len(value) // 8}Q", value[: len(value) // 8 * 8]))
+    offsets: list[int] = np.frombuffer(value[: len(value) // 8 * 8], "<u8").tolist()
+    return offsets
 
 
 def _pieces(value: bytes, frames: int, offsets: list[int], is_head: bool) -> list[list[slice]]:
@@ -208,9 +210,8 @@ def _pieces(value: bytes, frames: int, offsets: list[int], is_head: bool) -> lis
     if not fragments[1:] or (at > len(value) and not is_head):
         raise EOFError
     table, *fragments = fragments
-    if not offsets:
-        entries = value[table][: (table.stop - table.start) // 4 * 4]
-        offsets = list(struct.unpack(f"<{len(entries) // 4}I", entries))
+    if not offsets and len(value[table]) % 4 == 0:
+        offsets = np.frombuffer(value[table], "<u4").tolist()
     starts = [piece.start - 8 - table.stop for piece in fragments]
     begins = [
         start
