@@ -106,7 +106,9 @@ def test_an_image_without_a_score_takes_no_other_with_it(tmp_path):
     folder = write_arrays(tmp_path / "set", 8)
     code, text = fitted(folder, tmp_path / "run", "--set", "normalize=none")
     assert code == 0, text
-    np.save(folder / "odd" / "far.npy", np.full((16, 16), 1e29, np.float32))
+    np.save(
+        folder / "odd" / "far.npy", np.linspace(1e28, 1e29, 256, dtype=np.float32).reshape(16, 16)
+    )
     where = (folder / "odd", "--out", tmp_path / "s.csv", "--quiet")
     code, text = call("score", tmp_path / "run", *where)
     assert code == SOME_FAILED
@@ -114,23 +116,38 @@ def test_an_image_without_a_score_takes_no_other_with_it(tmp_path):
     assert len(table(tmp_path / "s.csv")) == 2
 
 
-@pytest.mark.parametrize("change", [np.zeros_like, lambda x: x * 0 + np.float32(1e-42)])
-def test_a_cohort_of_constant_images_has_metrics(change, tmp_path):
-    """All scores are the same: chance."""
+@pytest.mark.parametrize(
+    "change", [lambda x: x * 0 + x[0, 0], lambda x: x * 0 + x[0, 0] * np.float32(1e-40)]
+)
+def test_a_cohort_of_constant_images_is_a_sentence(change, tmp_path):
     folder = write_arrays(tmp_path / "set", 8, change)
     code, text = fitted(folder, tmp_path / "run")
-    assert code == 0, text
-    code, text = call("evaluate", tmp_path / "run", folder, "--no-cache")
     assert code == 1
-    assert "0 majority and 0 minority test images" in text
+    assert "training images of cohort 'set' have no contrast: every pixel of each" in text
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_images_without_contrast_are_no_evidence(tmp_path):
+    """They are listed with their reason, never called, and evaluated on by nobody."""
+    folder = write_arrays(tmp_path / "set", 8)
+    np.save(folder / "odd" / "black.npy", np.zeros((16, 16), np.float32))
+    code, text = fitted(folder, tmp_path / "run")
+    assert code == 0, text
+    code, text = call("score", tmp_path / "run", folder / "odd", "--out", tmp_path / "s.csv", "-q")
+    assert code == SOME_FAILED
+    assert "black.npy' is no evidence: every pixel has the same value." in text
+    assert not [row for row in table(tmp_path / "s.csv") if "black" in row["path"]]
+    code, text = call("evaluate", tmp_path / "run", folder, "--no-cache")
+    assert code == 0, text
+    assert "1 images left out: without contrast." in text
 
 
 def test_a_cohort_of_one_image_is_a_sentence(tmp_path):
     make_folder(tmp_path / "set", "plain/1.png")
     code, text = fitted(tmp_path / "set", tmp_path / "run")
     assert code == 1
-    assert text.splitlines()[-1] == (
-        "Error: ConOCC needs at least two images to learn from; got n_samples = 1."
+    assert text.startswith(
+        "Error: A split leaves no majority image for the test: all 1 are of one patient."
     )
 
 

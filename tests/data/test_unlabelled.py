@@ -117,7 +117,8 @@ def test_an_archive_that_was_replaced_is_read_anew(tmp_path):
 
 
 def write_archive(path, n):
-    images = np.arange(n, dtype=np.uint16)[:, None, None] + np.zeros((16, 16), np.uint16)
+    corner = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    images = np.arange(n, dtype=np.uint16)[:, None, None] + corner
     np.savez(path, images=images, labels=np.zeros(n, int))
 
 

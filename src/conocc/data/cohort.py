@@ -263,6 +263,10 @@ class Cohort:
                     rows.append((split, kind, chosen.size, patients))
         return pd.DataFrame(rows, columns=["split", "class", "images", "patients"])
 
+    def without_contrast(self) -> Bools:
+        """Tell which images have one value in all pixels, and are no evidence; -> (n,) bool."""
+        return np.array([image.min() == image.max() for image in self.images], dtype=bool)
+
     def leaks(self) -> Leaks:
         """Find patients and byte-identical images on more than one side; "unused" is no side."""
         used = np.flatnonzero(self.split != "unused")

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from conocc.data.columns import TableOptions
 from conocc.data.companions import said
 from conocc.data.decoding import (
+    CONSTANT,
     Decoded,
     Surveyed,
     Unreadable,
@@ -265,7 +266,8 @@ def read_block(
 ) -> Block:
     """Read images that a detector of input `shape`, (c, h, w), will score together.
 
-    One that comes out in another shape is an error like one that cannot be read.
+    One that comes out in another shape, or without contrast, is an error like one that cannot be
+    read: it would get a score, often the best, and tell nothing.
     """
     good: list[Decoded] = []
     errors: list[tuple[str, str]] = []
@@ -275,6 +277,9 @@ def read_block(
             errors.append((printable(result.path), result.reason))
         elif result.image.shape != shape:
             errors.append((printable(result.path), _misfit(result, shape)))
+        elif CONSTANT in result.remarks:
+            reason = f"'{printable(result.path)}' is no evidence: {CONSTANT}."
+            errors.append((printable(result.path), reason))
         else:
             good.append(result)
     return Block(

@@ -199,7 +199,7 @@ def score_files(
                 total=len(work),
                 verbose=verbose,
             )
-        made_by = {"model": printable(model), "sha256": checksum, "conocc": __version__}
+        made_by = {"model": type(detector).__name__, "sha256": checksum, "conocc": __version__}
         done = _join([shard.result for shard in work], decided, top, out, made_by)
         for path in folder.iterdir():
             if path.name != ".lock":

@@ -62,6 +62,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RUN_FORMAT = 1
+# Share of the training images that may be without contrast.
+MOST_EMPTY = 0.9
 # What a fit leaves beside run.json.
 FIT_FILES = ("split.csv", "history.csv", "calibration.csv", "model.safetensors")
 # What may change between two calls of the same fit.
@@ -110,7 +112,7 @@ def fit_run(
     ------
     ValueError
         If a parameter is not allowed, the device is not to be had, `out` holds a run of other
-        settings, or the cohort has too few training images.
+        settings, or the cohort has too few training images, or hardly any with contrast.
     BlockingIOError
         If another process is at work in `out`.
     """
@@ -124,6 +126,13 @@ def fit_run(
         training = cohort.where(split="train", minority=False)
         if not len(training):
             raise ValueError(f"Cohort '{cohort.name}' has no majority image to train on.")
+        empty = int(training.without_contrast().sum())
+        if empty > MOST_EMPTY * len(training):
+            raise ValueError(
+                f"{empty} of {len(training)} training images of cohort '{cohort.name}' have no "
+                "contrast: every pixel of each has the same value. Look at the files, and at the "
+                "window that they are read with (--voi). Nothing was written."
+            )
 
         about = {
             **identity,
@@ -288,7 +297,8 @@ def _calibrate(
     left_out: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Calibrate on what the detector has not learned; write the scores, say what it was."""
-    taken, of_these = sorted_out(learned(detector, cohort, namespaces))
+    reasons = learned(detector, cohort, namespaces)
+    taken, of_these = sorted_out({**reasons, "without contrast": cohort.without_contrast()})
     left_out = {**(left_out or {}), **of_these}
     kept = cohort.take(taken)
     if not len(kept):

@@ -27,7 +27,8 @@ def test_rows(
     reasons |= learned(detector, cohort, namespaces, side="calibration")
     reasons["trained on"] |= side == "train"
     reasons["calibrated on"] |= side == "calibration"
-    return sorted_out({**reasons, "not of the test split": side == "unused"})
+    reasons["not of the test split"] = side == "unused"
+    return sorted_out({**reasons, "without contrast": cohort.without_contrast()})
 
 
 def namespaces_of(
