@@ -394,6 +394,12 @@ def test_fewer_frames_than_the_header_says_are_refused():
     )
 
 
+def test_a_video_is_refused_by_its_syntax():
+    data = several(5, image=STACK, pixels=items(bytes(99)), syntax="1.2.840.10008.1.2.4.102")
+    assert frames_of(data) is None
+    assert "its DICOM transfer syntax is none that is read" in refusal(data)
+
+
 @pytest.mark.parametrize("undefined", [False, True])
 def test_each_frame_has_the_values_and_the_window_of_its_own_group(undefined):
     """Else those of the shared group, else those of the header."""

@@ -26,6 +26,7 @@ _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _ITEM = b"\xfe\xff\x00\xe0"
 _MOST_FRAGMENTS = 2**20
+_NOT_READ = "its DICOM transfer syntax is none that is read; save it uncompressed"
 
 NO_PHOTOMETRIC = "read as grey or RGB by its channels, since its header does not say which"
 OTHER_COLOURS = "colours read as its pixels have them, not as its header says"
@@ -114,7 +115,7 @@ def layout_of(ds: Dataset, *, is_head: bool = False) -> Layout:
         layout = layout._replace(pieces=pieces)
         several = len(pieces)
         if several < layout.frames:
-            raise ValueError(f"{layout}, file has {several}")
+            raise ValueError(f"{layout}, file has {several}" if syntax in KIND_OF else _NOT_READ)
     elif found < least:
         raise ValueError(f"{layout}, which takes {least} bytes, file has {found}")
     elif samples == 2 and found * 2 in range(3 * least, 3 * least + 3):
@@ -251,7 +252,7 @@ def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
         with damaged(what := _called(syntax)):
             stream = stream_of(frame, KIND_OF.get(syntax))
         if stream is None:
-            raise ValueError("its DICOM transfer syntax is none that is read; save it uncompressed")
+            raise ValueError(_NOT_READ)
         if KIND_OF.get(syntax) != stream.kind:
             layout = _noted(layout, OTHER_SYNTAX)
         image = _decoded(stream, layout, what)
