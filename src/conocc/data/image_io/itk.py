@@ -235,7 +235,6 @@ def _unpacked(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pi
         file.readline(_LONGEST_HEADER)
     if (maker := _UNPACK[header.encoding]) is None:
         raw = file.read(nbytes)
-        values = np.frombuffer(raw, header.dtype, len(raw) // header.dtype.itemsize)
     else:
         with decoding("its compressed voxels are"):
             unpack = maker()
@@ -245,7 +244,7 @@ def _unpacked(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pi
                 more = unpack.decompress(getattr(unpack, "unconsumed_tail", b""), 1)
                 if more or not unpack.eof:
                     raise EOFError
-        values = np.frombuffer(raw, header.dtype, len(raw) // header.dtype.itemsize)
+    values = np.frombuffer(raw, header.dtype, len(raw) // header.dtype.itemsize)
     if len(values) != number:
         raise UnreadableError(f"header says {number} voxels, its file has {len(values)}")
     return np.asarray(values, header.dtype.newbyteorder("="))

@@ -99,7 +99,7 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
             if name.lower().endswith(".tga"):
                 raise UnreadableError("a TGA file cannot be told by its content; save it as PNG")
             for signature, what in _OTHERS.items():
-                if data.startswith(signature):
+                if re.match(signature, data):
                     raise UnreadableError(what)
             packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
             raise UnreadableError(
@@ -244,19 +244,9 @@ READERS: dict[str, Format] = {
 }
 # What else may lie among images, and what to do about it.
 _OTHERS = {
-    **{
-        signature: f"it is compressed by {name}; unpack it"
-        for signature, name in {
-            b"BZh": "bzip2",
-            b"PK\3\4": "zip",
-            b"\xfd7zXZ\0": "xz",
-            b"7z\xbc\xaf": "7-Zip",
-            b"\x28\xb5\x2f\xfd": "Zstandard",
-            b"\x1f\x9d": "compress",
-        }.items()
-    },
-    b"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
-    b"%PDF-": "it is a PDF; save its pictures as PNG",
+    rb"BZh|PK\x03\x04|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d": "it is an archive; unpack it",
+    rb"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
+    rb"%PDF-": "it is a PDF; save its pictures as PNG",
 }
 
 # Of a file, as many bytes as `format_of` looks at.
