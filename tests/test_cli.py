@@ -20,6 +20,7 @@ from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED
 from conocc.cli import run as run_command
 from conocc.data.preprocessing import Preprocessing
+from conocc.io.tables import read_csv
 from made_cohorts import make_folder, write_image
 
 QUICK = ["--epochs", "2", "--interval", "1", "--no-cache", "--quiet"]
@@ -273,6 +274,54 @@ def test_inspect_shows_counts_and_draws_a_montage(folder, tmp_path):
     assert "test" in said
     with Image.open(picture) as image:
         assert image.size[0] > 500
+
+
+def test_inspect_lists_what_cannot_be_read_and_draws_nothing_into_the_cohort(
+    folder, tmp_path, monkeypatch
+):
+    """All of it: images, also those with an identical twin, and files of no format."""
+    folder = Path(shutil.copytree(folder, tmp_path / "set"))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    bad = [names[0], names[1], names[-1]]
+    for name in bad[:2]:
+        (folder / name).write_bytes(b"x")
+    (folder / bad[2]).write_bytes((folder / bad[2]).read_bytes()[:-40])
+    (folder / "plain" / "x.roi").write_text("Iout")
+    monkeypatch.chdir(folder)
+    inspect = ("data", "inspect", ".", "--majority", "plain", "--no-cache")
+    code, said = call(*inspect, "--montage", "m.png")
+    assert (code, "would lie in the cohort" in said) == (1, True), said
+    before = {path for path in folder.rglob("*") if path.suffix == ".png"}
+    monkeypatch.chdir(tmp_path)
+    inspect = ("data", "inspect", folder, "--majority", "plain", "--no-cache")
+    code, said = call(*inspect)
+    assert (code, "3 images (" in said) == (SOME_FAILED, True), said
+    assert {path for path in tmp_path.rglob("*") if path.suffix == ".png"} == before
+    table = read_csv(tmp_path / f"{folder.name}-unreadable.csv")
+    assert table["path"].tolist() == [*bad, "plain/x.roi"]
+    assert all(path in reason for path, reason in table.to_numpy())
+
+
+def test_fit_lists_what_cannot_be_read_and_goes_on_without_it_if_asked(folder, tmp_path):
+    folder = Path(shutil.copytree(folder, tmp_path / "set"))
+    (bad, twin, *_) = sorted(folder.rglob("plain/*.png"))
+    for path in (bad, twin):
+        path.write_bytes(b"x")
+    run = tmp_path / "run"
+    fit = ("fit", folder, "--majority", "plain", "--out", run, *QUICK)
+    code, said = call(*fit)
+    assert code == 1
+    for part in (bad.name, "2 of ", "--skip-unreadable", "unreadable.csv"):
+        assert part in said
+    names = [f"plain/{path.name}" for path in (bad, twin)]
+    assert read_csv(run / "unreadable.csv")["path"].tolist() == names
+    code, said = call(*fit, "--skip-unreadable")
+    assert code == 0, said
+    about = json.loads((run / "run.json").read_text())
+    assert any("2 images" in note and "left out" in note for note in about["notes"])
+    assert about["loading"]["skip_unreadable"]
+    code, said = call("evaluate", run, folder, "--no-cache")
+    assert code == 0, said
 
 
 def test_demo_ends_with_a_table_and_the_path(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from conocc.data.cohort import SPLITS, Cohort
+from conocc.data.decoding import UnreadableImagesError
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder, pixels, write_image
@@ -599,6 +601,23 @@ def test_a_failed_load_leaves_nothing_in_the_cache(classes, tmp_path):
     with pytest.raises(ValueError, match="p0_c"):
         load(classes, majority="benign", cache=tmp_path / "cache")
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_all_that_cannot_be_read_is_known(classes):
+    """What cannot be fetched, what cannot be decoded: in one error, or left out if asked."""
+    (classes / "benign/p0_a.png").write_bytes(b"x")
+    (classes / "normal/p0_c.png").unlink()
+    (classes / "normal/p0_c.png").symlink_to(classes / "nowhere")
+    with pytest.raises(UnreadableImagesError, match=r"2 of 19 images cannot be read") as caught:
+        load(classes, majority="benign")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    paths = ["benign/p0_a.png", "normal/p0_c.png"]
+    assert [path for _, (path, _) in sorted(again.errors.items())] == paths
+    loaded = load(classes, majority="benign", skip_unreadable=True)
+    assert len(loaded) == 17
+    assert [path for path, _ in loaded.unreadable] == paths
+    assert said(loaded, "cannot be read left out").startswith("2 images ('benign/p0_a.png' …)")
 
 
 def test_threads_do_not_change_anything(classes):

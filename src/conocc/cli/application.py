@@ -7,7 +7,8 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,31 @@ def say_failed(reasons: Sequence[str], failed: int, table: Path, what: str) -> i
         err.print(escape(reason))
     err.print(f"{failed} could not be {what}; all are in {escape(str(table))}")
     return SOME_FAILED
+
+
+@contextmanager
+def unreadable_listed(folder: Path) -> Iterator[None]:
+    """Have images of a cohort that cannot be read end the command with a list of them all."""
+    from conocc.data.decoding import UnreadableImagesError
+
+    try:
+        yield
+    except UnreadableImagesError as error:
+        table = folder / "unreadable.csv"
+        write_unreadable(table, [error.errors[i] for i in sorted(error.errors)])
+        raise ValueError(
+            f"{error} All are in '{table}', with the reasons. Mend or remove them, or leave them "
+            "out (--skip-unreadable)."
+        ) from None
+
+
+def write_unreadable(table: Path, errors: Sequence[tuple[str, str]]) -> None:
+    """Write paths and reasons, in the place of no other table."""
+    from conocc.data.index import printable
+    from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv
+
+    refuse_other(table, ",".join(ERROR_COLUMNS))
+    write_csv(table, ERROR_COLUMNS, ((printable(path), reason) for path, reason in errors))
 
 
 def command_line() -> str:

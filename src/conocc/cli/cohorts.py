@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import data_app, out, say_all, say_failed, say_start
+from conocc.cli.application import (
+    data_app,
+    out,
+    say_all,
+    say_failed,
+    say_start,
+    write_unreadable,
+)
 from conocc.cli.options import (
     ASKED,
     AxisOptions,
@@ -33,23 +41,38 @@ def inspect(
     read: CohortOptions = CohortOptions(),
     threads: Threads = None,
     picture: Annotated[
-        Path | None, option("Where the montage goes: NAME-montage.png.", "--montage")
+        Path | None, option("Draw a montage of some images into this file.", "--montage")
     ] = None,
-) -> None:
-    """Show a cohort's classes, counts, patients, split and leaks, and draw a montage."""
-    say_start()
-    loaded = read.spec(cohort).load(n_jobs=threads, verbose=1)
-    from conocc.visualization.drawing import save_figure  # not before: it takes a second
-    from conocc.visualization.images import montage
+) -> int:
+    """Show a cohort's classes, counts, patients, split and leaks, and draw a montage if asked.
 
+    What cannot be read is listed in NAME-unreadable.csv, beside the montage or here; the exit code
+    is then 3.
+    """
+    say_start()
+    where = Path(cohort).resolve()
+    if picture is not None and where.is_dir() and picture.resolve().is_relative_to(where):
+        raise ValueError(
+            f"The montage '{picture}' would lie in the cohort '{cohort}', among its images. "
+            "Choose another --montage. Nothing was written."
+        )
+    loaded = replace(read.spec(cohort), skip_unreadable=True).load(n_jobs=threads, verbose=1)
     say_all(loaded.notes, "• ")
     table = Table("split", "class", "images", "patients")
     for row in loaded.counts().itertuples(index=False):
         table.add_row(*(str(value) for value in row))
     out.print(table)
-    picture = picture or Path(f"{Path(loaded.name).name}-montage.png")
-    save_figure(montage(loaded), picture)
-    out.print(f"Montage: {escape(str(picture))}")
+    if picture is not None:
+        from conocc.visualization.drawing import save_figure  # not before: it takes a second
+        from conocc.visualization.images import montage
+
+        save_figure(montage(loaded), picture)
+        out.print(f"Montage: {escape(str(picture))}")
+    errors = [*loaded.unreadable, *loaded.no_images]
+    listed = (picture or Path("x")).with_name(f"{Path(loaded.name).name}-unreadable.csv")
+    if errors:
+        write_unreadable(listed, errors)
+    return say_failed([reason for _, reason in errors], len(errors), listed, "read")
 
 
 @data_app.command

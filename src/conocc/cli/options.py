@@ -138,6 +138,7 @@ else:
         _spec,
         **_CLASSES,
         pseudonyms=option("Hide all names of patients, files and folders."),
+        skip_unreadable=option("Leave out images that cannot be read, with a note."),
         split_seed=option("Seed of the split or the folds, where the cohort has none."),
         test_size=option("Share of the majority images to test on, where there is no split."),
     )
@@ -216,6 +217,7 @@ class ReadAsOptions(CacheOptions):
             patient_regex=self.asked.patient_regex or own.patient_regex,
             table=own.table if is_own else self.table,
             pseudonyms=own.pseudonyms,
+            skip_unreadable=own.skip_unreadable,
             test_size=1,  # which images were trained on says the run
             cache=self.kept_in,
         )

@@ -20,6 +20,7 @@ from conocc.cli.application import (
     say_failed,
     say_left_out,
     say_start,
+    unreadable_listed,
 )
 from conocc.cli.options import (
     ASKED,
@@ -108,7 +109,8 @@ def fit(
     make_detector(method, params).check_params()  # before the images are read
     share = "auto" if calibrate is None else calibrate or None
     spec = replace(read.spec(cohort), calibration_size=share)
-    loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
+    with unreadable_listed(run):
+        loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
     say_all(loaded.notes, "• ")
     where = escape(str(run))
     if not fit_run(loaded, method, params, run, command=command, spec=spec):

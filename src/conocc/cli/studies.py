@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import SOME_FAILED, app, command_line, err, out, say_all, say_start
+from conocc.cli.application import (
+    SOME_FAILED,
+    app,
+    command_line,
+    err,
+    out,
+    say_all,
+    say_start,
+    unreadable_listed,
+)
 from conocc.cli.options import CohortArgument, StudyOptions, option
 from conocc.cli.runs import setting
 from conocc.io.files import refuse_foreign
@@ -133,16 +142,17 @@ def _study(jobs: list[Job], study: StudyOptions) -> int:
         return 0
     if not (study.out / "rows").exists():
         refuse_foreign(study.out / "tables", "a study", ".*")
-    rows = run_study(
-        jobs,
-        study.out,
-        command=command_line(),
-        engine=study.engine,
-        n_jobs=study.jobs,
-        address=study.address,
-        retry_failed=study.retry_failed,
-        verbose=int(not study.quiet),
-    )
+    with unreadable_listed(study.out):
+        rows = run_study(
+            jobs,
+            study.out,
+            command=command_line(),
+            engine=study.engine,
+            n_jobs=study.jobs,
+            address=study.address,
+            retry_failed=study.retry_failed,
+            verbose=int(not study.quiet),
+        )
     say_all(as_text(made) for made in [*write_tables(study.out), *write_comparisons(study.out)])
     out.print(f"Tables and rows are in {escape(str(study.out / 'tables'))}")
     for sentence in other_contents(read_rows(study.out), {row["key"] for row in rows}):

@@ -100,6 +100,8 @@ class Cohort:
     namespace : str
         Where names of patients hold: those of two cohorts are compared if this is the same, as
         it is for PatientIDs and public names, or one table, or one folder.
+    unreadable, no_images : tuple of (path, reason)
+        Images that were left out since they cannot be read, and files of no format beside them.
 
     Raises
     ------
@@ -138,6 +140,8 @@ class Cohort:
     patients_known: bool
     notes: tuple[str, ...]
     namespace: str = ""
+    unreadable: tuple[tuple[str, str], ...] = ()
+    no_images: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         images = np.asanyarray(self.images)

@@ -40,6 +40,8 @@ class CohortSpec:
     pseudonyms : bool, default=False
         Whether pseudonyms stand for all patients and for all names of files and folders, and not
         only for those that DICOM tells (`conocc.data.pseudonyms`). Classes keep their names.
+    skip_unreadable : bool, default=False
+        Whether images that cannot be read are left out, with a note, or end the loading.
     split_seed, test_size
         Of the split by patient that is made where the layout gives none
         (`conocc.data.splits.split_by_patient` has the rule). With 0 all majority images train,
@@ -60,6 +62,7 @@ class CohortSpec:
     patient_regex: str | None = None
     table: TableOptions = TableOptions()
     pseudonyms: bool = False
+    skip_unreadable: bool = False
     split_seed: int = 0
     test_size: float = 0.4
     calibration_size: float | str | None = None

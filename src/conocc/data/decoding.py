@@ -63,6 +63,30 @@ class Unreadable:
     path: str = ""
 
 
+class UnreadableImagesError(ValueError):
+    """Images of a cohort that cannot be used: the first in a sentence, and how many of `n`.
+
+    Attributes
+    ----------
+    errors : dict of int to (path, reason)
+        By the places of the images among those that were asked for.
+    were_decoded : bool
+        Whether all images were decoded, and not only hashed.
+    """
+
+    def __init__(
+        self, errors: Mapping[int, tuple[str, str]], n: int, were_decoded: bool = True
+    ) -> None:
+        more = f" {len(errors)} of {n} images cannot be read." if len(errors) > 1 else ""
+        super().__init__(f"{errors[min(errors)][1]}{more}")
+        self.errors = dict(errors)
+        self.n = n
+        self.were_decoded = were_decoded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errors, self.n, self.were_decoded)
+
+
 @dataclass(frozen=True)
 class Surveyed:
     """The SHA-256 of one image before it is decoded, and who is on it, if its file is DICOM."""
@@ -188,19 +212,20 @@ def survey_all(fetches: Iterable[Fetch], n: int, *, n_jobs: int, verbose: int) -
 
     Raises
     ------
-    ValueError
-        If any cannot be fetched: the first is named, after all were tried.
+    UnreadableImagesError
+        If any cannot be fetched, after all were tried; without their paths.
     """
     surveyed: list[Surveyed] = []
-    bad: list[Unreadable] = []
+    bad: dict[int, tuple[str, str]] = {}
     with bar("Hashing images", n, verbose=verbose) as advance:
-        for one in prefetch(fingerprint, fetches, n_jobs=n_jobs):
+        for i, one in enumerate(prefetch(fingerprint, fetches, n_jobs=n_jobs)):
             if isinstance(one, Unreadable):
-                bad.append(one)
+                bad[i] = one.path, one.reason
             else:
                 surveyed.append(one)
             advance()
-    refuse(bad, n)
+    if bad:
+        raise UnreadableImagesError(bad, n)
     return surveyed
 
 
@@ -223,27 +248,30 @@ def decode_all(
 
     Raises
     ------
+    UnreadableImagesError
+        If any cannot be read, or changed since it was hashed.
     ValueError
-        If an image cannot be read, changed since it was hashed, or differs in shape.
+        If they differ in shape.
     """
     n = len(paths)
-    bad: list[Unreadable] = []
+    bad: dict[int, tuple[str, str]] = {}
     shapes: dict[tuple[int, ...], str] = {}
     work = prefetch(
         partial(decode_one, preprocessing), zip(paths, fetches, strict=True), n_jobs=n_jobs
     )
     with bar("Reading images", n, verbose=verbose) as advance:
-        for path, digest, result in zip(paths, digests, work, strict=True):
+        for i, (path, digest, result) in enumerate(zip(paths, digests, work, strict=True)):
             if isinstance(result, Unreadable):
-                bad.append(result)
+                bad[i] = path, result.reason
             elif result.digest != digest:
-                bad.append(Unreadable(f"'{printable(path)}' changed while it was being read."))
+                bad[i] = path, f"'{printable(path)}' changed while it was being read."
             else:
                 shapes.setdefault(result.image.shape, path)
                 if not bad and len(shapes) == 1:
                     yield result
             advance()
-    refuse(bad, n)
+    if bad:
+        raise UnreadableImagesError(bad, n)
     if len(shapes) > 1:
         (shape, path), (other_shape, other_path), *_ = shapes.items()
         raise ValueError(
@@ -251,14 +279,6 @@ def decode_all(
             f"'{printable(other_path)}' has {pixels(other_shape)}. Pass the size to bring them to, "
             "such as size=64 (--size 64)."
         )
-
-
-def refuse(bad: Sequence[Unreadable], n: int) -> None:
-    """Raise one ValueError if there is anything in `bad`, out of `n` images."""
-    if len(bad) == 1:
-        raise ValueError(bad[0].reason)
-    if bad:
-        raise ValueError(f"{bad[0].reason} {len(bad)} of {n} images cannot be read.")
 
 
 def pixels(shape: tuple[int, ...]) -> str:

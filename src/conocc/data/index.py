@@ -310,7 +310,9 @@ def opened(folder: str | os.PathLike[str], path: str) -> Iterator[BinaryIO]:
         path.encode()
         where = os.path.join(folder, path)
         status = os.stat(where)
-        if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode) and not os.access(where, os.R_OK | os.X_OK):
+            reason = "it is a folder that may not be listed"
+        elif not stat.S_ISREG(status.st_mode):
             # A pipe named 'x.png' would be waited for in vain.
             reason = "it is not a regular file"
         elif status.st_size > MOST_BYTES:

@@ -22,6 +22,8 @@ from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
     Decoded,
     Surveyed,
+    Unreadable,
+    UnreadableImagesError,
     decode_all,
     decode_one,
     deidentified_path,
@@ -29,7 +31,7 @@ from conocc.data.decoding import (
     survey_all,
     usable_threads,
 )
-from conocc.data.index import ImageEntry, ImageIndex, count, printable
+from conocc.data.index import ImageEntry, ImageIndex, count, printable, read_file
 from conocc.data.layouts import list_cohort, mixtures
 from conocc.data.patients import EVERYWHERE, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
@@ -58,6 +60,7 @@ def load_cohort(
     patient_regex: str | None = None,
     table: TableOptions = TableOptions(),
     pseudonyms: bool = False,
+    skip_unreadable: bool = False,
     split_seed: int = 0,
     test_size: float = 0.4,
     calibration_size: float | str | None = None,
@@ -76,7 +79,7 @@ def load_cohort(
     Parameters
     ----------
     where, preprocessing, majority, minority, exclude, patient_regex, table, pseudonyms, \
-    split_seed, test_size, calibration_size, cache
+    skip_unreadable, split_seed, test_size, calibration_size, cache
         See `conocc.data.cohort_spec.CohortSpec`.
     n_jobs : int, optional
         Threads that decode; all cores by default.
@@ -87,44 +90,128 @@ def load_cohort(
     ------
     FileNotFoundError
         If there is nothing at `where`.
+    UnreadableImagesError
+        If images cannot be read, and are not to be skipped: all of them, after all were tried.
     ValueError
-        If the majority or a patient is not known, an image cannot be read, shapes differ, or
-        anything else is wrong with the data: what, where and which value.
+        If the majority or a patient is not known, shapes differ, or anything else is wrong with the
+        data: what, where and which value.
     OSError
         If the disk of the cache is full.
     """
     preprocessing = preprocessing or Preprocessing()
-    threads = usable_threads(n_jobs)
+    load = partial(
+        _load_readable,
+        os.fspath(where),
+        preprocessing,
+        majority=majority,
+        minority=minority,
+        exclude=exclude,
+        patient_regex=patient_regex,
+        table=table,
+        pseudonyms=pseudonyms,
+        split=(split_seed, test_size, calibration_size),
+        cache=cache,
+        threads=usable_threads(n_jobs),
+        verbose=verbose,
+    )
+    bad: dict[int, tuple[str, str]] = {}
+    n = 0
+    while True:  # until all that is left can be read, so that all that cannot is known
+        try:
+            cohort, index = load(frozenset(bad))
+            break
+        except UnreadableImagesError as error:
+            bad, n = bad | error.errors, error.n
+            if len(bad) == n or (error.were_decoded and not skip_unreadable):
+                raise UnreadableImagesError(bad, n) from None
+        except ValueError:
+            if bad and not skip_unreadable:
+                raise UnreadableImagesError(bad, n) from None
+            raise
+    others = _no_images(index, preprocessing)
+    folders = [one for one in others if index.folder and (index.folder / one[0]).is_dir()]
+    bad |= dict(enumerate(folders, len(cohort) + n))
+    if bad and not skip_unreadable:
+        raise UnreadableImagesError(bad, max(n, len(cohort)) + len(folders))
+    errors = tuple(bad[i] for i in sorted(bad))
+    if errors:
+        first = f"'{printable(errors[0][0])}'{' …' if len(errors) > 1 else ''}"
+        left_out = f"{count(len(errors), 'image')} ({first}) that cannot be read left out."
+        cohort = replace(cohort, notes=(*cohort.notes, left_out))
+    files = tuple(one for one in others if one not in folders)
+    return replace(cohort, unreadable=errors, no_images=files)
+
+
+def _no_images(index: ImageIndex, preprocessing: Preprocessing) -> list[tuple[str, str]]:
+    """Give the path of each file that is of no format, and the reason."""
+    found = []
+    for path in index.unknown:
+        fetch = partial(read_file, index.folder or Path(), path)
+        one = decode_one(preprocessing, (path, fetch), hashed=False)
+        if isinstance(one, Unreadable):
+            found.append((one.path, one.reason))
+    return found
+
+
+def _load_readable(
+    where: str,
+    preprocessing: Preprocessing,
+    without: frozenset[int],
+    *,
+    majority: str | int | Sequence[str | int] | None,
+    minority: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    patient_regex: str | None,
+    table: TableOptions,
+    pseudonyms: bool,
+    split: tuple[int, float, float | str | None],
+    cache: bool | str | os.PathLike[str],
+    threads: int,
+    verbose: int,
+) -> tuple[Cohort, ImageIndex]:
+    """Load a cohort `without` some entries of its index, which cannot be read."""
     named = [majority] if isinstance(majority, str | int) else list(majority or ())
-    index = list_cohort(os.fspath(where), preprocessing.size, set(map(str, named)), table)
+    index = list_cohort(where, preprocessing.size, set(map(str, named)), table)
     wanted = majority_classes(index, majority)
     dropped = _dropped_classes(index, wanted, minority, exclude)
     leave = partial(_is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
-    rows = [i for i, entry in enumerate(index.entries) if not leave(entry)]
+    used = [i for i, entry in enumerate(index.entries) if not leave(entry)]
+    rows = [i for i in used if i not in without]
     if not rows:
         raise ValueError(f"'{printable(where)}' holds no image to train on or to test.")
     entries = [index.entries[row] for row in rows]
-    found = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
+    try:
+        found = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
+    except UnreadableImagesError as error:
+        # Nobody knows yet whom their paths may name.
+        shown = [hide(entry.shown) if pseudonyms else entry.shown for entry in entries]
+        bad = {rows[i]: (shown[i], reason) for i, (_, reason) in error.errors.items()}
+        raise UnreadableImagesError(bad, len(used), were_decoded=False) from None
     digest = np.array([one.digest for one in found], dtype=np.str_)
     path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
     patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
     other = np.array([entry.label not in wanted for entry in entries], dtype=bool)
     source = _Source(index, rows, path, digest, preprocessing)
-    split, split_note = _split(source, patients, other, split_seed, test_size, calibration_size)
+    side, split_note = _split(source, patients, other, *split)
     # Sides and classes lie one after the other, so that each is a view of the images.
-    rank = np.array([SPLITS.index(side) for side in split.tolist()])
+    rank = np.array([SPLITS.index(one) for one in side.tolist()])
     order = np.lexsort((other, rank))  # stable: within a class the index's order stays
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
-    folder, no_cache = cache_folder(str(where) not in PHANTOMS and cache)
-    images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
+    folder, no_cache = cache_folder(where not in PHANTOMS and cache)
+    try:
+        images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
+    except UnreadableImagesError as error:
+        raise UnreadableImagesError(
+            {rows[i]: one for i, one in error.errors.items()}, len(used)
+        ) from None
     cohort = Cohort(
         name=printable(index.name),
         images=images,
         minority=other[order],
         patient=np.array(patients.names, dtype=np.str_)[order],
-        split=split[order],
+        split=side[order],
         path=path[order],
         digest=digest[order],
         label=np.array([entry.label for entry in entries], dtype=np.str_)[order],
@@ -134,7 +221,7 @@ def load_cohort(
         namespace=_namespace(patients.among or os.path.realpath(where)),
     )
     notes = _notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
-    return replace(cohort, notes=(*notes, *no_cache, *unkept))
+    return replace(cohort, notes=(*notes, *no_cache, *unkept)), index
 
 
 def majority_classes(
@@ -358,10 +445,20 @@ def _pixels(
             n_jobs=n_jobs,
             verbose=verbose,
         )
-        for i, one in zip(ascending.tolist(), decoded, strict=False):
-            for remark in one.remarks:
-                remarks.setdefault(remark, []).append(i)
-            yield i, one.image
+        try:
+            for i, one in zip(ascending.tolist(), decoded, strict=False):
+                for remark in one.remarks:
+                    remarks.setdefault(remark, []).append(i)
+                yield i, one.image
+        except UnreadableImagesError as error:
+            found = {ascending[k]: one for k, one in error.errors.items()}
+            bad = {}
+            # Their twins cannot be read either.
+            for i in np.flatnonzero(np.isin(place, list(found))).tolist():
+                first_path, reason = found[place[i]]
+                own = str(source.path[i])
+                bad[i] = own, reason.replace(f"'{printable(first_path)}'", f"'{printable(own)}'")
+            raise UnreadableImagesError(bad, len(source.rows)) from None
 
     notes: tuple[str, ...] = ()
     kept = lookup(folder, key, n) if folder else None

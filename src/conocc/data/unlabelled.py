@@ -226,10 +226,8 @@ def _fetched(folder: str, name: str) -> bytes:
     try:
         return content("", path)
     except ValueError:
-        if os.path.isdir(path):
-            listed = os.access(path, os.R_OK | os.X_OK)
-            what = "without images" if listed else "that may not be listed"
-            raise ValueError(f"it is a folder {what}") from None
+        if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
+            raise ValueError("it is a folder without images") from None
         raise
 
 

@@ -54,7 +54,7 @@ from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_o
 from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
 from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
-from conocc.io.tables import refuse_other, write_csv
+from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
 
@@ -62,7 +62,6 @@ SHARD_FORMAT = 2
 # Files in a shard: what is done again at most after a kill, and given up with one file that
 # kills every worker.
 SHARD = 2048
-ERROR_COLUMNS = ("path", "reason")
 SHOWN_ERRORS = 5
 
 Row = tuple[Any, ...]

@@ -22,7 +22,7 @@ from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL
 from conocc.experiments.run import load_model, preprocessing_of
 from conocc.io.files import claim, refuse_foreign, write_text
-from conocc.io.tables import write_csv
+from conocc.io.tables import ERROR_COLUMNS, write_csv
 from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
 from conocc.visualization.images import explanation
@@ -119,7 +119,7 @@ def explain_files(
     claim(out, COMMAND, [PAGE, *([ERRORS] if errors else [])])
     write_text(out / PAGE, rendered("explain.html", {**page, "unread": len(errors)}))
     if errors:
-        write_csv(out / ERRORS, ("path", "reason"), errors)
+        write_csv(out / ERRORS, ERROR_COLUMNS, errors)
     else:
         (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
     return Explained(len(cases), out / PAGE, legend, errors)
