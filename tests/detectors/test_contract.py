@@ -220,7 +220,8 @@ def test_the_threshold_is_set_by_images_that_were_held_out(method, images):
     scores = []
     for rows in folds:
         rest = np.delete(images, rows, axis=0)
-        scores += quick(method, false_alarms=None).fit(rest).anomaly_score(images[rows]).tolist()
+        own = quick(method, false_alarms=None).fit(rest).anomaly_score(images[rows])
+        scores += (own * (len(images) / len(rest) if method == "ocsvm" else 1)).tolist()
     place = {4: 4, 20: 16}[len(scores)]
     assert -fitted.offset_ == pytest.approx(sorted(scores)[place - 1], rel=1e-9)
     whole = images if fitted._scores_all_folds else rest

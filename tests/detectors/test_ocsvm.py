@@ -97,3 +97,14 @@ def test_images_without_the_structure_of_the_majority_score_higher(seed):
 def test_parameters_out_of_range_are_refused(images, params, message):
     with pytest.raises(ValueError, match=message):
         quick("ocsvm", **params).fit(images)
+
+
+def test_the_threshold_of_folds_is_that_of_as_many_images(images):
+    """Scores are sums over training images, which a fold has fewer of."""
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(20):
+        X = rng.normal(size=(240, 4))
+        fitted = quick("ocsvm", nu=0.5, false_alarms=0.2).fit(X[:120])
+        shares.append((fitted.predict(X[120:]) == -1).mean())
+    assert np.mean(shares) == pytest.approx(0.18, abs=0.03)

@@ -69,6 +69,8 @@ class SupportVectorDetector(OneClassDetector):
     Parameters and attributes are described with `OCSVM`.
     """
 
+    _grows = True  # the weights sum up to ν n
+
     nu: float = param(0.5, SHARE)
     kernel_gamma: float | str = param("scale", StrOptions({"scale"}), POSITIVE)
 

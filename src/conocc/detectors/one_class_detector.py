@@ -123,6 +123,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # Whether each fold of the images is scored by a fit to the others, after which the whole is
     # fitted; or the first fold alone is, by the one fit, which then never learns it.
     _scores_all_folds: ClassVar[bool] = True
+    # Whether scores grow in proportion to the number of images that were learned.
+    _grows: ClassVar[bool] = False
     # How many held-out images, drawn by the seed, give `offset_`: as a rule all of them.
     _threshold_images: ClassVar[int | None] = None
 
@@ -217,7 +219,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             if self._scores_all_folds:
                 for rows, others in zip(held_out, rest, strict=True):
                     self._learn(array, others)
-                    scores.append(self._scores(array[rows]))
+                    growth = len(array) / len(others) if self._grows else 1.0
+                    scores.append(growth * self._scores(array[rows]))
                 self._learn(array)
             else:
                 self._learn(array, rest[0] if rest else None, checkpoint)
