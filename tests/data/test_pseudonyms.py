@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conocc.data.image_io.dicom_person import person_of
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
-from conocc.data.pseudonyms import hide, pseudonym
+from conocc.data.pseudonyms import NAMES, hide, pseudonym, reveal
 from conocc.data.unlabelled import Block, deidentified_paths, list_images, read_block
 from made_cohorts import make_folder
 from made_dicom import STORAGE, dicom, element
@@ -91,6 +92,44 @@ def test_what_a_path_cuts_in_two_is_hidden_whole():
 def test_all_names_can_be_hidden():
     assert hide("good/x.png") == f"{pseudonym('good')}/{pseudonym('x.png')}.png"
     assert hide("../x") == f"../{pseudonym('x')}"
+
+
+# The way back
+
+
+def test_what_was_hidden_is_revealed_to_the_user_alone(config, tmp_path):
+    """Whole names, suffixes and slices; each is noted once, readable by nobody else."""
+    for _ in range(2):
+        hidden = hide("a/Smith, John.dcm[3]", lambda name: "Smith" in name)
+    assert reveal(f"Cannot read '{hidden}': cut.") == "Cannot read 'a/Smith, John.dcm[3]': cut."
+    assert reveal("p0123456789abcdef/x") == "p0123456789abcdef/x"
+    names = config / "names.jsonl"
+    assert len(names.read_text().splitlines()) == 1
+    if os.name == "posix":
+        assert stat.S_IMODE(names.stat().st_mode) == 0o600
+    table = tmp_path / "scores.csv"
+    table.write_text(f"path,anomaly_score\n{hidden},1.5\n")
+    out = tmp_path / "revealed.csv"
+    code, said = call("data", "reveal", table, "--out", out)
+    assert code == 0, said
+    assert out.read_text() == 'path,anomaly_score\n"a/Smith, John.dcm[3]",1.5\n'
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert call("data", "reveal", table, "--out", out)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("patient", "name", "hidden", "shown"),
+    [
+        ("1", "LUNG^TEST", [], ["1.dcm", "lung", "IM-0001", "test"]),
+        ("CT01", "Anna^Lee", ["CT01.dcm", "anna", "LeeAnna_2"], ["CT011.dcm", "susanna", "sleep"]),
+        ("ABCD-0001", "", ["ABCD-0001", "xABCD0001y"], ["ABCD", "0001.dcm"]),
+    ],
+)
+def test_names_are_hidden_only_where_they_are_repeated_whole(patient, name, hidden, shown):
+    person = person_of(dicom(np.zeros((4, 4), np.uint8), about(patient, name)))
+    assert [person.identifies(one) for one in hidden + shown] == [True] * len(hidden) + [
+        False
+    ] * len(shown)
 
 
 # Cohorts
@@ -288,7 +327,8 @@ def test_a_marker_in_every_tag_is_found_in_no_message_and_no_file(tmp_path, capl
     printed = capfd.readouterr()
     for text in (*said, caplog.text, printed.out, printed.err):
         assert_no_marker(text[:200], text.encode())
-    for path in (*cache.rglob("*"), *(tmp_path / "config").rglob("*")):
+    assert MARKER in (tmp_path / "config" / NAMES).read_text()  # where alone it may be
+    for path in (*cache.rglob("*"), tmp_path / "config" / "key"):
         assert_no_marker(path.name, path.name.encode())
         if path.is_file():
             assert_no_marker(path.name, path.read_bytes())
@@ -353,7 +393,7 @@ def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, m
     assert_no_marker("log", caplog.text.encode())
     written = [path for path in work.rglob("*") if path.is_file()]
     assert len(written) > 80
-    for path in (*written, *(tmp_path / "config").iterdir()):
+    for path in (*written, tmp_path / "config" / "key"):
         assert_no_marker("a name", str(path.relative_to(tmp_path)).encode())
         for where, content in contents(path):
             assert_no_marker(where, content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -141,3 +143,39 @@ def list_cache(
     out.print(table)
     total = sum(entry.megabytes for entry in found)
     out.print(f"{len(found)} sets of images, {total:,.1f} MB: {escape(str(where))}")
+
+
+@data_app.command(name="reveal")
+def reveal_names(
+    texts: Annotated[list[str], option("Tables, or paths and names with pseudonyms.")],
+    /,
+    *,
+    to: Annotated[
+        Path | None, option("A new file for them, which only you may read.", "--out")
+    ] = None,
+) -> None:
+    """Show which files and folders pseudonyms stand for, in tables, paths or messages.
+
+    Only you can: the names are kept beside your key. What is shown may name patients.
+    """
+    from conocc.data.pseudonyms import reveal
+    from conocc.io.files import atomic_write
+
+    shown = []
+    for text in texts:
+        if not Path(text).is_file():
+            shown.append(reveal(text))
+            continue
+        with Path(text).open(encoding="utf-8", newline="") as file:
+            rows = [[reveal(cell) for cell in row] for row in csv.reader(file)]
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(rows)
+        shown.append(table.getvalue().rstrip("\n"))
+    if to is None:
+        say_all(shown)
+        return
+    if to.exists():
+        raise FileExistsError(f"'{to}' exists, and is not replaced. Give another name (--out).")
+    with atomic_write(to, mode=0o600) as temporary:
+        temporary.write_text("\n".join(shown) + "\n", encoding="utf-8")
+    out.print(f"Revealed: {escape(str(to))}")

@@ -2,15 +2,21 @@
 
 The same patient has the same pseudonym wherever this key is used; without the key, a pseudonym
 can neither be turned back nor found by trying names. The key lies in the user's configuration
-folder and goes nowhere else.
+folder and goes nowhere else. Beside it are the names of files and folders that were hidden, by
+which the user, and nobody else, finds them again (`reveal`).
 """
 
 from __future__ import annotations
 
 import hmac
+import json
+import logging
 import os
+import re
 import secrets
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +25,8 @@ from platformdirs import user_config_path
 from conocc.data.image_io.stack import slice_name, volume_and_slice
 from conocc.data.index import stem
 from conocc.io.files import atomic_write, folder_lock
+
+logger = logging.getLogger("conocc")
 
 _KEY_BYTES = 32
 # 64 bits: among a million patients two share one with a chance of 3 in 10^8.
@@ -57,7 +65,66 @@ def _hidden(part: str) -> str:
         return part
     file, k = volume_and_slice(part)
     hidden = pseudonym(file) + file[len(stem(file)) :]
+    _remember(_folder() / NAMES, file, pseudonym(file))
     return hidden if k is None else slice_name(hidden, k)
+
+
+# Which names pseudonyms stand for in paths: a line of JSON each, beside the key and as private.
+NAMES = "names.jsonl"
+_ONE_AT_A_TIME = threading.Lock()
+_PSEUDONYM = re.compile(rf"(?<![0-9A-Za-z])(p[0-9a-f]{{{_PSEUDONYM_DIGITS}}})((?:\.[0-9A-Za-z]+)*)")
+
+
+def _remember(path: Path, name: str, hidden: str) -> None:
+    """Note a name, once; where that cannot be, say so once, since nothing else fails."""
+    with _ONE_AT_A_TIME:
+        known = _names_before(path)
+        if hidden in known:
+            return
+        known[hidden] = name
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                # One write of one line is appended whole, whichever process writes too.
+                os.write(handle, json.dumps([hidden, name]).encode() + b"\n")
+            finally:
+                os.close(handle)
+        except OSError as error:
+            _warn(f"Pseudonyms cannot be revealed later: '{path}': {error.strerror}.")
+
+
+@cache
+def _warn(sentence: str) -> None:
+    logger.warning(sentence)
+
+
+def reveal(text: str) -> str:
+    """Put back the names of files and folders for which pseudonyms stand in `text`.
+
+    Those of another key, or of patients alone, stay.
+    """
+    known = _names(_folder() / NAMES)
+
+    def name(found: re.Match[str]) -> str:
+        if found[1] not in known:
+            return found[0]
+        name = known[found[1]]
+        return name + found[2].removeprefix(name[len(stem(name)) :])
+
+    return _PSEUDONYM.sub(name, text)
+
+
+def _names(path: Path) -> dict[str, str]:
+    names = {}
+    with suppress(FileNotFoundError), path.open(encoding="ascii") as file:
+        for line in file:
+            with suppress(ValueError):  # of a line that was cut short
+                hidden, name = json.loads(line)
+                names[hidden] = name
+    return names
+
+
+_names_before = cache(_names)
 
 
 def _folder() -> Path:

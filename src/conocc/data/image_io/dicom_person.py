@@ -31,6 +31,19 @@ _SHARED = tuple(map(Tag, ("PatientSex", "PatientAge", "PatientSize", "PatientWei
 _LONGEST = 1024
 _CODECS = "utf-8 latin-1 iso8859-2 iso8859-5 iso8859-7 iso2022_jp_2 shift_jis euc_kr gb18030"
 _SUBSTRING = 4
+_ANYWHERE = 8
+# What is written where a name is not to be told, and what folders are called all the same.
+_NOBODY = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        test phantom anonymous anonymized anonymised anon unknown none patient subject case study
+        series image images scan ct mr mri us xray dx cr dr mg pt nm lung chest brain head neck
+        breast heart liver kidney prostate abdomen pelvis spine knee hip normal abnormal benign
+        malignant train
+        """,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -57,14 +70,17 @@ class Person:
     def identifies(self, name: str) -> bool:
         """Tell whether a name, of a file or folder, repeats any of these values.
 
-        Those of at least four letters are found anywhere, shorter ones as one word or as up to
-        three that follow each other.
+        As a whole: as one word, or as up to three that follow each other, where words also end
+        between letters and digits, and where a capital begins. Values of at least eight letters,
+        which no chance repeats, are found anywhere.
         """
         plain = plain_letters(name)
-        parts = [plain_letters(word) for word in re.split(r"[\W_]+", name)]
-        words = {"".join(parts[i : i + n]) for i in range(len(parts)) for n in (1, 2, 3)}
-        return any(
-            value in plain if len(value) >= _SUBSTRING else value in words for value in self.values
+        words = set()
+        for pattern in (r"[^\W_]+", r"[^\W\d_]+|\d+", r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+"):
+            parts = list(map(plain_letters, re.findall(pattern, name)))
+            words |= {"".join(parts[i : i + n]) for i in range(len(parts)) for n in (1, 2, 3)}
+        return not words.isdisjoint(self.values) or any(
+            value in plain for value in self.values if len(value) >= _ANYWHERE
         )
 
     def is_named_by(self, name: str) -> bool:
@@ -90,7 +106,9 @@ def person_of(data: bytes) -> Person | None:
     for text in texts:
         if 0 < len(text) <= _LONGEST:
             values |= {part for decoded in _decoded(text) for part in _parts(decoded)}
-    return Person(patient, frozenset(values - {""}), frozenset(map(plain_letters, ids + names)))
+    # Nor does a number of one or two digits identify anybody.
+    values = {one for one in values - _NOBODY if len(one) > 2 or (one and not one.isdecimal())}
+    return Person(patient, frozenset(values), frozenset(map(plain_letters, ids + names)))
 
 
 def _raw(ds: Dataset, tag: int | str) -> bytes:
