@@ -226,6 +226,23 @@ def test_names_that_users_gave_are_kept_unless_they_ask(tmp_path):
 # Scoring
 
 
+def test_paths_of_scores_join_with_those_of_cohorts(tmp_path, monkeypatch):
+    """They are what was typed, then the path in it; a table's are its own; hidden or not."""
+    monkeypatch.chdir(tmp_path)
+    make_cohort(tmp_path / "set", about("ID-1"))
+    for i in range(6):
+        write(tmp_path / "set" / "lung" / "Smith_John" / f"{i}.dcm", about(f"ID-{i}"))
+    files = sorted(one.relative_to(tmp_path) for one in (tmp_path / "set").rglob("*.dcm"))
+    rows = [f"{one.as_posix()},lung,{i}" for i, one in enumerate(files)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,label,patient", *rows]) + "\n")
+    reading = Preprocessing(size=16)
+    for where, typed in (("set", "set/"), ("set.csv", "")):
+        scored = list(deidentified_paths(list_images([where], reading), 16))
+        own = load(where).path.tolist()
+        assert sorted(scored) == sorted(f"{typed}{path}" for path in own)
+    assert all(f"/{pseudonym('Smith_John')}/" in path for path in scored)
+
+
 def test_paths_to_be_scored_are_hidden_too_and_errors(tmp_path):
     folder = tmp_path / "Smith John"
     write(folder / "fine.dcm", about("Q-17"))
