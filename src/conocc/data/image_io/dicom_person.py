@@ -70,7 +70,7 @@ class Person:
     def identifies(self, name: str) -> bool:
         """Tell whether a name, of a file or folder, repeats any of these values.
 
-        As a whole: as one word, or as up to three that follow each other, where words also end
+        As a whole: as one word, or as up to eight that follow each other, where words also end
         between letters and digits, and where a capital begins. Values of at least eight letters,
         which no chance repeats, are found anywhere.
         """
@@ -78,7 +78,7 @@ class Person:
         words = set()
         for pattern in (r"[^\W_]+", r"[^\W\d_]+|\d+", r"[A-Z]?[^\W\dA-Z_]+|[A-Z]+|\d+"):
             parts = list(map(plain_letters, re.findall(pattern, name)))
-            words |= {"".join(parts[i : i + n]) for i in range(len(parts)) for n in (1, 2, 3)}
+            words |= {"".join(parts[i : i + n]) for i in range(len(parts)) for n in range(1, 9)}
         return not words.isdisjoint(self.values) or any(
             value in plain for value in self.values if len(value) >= _ANYWHERE
         )
