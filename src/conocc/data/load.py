@@ -18,6 +18,7 @@ import numpy as np
 
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
 from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, on_several
+from conocc.data.cohort_notes import cohort_notes, is_left_out, named_classes
 from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
     Decoded,
@@ -27,7 +28,6 @@ from conocc.data.decoding import (
     decode_all,
     decode_one,
     deidentified_path,
-    said_of,
     survey_all,
     usable_threads,
 )
@@ -46,8 +46,6 @@ from conocc.data.splits import (
     split_by_patient,
 )
 from conocc.data.volumes import with_slices
-
-MOST_CLASSES_NAMED = 20
 
 
 def load_cohort(
@@ -174,7 +172,7 @@ def _load_readable(
     index = list_cohort(where, preprocessing.size, set(map(str, named)), table)
     wanted = majority_classes(index, majority)
     dropped = _dropped_classes(index, wanted, minority, exclude)
-    leave = partial(_is_left_out, majority=wanted, dropped=dropped)
+    leave = partial(is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
     used = [i for i, entry in enumerate(index.entries) if not leave(entry)]
@@ -182,13 +180,7 @@ def _load_readable(
     if not rows:
         raise ValueError(f"'{printable(where)}' holds no image to train on or to test.")
     entries = [index.entries[row] for row in rows]
-    try:
-        found = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
-    except UnreadableImagesError as error:
-        # Nobody knows yet whom their paths may name.
-        shown = [hide(entry.shown) if pseudonyms else entry.shown for entry in entries]
-        bad = {rows[i]: (shown[i], reason) for i, (_, reason) in error.errors.items()}
-        raise UnreadableImagesError(bad, len(used), were_decoded=False) from None
+    found = _surveyed(index, rows, len(used), hidden=pseudonyms, threads=threads, verbose=verbose)
     digest = np.array([one.digest for one in found], dtype=np.str_)
     path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
     patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
@@ -203,9 +195,8 @@ def _load_readable(
     try:
         images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
     except UnreadableImagesError as error:
-        raise UnreadableImagesError(
-            {rows[i]: one for i, one in error.errors.items()}, len(used)
-        ) from None
+        bad = {rows[i]: one for i, one in error.errors.items()}
+        raise UnreadableImagesError(bad, len(used)) from None
     cohort = Cohort(
         name=printable(index.name),
         images=images,
@@ -220,8 +211,24 @@ def _load_readable(
         notes=(),
         namespace=_namespace(patients.among or os.path.realpath(where)),
     )
-    notes = _notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
+    notes = cohort_notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
     return replace(cohort, notes=(*notes, *no_cache, *unkept)), index
+
+
+def _surveyed(
+    index: ImageIndex, rows: list[int], n: int, *, hidden: bool, threads: int, verbose: int
+) -> list[Surveyed]:
+    """Hash the images of some rows; errors are by row, of `n`, with their paths."""
+    try:
+        return survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
+    except UnreadableImagesError as error:
+        # Nobody knows yet whom their paths may name.
+        shown = {i: index.entries[rows[i]].shown for i in error.errors}
+        bad = {
+            rows[i]: (hide(shown[i]) if hidden else shown[i], reason)
+            for i, (_, reason) in error.errors.items()
+        }
+        raise UnreadableImagesError(bad, n, were_decoded=False) from None
 
 
 def majority_classes(
@@ -235,7 +242,7 @@ def majority_classes(
         If neither names one, or a name is none of the classes: all classes are listed.
     """
     found = Counter(entry.label for entry in index.entries)
-    classes = _named(found)
+    classes = named_classes(found)
     if majority is None:
         if index.majority and index.majority <= set(found):
             return index.majority
@@ -268,7 +275,7 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
     if unknown or not names:
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
-            f"are {_named(found)}. "
+            f"are {named_classes(found)}. "
             f"Got {unknown[0] if unknown else []!r} instead."
         )
     return names
@@ -316,12 +323,6 @@ def _deidentified_paths(
         deidentified_path(entry.shown, one.person)
         for entry, one in zip(entries, found, strict=True)
     ]
-
-
-def _is_left_out(entry: ImageEntry, majority: frozenset[str], dropped: frozenset[str]) -> bool:
-    """Say whether nobody has a use for an image; it is then not even opened."""
-    is_unused = entry.split == "unused" or (entry.split == "train" and entry.label not in majority)
-    return is_unused or entry.label in dropped
 
 
 def _patients(
@@ -486,81 +487,3 @@ def _with_found_size(preprocessing: Preprocessing, images: Images) -> Preprocess
     return (
         replace(preprocessing, size=h) if preprocessing.size is None and h == w else preprocessing
     )
-
-
-# --- notes ---------------------------------------------------------------------------------------
-
-
-def _notes(
-    cohort: Cohort,
-    index: ImageIndex,
-    majority: frozenset[str],
-    dropped: frozenset[str],
-    patients: str,
-    split: str,
-    remarks: Counter[str],
-) -> tuple[str, ...]:
-    notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
-    notes += [patients, split, *_sides(cohort)]
-    classes = Counter(entry.label for entry in index.entries if entry.label in dropped)
-    if classes:
-        notes.append(f"Left out, as asked: {_named(classes)}.")
-    kept = [entry for entry in index.entries if entry.label not in dropped]
-    left_out = [entry.split for entry in kept if _is_left_out(entry, majority, dropped)]
-    if train := left_out.count("train"):
-        notes.append(f"{count(train, 'minority image')} of the training split left unused.")
-    if others := len(left_out) - train:
-        notes.append(f"{count(others, 'validation image')} left unused.")
-    notes += index.notes
-    return (*notes, *said_of(remarks), *_duplicates(cohort), *cohort.leaks().sentences())
-
-
-def _classes(cohort: Cohort) -> str:
-    def named(minority: bool) -> str:
-        return _named(Counter(cohort.label[cohort.minority == minority].tolist()))
-
-    if not cohort.minority.any():
-        return f"Majority class: {named(False)}. There is no minority image."
-    return f"Majority class: {named(False)}. Minority class: {named(True)}."
-
-
-def _named(found: Counter[str]) -> str:
-    """Name the classes with their sizes; of many, as joined labels make them, the largest."""
-    shown = sorted(label for label, _ in found.most_common(MOST_CLASSES_NAMED))
-    names = [f"{printable(label)} ({count(found[label], 'image')})" for label in shown]
-    more = len(found) - len(shown)
-    return ", ".join(names) + (f" and {more} smaller ones" if more else "")
-
-
-def _sides(cohort: Cohort) -> list[str]:
-    notes = []
-    table = cohort.counts()
-    for split in SPLITS[:-1]:
-        sizes = []
-        for _, kind, images, patients in table[table["split"] == split].to_numpy().tolist():
-            known = f" of {count(patients, 'patient')}" if cohort.patients_known else ""
-            sizes.append(count(images, f"{kind} image") + known)
-        if sizes or split in ("train", "test"):
-            notes.append(f"{split}: {', '.join(sizes) or 'no image'}.")
-    if (unused := cohort.rows(split="unused")).size:
-        notes.append(
-            f"unused: {count(unused.size, 'image')} of training patients, or identical to one of "
-            "theirs, which the test must not see."
-        )
-    return notes
-
-
-def _duplicates(cohort: Cohort) -> list[str]:
-    times = Counter(cohort.digest.tolist())
-    twins = [path for path, one in zip(cohort.path, cohort.digest, strict=True) if times[one] > 1]
-    if not twins:
-        return []
-    notes = [
-        f"{count(len(twins), 'image')} have a byte-identical twin ('{printable(twins[0])}' …)."
-    ]
-    if both := on_several(cohort.digest, cohort.minority):
-        notes.append(
-            f"{count(len(both), 'image')} byte-identical in the majority and in the "
-            f"minority class ('{printable(cohort.path[cohort.digest == both[0]][0])}' …)."
-        )
-    return notes
