@@ -407,6 +407,7 @@ def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, m
         code, said = call(*command)
         assert code == (SOME_FAILED if command[0] in some_failed else 0), (command, said)
         assert_no_marker(command[0], said.encode())
+    stop_workers()  # whose pseudonyms have the key of this test
     assert_no_marker("log", caplog.text.encode())
     written = [path for path in work.rglob("*") if path.is_file()]
     assert len(written) > 80
