@@ -175,3 +175,12 @@ def test_masks_of_volumes(tmp_path):
 def test_a_folder_of_nothing_but_masks_holds_no_image(tmp_path):
     with pytest.raises(ValueError, match=r"holds no images\. .* 2 masks \("):
         list_cohort(write_masks(tmp_path, "a/1_mask.png", "a/2_mask.png"))
+
+
+def test_an_image_that_is_named_like_the_mask_of_a_name_that_is_not_there_is_looked_at(tmp_path):
+    """A name that only begins as another does proves nothing."""
+    images = {"image_and_mask.png", "image_and_thumbnail.png"}
+    noise = np.random.default_rng(0).integers(0, 255, (2, 32, 32), dtype=np.uint8)
+    for name, pixels in zip(sorted(images), noise, strict=True):
+        Image.fromarray(pixels).save(tmp_path / name)
+    assert set(without_masks(tmp_path, sorted(images))[0]) == images

@@ -70,7 +70,6 @@ def without_masks(
     """
     bases = {path: marks for path in paths if (marks := _marked_by(path))[0]}
     keys = {_key(*path.rpartition("/")[::2]) for path in paths if path not in bases}
-    begun = {start for key in keys for start in _beginnings(key)}
     names = {key.rpartition("/")[2] for key in keys}
     masks: set[str] = set()
     doubtful: dict[tuple[str, bool], list[str]] = defaultdict(list)
@@ -78,7 +77,7 @@ def without_masks(
         folders = path.split("/")[:-1][: level + 1]
         is_class = len(folders) > level and OF_MASKS.fullmatch(folders[level]) is not None
         near = {found[0], *_beginnings(found[0])} if is_last else set(found)
-        if not is_class and (near & keys or (is_last and found[0] in begun)):
+        if not is_class and near & keys:
             masks.add(path)
         else:
             doubtful["/".join(folders), is_class].append(path)
