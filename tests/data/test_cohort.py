@@ -249,7 +249,7 @@ def test_training_patients_of_a_given_split_are_kept_for_calibration(kaggle):
     loaded = load(kaggle, calibration_size=0.3, split_seed=1)
     assert loaded.split.tolist() == ["train"] * 2 + ["calibration"] + ["test"] * 3
     assert not loaded.leaks()
-    assert "0.3 are kept for calibration, with split_seed=1" in said(loaded, "cohort's own")
+    assert "30 % are kept for calibration, with split_seed=1" in said(loaded, "cohort's own")
     assert said(loaded, "calibration: ") == "calibration: 1 majority image of 1 patient."
     with pytest.raises(ValueError, match=r"calibrate on must be .* Got 2 instead"):
         load(kaggle, calibration_size=2)

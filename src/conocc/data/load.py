@@ -402,13 +402,13 @@ def _split(
         share = USUAL_SHARE if calibration_size == "auto" else calibration_size
         if "calibration" in split:
             note += (
-                f" Of the training patients, {share:.4g} are kept for calibration, with "
+                f" Of the training patients, {100 * share:.4g} % are kept for calibration, with "
                 f"split_seed={split_seed}."
             )
         else:
             note += (
-                f" No training patient is kept for calibration: {share:.4g} of them are fewer than "
-                f"the {FEWEST_PATIENTS} that a promise takes."
+                f" No training patient is kept for calibration: {100 * share:.4g} % of them are "
+                f"fewer than the {FEWEST_PATIENTS} that a promise takes."
             )
     return split, note
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -34,6 +33,7 @@ from conocc.detectors import input_validation, persistence
 from conocc.detectors.input_validation import NORMALIZE, among, digests, group_digests, patients_of
 from conocc.detectors.residual_scale import ResidualScale, scale_of
 from conocc.io.progress import bar
+from conocc.metrics.ranking import must_pass
 from conocc.thresholds.conformal import Calibration, calibrate
 from conocc.training import Batches, Chance, Checkpoint, Train, default_settings
 
@@ -269,7 +269,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _offset(self, scores: np.ndarray) -> float:
         """Give the threshold that new images exceed at a rate of `false_alarms`, as p-values do."""
         assert self.false_alarms is not None  # or nothing was held out
-        passing = math.ceil((1 - self.false_alarms) * (len(scores) + 1) - 1e-9)
+        passing = int(must_pass(len(scores) + 1, 1 - self.false_alarms))
         return -float(np.sort(scores)[min(passing, len(scores)) - 1])
 
     def calibrate(

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import betabinom, ks_2samp
 
 from conocc.metrics.ranking import Floats
-from conocc.thresholds.conformal import p_values, percent
+from conocc.thresholds.conformal import ROUNDING, p_values, percent
 
 # How often the two checks together take a batch for unlike that is alike.
 FALSE_WARNINGS = 0.05
@@ -114,7 +114,7 @@ def check_batch(calibration_scores: Floats, scores: Floats) -> BatchCheck | None
         lower_half = float(ks_2samp(low, calibration[: r - 1]).pvalue)
     return BatchCheck(
         images=m,
-        small=int((p <= at * (1 + 1e-12)).sum()),
+        small=int((p <= at * (1 + ROUNDING)).sum()),
         expected=m * float(np.floor(at * (n + 1) + 1e-9)) / (n + 1),
         at=at,
         majority=min(1.0, len(low) / m / share),
