@@ -378,6 +378,31 @@ def test_several_classes_can_be_the_majority(classes):
     assert loaded.patient.tolist() == loaded.path.tolist()
 
 
+@pytest.mark.parametrize(
+    ("paths", "regex"),
+    [
+        ([f"{c}/{c}{p}/{i}.png" for c in "ab" for p in range(4) for i in "12"], "^[^/]+/([^/]+)/"),
+        (
+            [f"{s}/a/{s}{p}/v/{i}.png" for s in ("train", "test") for p in "34" for i in "12"],
+            "^[^/]+/[^/]+/([^/]+)/",
+        ),
+        ([f"{c}/part{p}/{i}.png" for c in "ab" for p in range(4) for i in "12"], ""),
+        ([f"{c}/{c}{p}/1.png" for c in "ab" for p in range(4)], ""),
+        ([f"{c}/images{c}/{i}.png" for c in "a" for i in range(8)], ""),
+    ],
+)
+def test_folders_that_may_be_patients_are_asked_about(tmp_path, paths, regex):
+    """Where they hold several images each and are in one class; the advice can be followed."""
+    loaded = load(make_folder(tmp_path, *paths), majority="a")
+    notes = [note for note in loaded.notes if "If each is a patient" in note]
+    assert len(notes) == bool(regex)
+    if regex:
+        assert f"patient_regex='{regex}'" in notes[0]
+        loaded = load(tmp_path, majority="a", patient_regex=regex)
+        assert len(set(loaded.patient)) < len(loaded)
+        assert not any("If each is a patient" in note for note in loaded.notes)
+
+
 def test_byte_identical_images_stay_together(tmp_path):
     """Wherever they lie, at any seed; and the notes tell of them."""
     folder = make_folder(tmp_path, *(f"a/{i}.png" for i in range(8)), "b/0.png", "b/1.png")

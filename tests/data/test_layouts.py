@@ -168,13 +168,13 @@ def test_no_layout_is_recognised_where_there_is_nothing(tmp_path):
         assert not recognise(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("sides", [("Training", "Testing"), ("TRAIN", "Validation")])
+@pytest.mark.parametrize("sides", [("Training", "Testing"), ("TRAIN", "Validate")])
 def test_a_split_is_known_by_every_word_that_a_manifest_may_use(tmp_path, sides):
     paths = [f"{side}/{label}/1.png" for side in sides for label in ("a", "b")]
     listing = list_cohort(make_folder(tmp_path, *paths))
     assert listing.layout == "{train,val,test}/CLASS"
     first, second = ({"Training": "train", "TRAIN": "train"}.get(s, "test") for s in sides)
-    second = "unused" if sides[1] == "Validation" else second
+    second = "unused" if sides[1] == "Validate" else second
     assert {entry.split for entry in listing.entries} == {first, second}
 
 
@@ -267,3 +267,16 @@ def test_mixtures_of_classes_are_never_offered_as_majority(tmp_path, paths, mixe
     offered = [label for label in (mixed | others) if f"--majority {label})" in said]
     assert offered == sorted(others)[:1]
     assert ("may hold several classes" in said) == (not others)
+
+
+@pytest.mark.parametrize("majority", [None, "nv"])
+def test_a_table_beside_the_images_is_pointed_at(tmp_path, majority):
+    """It lists the classes in many public sets, whose folders are parts and not classes."""
+    folder = make_folder(tmp_path, "images_part_1/1.png", "images_part_2/2.png")
+    with pytest.raises(ValueError, match="majority") as without:
+        majority_classes(list_cohort(folder), majority)
+    (folder / "patients.csv").write_text("path,patient\n")  # it lists no classes
+    (folder / "metadata.csv").write_text("image_id,dx\n1,nv\n2,mel\n")
+    with pytest.raises(ValueError, match=r"If 'metadata\.csv' there lists the classes") as caught:
+        majority_classes(list_cohort(folder), majority)
+    assert str(caught.value).startswith(str(without.value))

@@ -6,6 +6,7 @@ from collections import Counter
 
 from conocc.data.cohort import SPLITS, Cohort, on_several
 from conocc.data.decoding import said_of
+from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
 
 MOST_CLASSES_NAMED = 20
@@ -28,7 +29,7 @@ def cohort_notes(
 ) -> tuple[str, ...]:
     """Say what was decided and found, in the order in which people ask."""
     notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
-    notes += [patients, split, *_sides(cohort)]
+    notes += [patients, *_folders_of_patients(cohort), split, *_sides(cohort)]
     classes = Counter(entry.label for entry in index.entries if entry.label in dropped)
     if classes:
         notes.append(f"Left out, as asked: {named_classes(classes)}.")
@@ -57,6 +58,33 @@ def named_classes(found: Counter[str]) -> str:
     names = [f"{printable(label)} ({count(found[label], 'image')})" for label in shown]
     more = len(found) - len(shown)
     return ", ".join(names) + (f" and {more} smaller ones" if more else "")
+
+
+def _folders_of_patients(cohort: Cohort) -> list[str]:
+    """Ask whether the folders within the classes are patients, where nobody knows of any.
+
+    They may be if most hold several images, and none is in two classes.
+    """
+    files = {volume_and_slice(path)[0]: label for path, label in zip(cohort.path.tolist(), cohort.label.tolist(), strict=True)}
+    inner: dict[tuple[int, str], set[str]] = {}
+    times: Counter[str] = Counter()
+    for path, label in files.items():
+        parts = path.split("/")[:-1]
+        level = parts.index(label) + 1 if label in parts else len(parts)
+        if not parts[level:]:
+            return []
+        inner.setdefault((level, parts[level]), set()).add(label)
+        times[parts[level]] += 1
+    several = sum(count > 1 for count in times.values())
+    is_shared = any(len(classes) > 1 for classes in inner.values())
+    if cohort.patients_known or len(times) < 2 or 2 * several < len(times) or is_shared:
+        return []
+    (level, first), *_ = inner
+    return [
+        f"The images of each class lie in folders ('{printable(first)}' …), {len(times)} in all. "
+        f"If each is a patient, pass patient_regex='^{'[^/]+/' * level}([^/]+)/' "
+        "(--patient-regex): or images of one patient train and test."
+    ]
 
 
 def _sides(cohort: Cohort) -> list[str]:

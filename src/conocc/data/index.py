@@ -42,6 +42,7 @@ SIDES = {
     "testing": "test",
     "val": "unused",
     "valid": "unused",
+    "validate": "unused",
     "validation": "unused",
     "unused": "unused",
 }

@@ -33,7 +33,8 @@ from conocc.data.decoding import (
 )
 from conocc.data.index import ImageEntry, ImageIndex, count, printable, read_file
 from conocc.data.layouts import list_cohort, mixtures
-from conocc.data.patients import EVERYWHERE, Patients, find_patients
+from conocc.data.manifest import is_manifest
+from conocc.data.patients import EVERYWHERE, TABLES, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, pseudonym
@@ -259,6 +260,7 @@ def majority_classes(
                 "class folders, or call the sides of a split train and test; if not, name the "
                 "majority (--majority)."
             )
+        advice += _listed_in(index.folder)
         raise ValueError(
             f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
             f"not known. Its classes are {classes}. {advice}"
@@ -276,9 +278,21 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
             f"are {named_classes(found)}. "
-            f"Got {unknown[0] if unknown else []!r} instead."
+            f"Got {unknown[0] if unknown else []!r} instead.{_listed_in(index.folder)}"
         )
     return names
+
+
+def _listed_in(folder: Path | None) -> str:
+    """Advise to name a table that lies beside the images, which may say their classes."""
+    beside = sorted(folder.iterdir()) if folder else ()
+    tables = [path for path in beside if is_manifest(path) and path.name.lower() not in TABLES]
+    if not tables:
+        return ""
+    return (
+        f" If '{printable(tables[0].name)}' there lists the classes of the images, name it in "
+        "place of the folder."
+    )
 
 
 def _dropped_classes(
