@@ -65,7 +65,8 @@ def _folders_of_patients(cohort: Cohort) -> list[str]:
 
     They may be if most hold several images, and none is in two classes.
     """
-    files = {volume_and_slice(path)[0]: label for path, label in zip(cohort.path.tolist(), cohort.label.tolist(), strict=True)}
+    pairs = zip(cohort.path.tolist(), cohort.label.tolist(), strict=True)
+    files = {volume_and_slice(path)[0]: label for path, label in pairs}
     inner: dict[tuple[int, str], set[str]] = {}
     times: Counter[str] = Counter()
     for path, label in files.items():
@@ -75,7 +76,7 @@ def _folders_of_patients(cohort: Cohort) -> list[str]:
             return []
         inner.setdefault((level, parts[level]), set()).add(label)
         times[parts[level]] += 1
-    several = sum(count > 1 for count in times.values())
+    several = sum(n > 1 for n in times.values())
     is_shared = any(len(classes) > 1 for classes in inner.values())
     if cohort.patients_known or len(times) < 2 or 2 * several < len(times) or is_shared:
         return []
