@@ -45,6 +45,7 @@ def left(folder: Path, *images: str, masks: tuple[str, ...], level: int = 0) -> 
         ("a/img/x.png", ("a/annotations/x.png", "a/segmentation/x.png", "a/GT/x.png")),
         ("a/x.png", ("a/mask/x.png", "a/lung_masks/x.png", "a/Training_GroundTruth/x.png")),
         ("a/imagesTr/x_0000.png", ("a/labelsTr/x.png",)),
+        ("a/x1.png", ("a/x1Mask.png", "a/x1_1stHO.png")),
         ("a/sub-1_T1w.png", ("a/sub-1_T1w_desc-brain_mask.png", "a/sub-1_T1w_dseg.png")),
         ("a/images/21_training.png", ("a/1st_manual/21_manual1.png",)),
         ("a/BraTS20_001_flair.png", ("a/BraTS20_001_seg.png",)),
@@ -80,37 +81,6 @@ def test_a_mask_that_was_compressed_has_nearly_two_values(tmp_path):
     write_masks(make_folder(tmp_path, "a/x.png"), "a/y_mask.jpg", lossy=True)
     assert len(np.unique(np.asarray(Image.open(tmp_path / "a/y_mask.jpg")))) > 8
     assert without_masks(tmp_path, ["a/x.png", "a/y_mask.jpg"])[0] == ("a/x.png",)
-
-
-@pytest.mark.parametrize(
-    ("image", "masks"),
-    [
-        ("a/x1.png", ("a/x1_lesion.png", "a/x1_m.png", "a/x1Mask.png", "a/x1b.png")),
-        ("a/pictures/x.png", ("a/bw/x.png", "a/done by hand/x.png")),
-    ],
-)
-def test_what_is_called_as_an_image_of_its_class_and_has_two_values_is_a_mask(
-    tmp_path, image, masks
-):
-    assert left(tmp_path, image, "b/x1.png", masks=masks) == {image, "b/x1.png"}
-
-
-@pytest.mark.parametrize(
-    ("images", "drawings"),
-    [
-        (("a/x1.png", "a/x1_2.png", "a/p/x1.png"), ("b/x1.png", "b/y.png")),
-        ((), ("a/x1.png", "a/x1_m.png", "a/p/y.png", "a/q/y.png")),
-    ],
-)
-def test_images_of_two_values_that_mark_no_other_image_stay(tmp_path, images, drawings):
-    """Nor do those of another class, or where the image has two values too."""
-    assert left(tmp_path, *images, masks=drawings) == {*images, *drawings}
-
-
-def test_an_empty_image_beside_another_is_no_mask(tmp_path):
-    make_folder(tmp_path, "a/1.png")
-    Image.new("L", (16, 16)).save(tmp_path / "a/1_2.png")
-    assert without_masks(tmp_path, ["a/1.png", "a/1_2.png"])[0] == ("a/1.png", "a/1_2.png")
 
 
 @pytest.mark.parametrize(

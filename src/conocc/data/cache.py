@@ -94,11 +94,7 @@ def lookup(folder: Path, key: str, n: int) -> tuple[Images, Facts] | None:
 
 
 def store(
-    folder: Path,
-    key: str,
-    n: int,
-    placed: Iterable[tuple[int, Images]],
-    facts: Callable[[], Facts],
+    folder: Path, key: str, n: int, placed: Iterable[tuple[int, Images]], facts: Callable[[], Facts]
 ) -> tuple[Images, Facts]:
     """Write `n` images, each at its place, as they come; return them mapped, with the facts.
 

@@ -286,14 +286,7 @@ class Cohort:
 
 
 # The columns beside the images, and the kind of their type.
-COLUMNS = {
-    "minority": "b",
-    "patient": "U",
-    "split": "U",
-    "path": "U",
-    "digest": "U",
-    "label": "U",
-}
+COLUMNS = {"minority": "b", "patient": "U", "split": "U", "path": "U", "digest": "U", "label": "U"}
 
 
 def on_several(key: Strings, side_of: Strings | Bools) -> list[str]:

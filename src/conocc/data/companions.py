@@ -103,8 +103,7 @@ def plural(kind: str) -> str:
     ('presentation states', 'files of voxels, read with its header')
     """
     noun, preposition, rest = next(
-        (kind.partition(word) for word in (" of ", " that ") if word in kind),
-        (kind, "", ""),
+        (kind.partition(word) for word in (" of ", " that ") if word in kind), (kind, "", "")
     )
     ending = "" if noun.endswith(("s", "data", "DIR")) else "s"
     return f"{noun}{ending}{preposition}{rest}"

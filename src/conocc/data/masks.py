@@ -19,22 +19,18 @@ from conocc.data.volumes import read_stack
 _PLAIN = r"masks?|segmentations?(?:class|object)?|ground[_ -]?truths?"
 _WORD = (
     rf"(?:{_PLAIN}|(?:d|prob)?segm?|labels?(?:map|tr|ts)?|gt|annot(?:ation)?s?|rois?|contours?"
-    r"|manual\d*)"
+    r"|manual\d*|1stho|2ndho)"
 )
 _GAP = r"[_\-. ]+"
 # Most paths hold no such word, and need no closer look.
-_HINT = re.compile(r"mask|seg|truth|label|gt|annot|roi|contour|manual", re.IGNORECASE)
-# x_mask, x_mask_1, x_mask_left, mask_x; of a folder also lung_masks, but not label_1.
-_NAME = re.compile(rf"(|.+?{_GAP}){_WORD}(|{_GAP}.+)", re.IGNORECASE | re.DOTALL)
+_HINT = re.compile(r"mask|seg|truth|label|gt|annot|roi|contour|manual|stho|ndho", re.IGNORECASE)
+# x_mask, x_mask_1, x_mask_left, xMask, mask_x; of a folder also lung_masks, but not label_1.
+_BEFORE = rf"(|.+?(?:{_GAP}|(?<=[^\W_])(?-i:(?=[A-Z]))))"
+_NAME = re.compile(rf"{_BEFORE}{_WORD}(|{_GAP}.+)", re.IGNORECASE | re.DOTALL)
 OF_MASKS = re.compile(rf"{_WORD}|(?:.*[_\- ])?(?:{_PLAIN})(?:[_\- ].*)?", re.IGNORECASE | re.DOTALL)
 # A word that an image has where its mask has another.
 OF_IMAGES = re.compile(rf"(?:^|{_GAP})(?:image|img)s?(?:tr|ts)?(?=$|{_GAP})", re.IGNORECASE)
 
-# Where the name of an image may end in that of its mask: at a gap, as in 1a, or as in xMask.
-_CUT = re.compile(rf"{_GAP}|(?<=\d)(?=[A-Za-z])|(?<=[a-z])(?=[A-Z])")
-
-MOST_LOOKS = 32  # kinds of names that are looked at; of more, they are names of patients
-MOST_TWINS = 4  # files of one name in a class that each of them is paired with
 SAMPLE = 5  # files that are looked at where names prove nothing
 # A map of labels has few values; a mask that was compressed is nearly two-valued, with at least
 # so much of it marked.
@@ -49,9 +45,8 @@ def without_masks(
 
     A file is a mask if its name or its folder says so and the image that it marks is there:
     ``x.png`` for ``x_mask_1.png``, ``images/x.png`` for ``masks/x.png``. A word without an image,
-    or a class that is called by it, proves nothing, nor does a name without such a word, as
-    ``x_m.png`` or ``b/x.png`` of an image ``a/x.png`` of one class: a few such files are then
-    looked at, since masks have few values.
+    or a class that is called by it, proves nothing: a few such files are then looked at, since
+    masks have few values.
 
     Parameters
     ----------
@@ -97,36 +92,9 @@ def without_masks(
             )
         elif is_class:
             notes.append(f"'{printable(inside)}' is taken for a class: its files are no masks.")
-    pairs = _pairs([path for path in paths if path not in bases], level)
-    for some_pairs in pairs if len(pairs) <= MOST_LOOKS else ():
-        sample = _sample(some_pairs)
-        if all(_looks_like_mask(folder, path) for path, _ in sample) and any(
-            _looks_like_mask(folder, path) == TWO_VALUED > _looks_like_mask(folder, image)
-            for path, image in sample
-        ):
-            masks.update(path for path, _ in some_pairs)
     aside = [path for path in paths if path in masks]
     notes += [f"{some(aside, 'mask')} left aside."] if aside else []
     return tuple(path for path in paths if path not in masks), notes
-
-
-def _pairs(paths: Sequence[str], level: int) -> list[list[tuple[str, str]]]:
-    """Pair files with what could be their image, by what tells their names from its name."""
-    at = {stem(path): path for path in paths}
-    places: dict[tuple[str, str], list[str]] = defaultdict(list)  # of a name in a class
-    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for whole, path in at.items():
-        *folders, name = whole.split("/")
-        places["/".join(folders[: level + 1]), name].append(path)
-        for cut in _CUT.finditer(whole, len(whole) - len(name) + 1):
-            if image := at.get(whole[: cut.start()]):
-                kind = re.sub(r"\d+", "#", whole[cut.start() :])
-                found["/".join([*folders[: level + 1], kind])].append((path, image))
-    for same in places.values():
-        for path in same if len(same) > 1 else ():
-            kind = re.sub(r"\d+", "#", path.rpartition("/")[0])
-            found[kind] += [(path, image) for image in same[:MOST_TWINS] if image != path]
-    return list(found.values())
 
 
 def _sample(group: Sequence[Any]) -> Sequence[Any]:

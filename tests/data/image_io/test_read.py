@@ -336,8 +336,8 @@ def test_two_dimensional_formats_of_the_web():
     packed = b"P4 9 2\n" + bytes([0b10101010, 0b10000000, 0, 0])
     for body in (packed, b"P1 9 2 101010101\n000000000"):
         assert_read(body, np.array([[0, 255] * 4 + [0], [255] * 9], np.uint8))
-    assert "header says 9x2, 18 bits; file has 9" in refusal(b"P4 9 2\n" + bytes(3))
-    assert "file has 18" in refusal(b"P1 9 2 101010101 00000000x")
+    for cut in (b"P4 9 2\n" + bytes(3), b"P1 9 2 101010101 00000000x"):
+        assert "its pixels are damaged, cut short" in refusal(cut)
     assert "TGA file cannot be told" in refusal(bytes(40), "x.TGA")
 
 

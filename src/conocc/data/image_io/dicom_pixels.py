@@ -342,7 +342,7 @@ def _numbers(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
     elif high < 8 * width - 1 and (bare >> (high + 1)).any():
         ways.append((bits + 8 * width - 1 - high, 8 * width - 1, signed))
     found = [_kept(bare, *way) for way in ways]
-    if len(found) == 2 and _is_smoother(found[1][0], found[0][0]):
+    if len(found) == 2 and _jumps(found[1][0]) < _jumps(found[0][0]):
         remarks = (*remarks, remark)
         found, (bits, _, signed) = found[1:], ways[1]
     kept, whole = found[0]
@@ -355,25 +355,6 @@ def _kept(bare: Pixels, bits: int, high: int, signed: int) -> tuple[Pixels, Pixe
     width = 8 * bare.itemsize
     whole = bare.view(f"{'ui'[signed]}{bare.itemsize}")
     return (whole << (width - 1 - high)) >> (width - bits), whole
-
-
-def _is_smoother(more: Pixels, less: Pixels) -> bool:
-    """Tell whether numbers are of an image with `more` of their bits rather than with `less`.
-
-    They are where its neighbours are nearer then. They also are where neighbours of which more bits
-    differ are far apart in less: from one end to the other, or from anywhere to anywhere. Overlays
-    are drawn over what goes on below as if they were not there, and padding lies far above it.
-    """
-    if _jumps(more) < _jumps(less) or more.dtype != less.dtype or more.dtype.kind == "i":
-        return _jumps(more) < _jumps(less)
-    above = more - less
-    apart = []
-    for axis in (0, 1):
-        differ = np.diff(above, axis=axis) != 0
-        apart.append(np.abs(np.diff(less.astype(np.float64), axis=axis))[differ])
-    steps = np.concatenate([one.ravel() for one in apart])
-    far = steps.size > 0 and float(steps.mean()) > int(above[above > 0].min()) / 4
-    return far and _jumps(more) < 4 * _jumps(less)
 
 
 def _jumps(image: Pixels) -> float:

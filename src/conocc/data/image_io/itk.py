@@ -23,12 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from conocc.data.image_io.nifti import (
-    MOST_BYTES,
-    check_voxels,
-    stack_of_volume,
-    turned,
-)
+from conocc.data.image_io.nifti import MOST_BYTES, check_voxels, stack_of_volume, turned
 from conocc.data.image_io.pixels import (
     Pixels,
     Remarked,

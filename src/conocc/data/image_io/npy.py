@@ -7,13 +7,7 @@ from io import BytesIO
 
 import numpy as np
 
-from conocc.data.image_io.pixels import (
-    Remarked,
-    UnreadableError,
-    check_shape,
-    check_type,
-    decoding,
-)
+from conocc.data.image_io.pixels import Remarked, UnreadableError, check_shape, check_type, decoding
 
 CHANNELS_FIRST = "three planes that stand first read as the channels of colour"
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-import zlib
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -23,6 +23,7 @@ from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 
 from conocc.data.image_io.pixels import (
     MAX_PIXELS,
@@ -39,37 +40,19 @@ from conocc.data.image_io.stack import Stack, StackOptions
 
 _ORIENTATION = 274  # EXIF's tag
 _MOST_FRAME_PIXELS = 4 * MAX_PIXELS  # of all frames of an animation, which is decoded at once
-_XMP, _LONGEST_XMP = b"XML:com.adobe.xmp\0", 2**20
+_LONGEST_XMP = 2**20
 
 
 def read_png(data: bytes) -> Remarked:
     """Read a PNG file of one frame; one without an end chunk, if all its pixels are there."""
-    info = _png_info(data)
-    if (frames := info.pop("frames", 1)) > 1:
-        raise UnreadableError(SEVERAL.format(f"{frames} frames"))
     with decoding():
-        check_size(*struct.unpack_from(">II", data, 16))
-        return _finished(imagecodecs.png_decode(data), info)
-
-
-def _png_info(data: bytes) -> dict[str, Any]:
-    """Give EXIF, XMP and the number of frames, as Pillow calls them, by the chunks of a PNG."""
-    info: dict[str, Any] = {}
-    at, kind = 8, b""
-    while kind != b"IEND" and at + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
-        chunk = data[at + 8 : at + 8 + length]
-        at += 12 + length
-        if kind == b"eXIf":
-            info["exif"] = chunk
-        elif kind == b"acTL" and length == 8:
-            info["frames"] = int.from_bytes(chunk[:4])
-        elif kind == b"iTXt" and chunk.startswith(_XMP):
-            packed, _, *_, text = (chunk[len(_XMP)], *chunk[len(_XMP) + 2 :].split(b"\0", 2))
-            if packed:
-                text = zlib.decompressobj().decompress(text, _LONGEST_XMP)
-            info["xmp"] = text
-    return info
+        file = _opened(PngImageFile, BytesIO(data))
+        _check_single(file)
+        # What stands before the pixels is known now, and what stands behind once it was decoded.
+        if any(word in data[-_LONGEST_XMP:] for word in (b"eXIf", b"XML:com.adobe.xmp")):
+            with suppress(OSError):  # of a file without an end
+                file.load()
+        return _finished(imagecodecs.png_decode(data), file.info)
 
 
 def open_png(file: BinaryIO, options: StackOptions) -> Stack | None:
@@ -183,39 +166,17 @@ def _finished(image: Pixels, info: dict[Any, Any]) -> Remarked:
     return Remarked(upright(pixels, orientation), remarks)
 
 
-# The head of PBM, PGM and PPM: kind, width, height and, but for PBM, maximum, with comments.
-_NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])++(\d{1,10})"
-_PBM = re.compile(rb"P([14])" + 2 * _NUMBER + rb"\s")
-_PNM = re.compile(rb"P([2356])" + 3 * _NUMBER + rb"\s")
+# The head of PGM and PPM: kind, width, height, maximum, with comments.
+_PNM = re.compile(rb"P([2356])" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])++(\d{1,10})" + rb"\s")
 
 
-def _read_pbm(data: bytes) -> Pixels:
-    """Read a PBM file (P1, P4): 1 is black, and becomes 0; white becomes 255."""
-    if (header := _PBM.match(data)) is None:
-        raise UnreadableError("its PBM header is damaged or cut short")
-    kind, width, height = map(int, header.groups())
-    check_size(width, height)
-    body, row = data[header.end() :], -(-width // 8)
-    if kind == 1:
-        values = np.frombuffer(body.translate(None, b" \t\r\n\v\f"), np.uint8) - ord("0")
-    else:
-        packed = np.frombuffer(body, np.uint8, min(len(body), height * row))
-        whole = packed[: len(packed) // row * row].reshape(-1, row)
-        values = np.unpackbits(whole, axis=1, count=width).ravel()
-    if len(values) != width * height or values.max() > 1:
-        raise UnreadableError(
-            f"header says {width}x{height}, {width * height} bits; file has {len(values)}"
-        )
-    return (1 - values.reshape(height, width)) * np.uint8(255)
-
-
-def read_pnm(data: bytes) -> Pixels:
+def read_pnm(data: bytes) -> Pixels | Remarked:
     """Read a PGM or PPM file (P2, P3, P5, P6) as its numbers are, whatever its maximum; or PBM.
 
     Pillow spreads them over 8 or 16 bits.
     """
     if data[1:2] in b"14":
-        return _read_pbm(data)
+        return read_frame(PpmImageFile, data)
     if (header := _PNM.match(data)) is None:
         raise UnreadableError("its PNM header is damaged or cut short")
     kind, width, height, maximum = map(int, header.groups())
