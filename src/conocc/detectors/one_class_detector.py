@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -212,19 +213,18 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.preprocessing_: dict[str, Any] | None = None
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
-        held_out = self._held_out(array, groups)
-        rest = [np.setdiff1d(np.arange(len(array)), rows) for rows in held_out]
+        folds = self._held_out(array, groups)
         scores = []
         with default_settings(self._device()):
             if self._scores_all_folds:
-                for rows, others in zip(held_out, rest, strict=True):
+                for others, rows in folds:
                     self._learn(array, others)
                     growth = len(array) / len(others) if self._grows else 1.0
                     scores.append(growth * self._scores(array[rows]))
                 self._learn(array)
             else:
-                self._learn(array, rest[0] if rest else None, checkpoint)
-                scores = [self._scores(self._drawn(array[rows])) for rows in held_out[:1]]
+                self._learn(array, folds[0][0] if folds else None, checkpoint)
+                scores = [self._scores(self._drawn(array[rows])) for _, rows in folds]
             self.threads_ = torch.get_num_threads()
             self.residual_scale_ = self._residual_scale(self._drawn(array), source="training")
         self.offset_ = self._offset(np.concatenate(scores)) if scores else None
@@ -251,8 +251,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         train = partial(training.train, X=batches, checkpoint=kept, verbose=self.verbose)
         self._fit(batches, train)
 
-    def _held_out(self, array: np.ndarray, groups: np.ndarray | None) -> list[np.ndarray]:
-        """Divide the rows into folds, no patient and no image in two; none without a threshold."""
+    def _held_out(
+        self, array: np.ndarray, groups: np.ndarray | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Divide the rows to learn from those held out, by fold, no patient and no image in two.
+
+        Every fold that is scored; none without a threshold.
+        """
         if self.false_alarms is None:
             return []
         images = self.training_digests_.view("V16")[:, 0]
@@ -260,7 +265,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             code = np.unique(names, return_inverse=True)[1]
             if (k := min(FOLDS, int(code.max()) + 1)) >= FEWEST_FOLDS:
                 folds = GroupKFold(k, shuffle=True, random_state=self.seed_ % 2**32)
-                return [rows for _, rows in folds.split(code, groups=code)]
+                used = None if self._scores_all_folds else 1
+                return list(islice(folds.split(code, groups=code), used))
         logger.warning(
             f"No threshold is set: it takes {FEWEST_FOLDS} different images to hold some out."
         )
