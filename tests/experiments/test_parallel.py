@@ -1,5 +1,6 @@
 """Workers: they end with their driver, and free what they have locked."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from conocc.experiments.parallel import Task, run_tasks
 
 # A driver whose one worker locks a folder, and does not end by a SIGTERM.
 DRIVER = """
@@ -46,3 +49,30 @@ def test_a_worker_ends_at_once_with_a_driver_that_was_killed(tmp_path):
         for _ in range(50):
             os.kill(worker, 0)
             time.sleep(0.1)
+
+
+def test_dask_workers_that_cannot_read_a_job_are_a_sentence(tmp_path, monkeypatch):
+    """As where another conocc is installed; Dask itself would wait for ever."""
+    distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    (tmp_path / "here_alone.py").write_text("def work(argument, threads): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    here_alone = importlib.import_module("here_alone")
+    (tmp_path / "here_alone.py").unlink()
+    task = Task("job", here_alone.work, 1, tmp_path / "result", tmp_path / "attempts")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        ) as made,
+        pytest.raises(ValueError, match="cannot read the jobs .No module named 'here_alone'"),
+    ):
+        run_tasks(
+            [task],
+            engine="dask",
+            n_jobs=1,
+            address=made.scheduler_address,
+            give_up=print,
+            ended=print,
+            title="",
+            total=1,
+            verbose=0,
+        )

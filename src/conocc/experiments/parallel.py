@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import threading
 import time
 import warnings
@@ -137,7 +138,7 @@ def run_tasks(
     Raises
     ------
     ValueError
-        If the optional Dask is not installed.
+        If the optional Dask is not installed, or its workers cannot read the jobs.
     ConnectionError
         If the workers are gone. What is done stays; the same call goes on.
     """
@@ -165,7 +166,7 @@ def run_tasks(
 
     rounds_without_start = 0
     with (
-        _workers(engine, min(n_jobs, total), address) as workers,
+        _workers(engine, min(n_jobs, total), address, tasks) as workers,
         bar(title, total, verbose=verbose, done=total - len(todo)) as advance,
     ):
         while todo:
@@ -244,8 +245,10 @@ class _Workers:
                 future.cancel()
 
 
-def _workers(engine: str, n_jobs: int, address: str | None) -> AbstractContextManager[_Workers]:
-    return _dask(address) if engine == "dask" else _processes(n_jobs)
+def _workers(
+    engine: str, n_jobs: int, address: str | None, tasks: Sequence[Task]
+) -> AbstractContextManager[_Workers]:
+    return _dask(address, tasks) if engine == "dask" else _processes(n_jobs)
 
 
 @contextmanager
@@ -278,7 +281,7 @@ def _end_with(driver: int) -> None:
 
 
 @contextmanager
-def _dask(address: str | None) -> Iterator[_Workers]:
+def _dask(address: str | None, tasks: Sequence[Task]) -> Iterator[_Workers]:
     try:
         import distributed
     except ImportError:
@@ -297,6 +300,15 @@ def _dask(address: str | None) -> Iterator[_Workers]:
             client.wait_for_workers(1, timeout=NO_WORKER_S)
         except TimeoutError:
             raise ConnectionError(LOST) from None
+        dumps: Any = distributed.protocol.pickle.dumps  # no types either
+        try:  # Dask waits for ever for a job that its worker cannot read
+            for run in (client.run_on_scheduler, client.run):
+                run(pickle.loads, dumps((_work, tasks[:1])))
+        except Exception as error:
+            raise ValueError(
+                f"The Dask cluster at '{address}' cannot read the jobs ({error}). Install the same "
+                "conocc, and what the jobs use, for its scheduler and workers, and start them anew."
+            ) from error
         hosts = Counter(worker.rpartition(":")[0] for worker in client.nthreads())
         yield _Workers(
             max(hosts.values()),
