@@ -713,10 +713,13 @@ def test_a_table_is_read_by_its_own_names_from_fit_to_score(folder, tmp_path, mo
     assert evaluated < set(map(str, images))
 
 
-def test_images_to_be_scored_may_be_listed_on_standard_input(run, folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("listed", ["-", "/dev/stdin"])
+def test_images_to_be_scored_may_be_listed_on_standard_input(
+    listed, run, folder, tmp_path, monkeypatch
+):
     files = [str(folder / "odd/1.png"), str(folder / "plain/2.png")]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(files) + "\n"))
-    code, said = call("score", run, "/dev/stdin", "--out", tmp_path / "s.csv", "--quiet")
+    code, said = call("score", run, listed, "--out", tmp_path / "s.csv", "--quiet")
     assert code == 0, said
     assert [row["path"] for row in table(tmp_path / "s.csv")] == files
 

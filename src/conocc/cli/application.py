@@ -87,8 +87,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(Lines("%(message)s"))
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
+    given = sys.argv[1:] if arguments is None else arguments
+    words = ["/dev/stdin" if word == "-" else word for word in given]  # - looks like an option
     try:
-        return app(arguments, exit_on_error=False, print_error=False) or 0
+        return app(words, exit_on_error=False, print_error=False) or 0
     except CycloptsError as error:
         return _say(f"{error} See '--help'.", MISUSED)
     except (ValueError, OSError, MemoryError) as error:

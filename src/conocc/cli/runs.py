@@ -211,7 +211,7 @@ def score(
     the exit code is then 3. Where there are volumes, scores.volumes.csv has the highest score of
     each, the mean of its --top highest and, under --false-alarms with --unit patient, whether it
     is flagged.
-    A table may list the images, or /dev/stdin, one a line.
+    A table may list the images, or standard input (-), one a line.
     Killed, and started again with the same command, it does what is missing.
     """
     say_start(quiet)
