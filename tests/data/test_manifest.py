@@ -85,7 +85,8 @@ def test_manifest(tmp_path):
     }
     assert [entry.patient for entry in listing.entries] == ["bob", "eve", "ann"]
     assert listing.name == "set"
-    assert listing.notes == ("Columns of 'set.csv' not used: age.",)
+    assert listing.notes == ("Columns of 'set.csv' that only 'evaluate --by' uses: age.",)
+    assert [entry.facts for entry in listing.entries] == [{"age": "2"}, {"age": "3"}, {"age": "1"}]
 
 
 def test_short_manifest(tmp_path):
@@ -159,7 +160,9 @@ def test_a_column_of_meaning_may_be_left_unused(tmp_path):
     where = manifest(tmp_path, "path,label,patient_id,Fold\na/1.png,x,p,train\n")
     listing = list_cohort(where, table=TableOptions(patient_column="", split_column=""))
     assert listing.entries == (ImageEntry("a/1.png", "x"),)
-    assert listing.notes == ("Columns of 'set.csv' not used: patient_id, Fold.",)
+    assert listing.notes == (
+        "Columns of 'set.csv' that only 'evaluate --by' uses: patient_id, Fold.",
+    )
 
 
 def test_columns_without_a_meaning_are_noted(tmp_path):
@@ -170,8 +173,16 @@ def test_columns_without_a_meaning_are_noted(tmp_path):
     (entry,) = (listing := list_cohort(manifest(tmp_path, f"{head}\n{cells}\n"))).entries
     assert entry == ImageEntry("a/1.png", "x", None, "ann")
     assert listing.notes == (
-        f"Columns of 'set.csv' not used: {', '.join(['diagnosis', 'subject_id', *others])}.",
+        "Columns of 'set.csv' that only 'evaluate --by' uses: "
+        f"{', '.join(['diagnosis', 'subject_id', *others])}.",
     )
+
+
+def test_what_several_rows_say_of_one_image_is_joined(tmp_path):
+    """A row of each box, say: what is the same stands once."""
+    rows = "a/1.png,x,f,top|left\na/1.png,x,f,low\na/1.png,x,f,top|left\n"
+    (entry,) = list_cohort(manifest(tmp_path, f"path,label,sex,box\n{rows}")).entries
+    assert entry.facts == {"sex": "f", "box": "top|left|low"}
 
 
 def test_a_column_that_is_named_must_be_there(tmp_path):

@@ -160,6 +160,10 @@ def evaluate(
     folder: Annotated[
         Path | None, option("Folder for a copy of the run, with these results.", "--out")
     ] = None,
+    by: Annotated[
+        list[str] | None,
+        option("Column of the table to tell results apart by; may be given more than once."),
+    ] = None,
     as_json: Annotated[bool, option("Print metrics.json instead.", "--json")] = False,
     rule: RuleOptions = RULE,
 ) -> None:
@@ -168,23 +172,29 @@ def evaluate(
     The test images are those of the run's own split, found by content; images and patients
     that were trained or calibrated on are left out. False alarms and sensitivity are those at
     the threshold of a promise: the smallest of 5, 10 and 20 % false alarms that the calibration
-    can promise, or another one (--false-alarms, --fdr).
+    can promise, or another one (--false-alarms, --fdr). Where there are several minority classes,
+    each is told apart, and so is each value of a column of the table, such as its site (--by).
     A run has the results on one set of images; those on others, or of a run that may only be
     read, go into a copy of it (--out).
     """
+    from conocc.experiments.groups import groups_table
     from conocc.experiments.run import copy_run, evaluate_run, read_run
+    from conocc.experiments.table_formats import as_text
     from conocc.thresholds.rules import summary
 
     command = command_line()
     loaded = read.load(run, cohort, quiet=as_json)
     if folder is not None:
         run = copy_run(run, folder)
-    result = evaluate_run(run, loaded, command=command, rule=rule, same_patients=same_patients)
+    how: dict[str, Any] = {"rule": rule, "by": by or (), "same_patients": same_patients}
+    result = evaluate_run(run, loaded, command=command, **how)
     if as_json:
         print(json.dumps(result, indent=2))  # noqa: T201  (rich would wrap and colour it)
         return
     say_metrics(f"{run} on {loaded.name}", {read_run(run)["method"]: result})
     say_all(summary(result))
+    if len((groups := groups_table(result)).lines) > 1:
+        say_all(["", as_text(groups)])
     say_left_out(result["left_out"])
     say_all(result["assumed"])
 

@@ -5,7 +5,8 @@ Letters: n images, c channels, h and w pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +103,8 @@ class Cohort:
         it is for PatientIDs and public names, or one table, or one folder.
     unreadable, no_images : tuple of (path, reason)
         Images that were left out since they cannot be read, and files of no format beside them.
+    facts : mapping of str to ndarray of str objects, shape (n,)
+        Further columns of a table, such as the scanner: results may be told apart by them.
 
     Raises
     ------
@@ -142,6 +145,7 @@ class Cohort:
     namespace: str = ""
     unreadable: tuple[tuple[str, str], ...] = ()
     no_images: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[str, npt.NDArray[np.object_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         images = np.asanyarray(self.images)
@@ -240,7 +244,8 @@ class Cohort:
         if (np.diff(chosen) == 1).all():
             chosen = slice(int(chosen[0]), int(chosen[-1]) + 1) if chosen.size else slice(0, 0)
         columns = {name: getattr(self, name)[chosen] for name in ("images", *COLUMNS)}
-        return replace(self, **columns)
+        facts = {name: column[chosen] for name, column in self.facts.items()}
+        return replace(self, **columns, facts=facts)
 
     def where(self, *, split: str | None = None, minority: bool | None = None) -> Cohort:
         """Return the cohort of the images on one side of the split, of one class, or both."""

@@ -7,7 +7,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -64,6 +64,8 @@ class ImageEntry:
         None where the layout has no split.
     name : str or None
         What a table calls the file, where that is not its path.
+    facts : mapping of str to str
+        What further columns of a table say of the image; no part of which image it is.
     """
 
     path: str
@@ -71,6 +73,7 @@ class ImageEntry:
     split: str | None = None
     patient: str | None = None
     name: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def shown(self) -> str:
@@ -79,6 +82,12 @@ class ImageEntry:
         if self.name is None or k is None:
             return self.name or self.path
         return slice_name(volume_and_slice(self.name)[0], k)
+
+
+def facts_of(entries: Sequence[ImageEntry]) -> dict[str, np.ndarray[Any, Any]]:
+    """Give the further columns of one table as arrays of str objects, (n,)."""
+    names = entries[0].facts
+    return {name: np.array([one.facts[name] for one in entries], dtype=object) for name in names}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from conocc.data.decoding import (
     survey_all,
     usable_threads,
 )
-from conocc.data.index import ImageEntry, ImageIndex, count, printable, read_file
+from conocc.data.index import ImageEntry, ImageIndex, count, facts_of, printable, read_file
 from conocc.data.layouts import list_cohort, mixtures
 from conocc.data.manifest import is_manifest
 from conocc.data.patients import EVERYWHERE, TABLES, Patients, find_patients
@@ -211,6 +211,7 @@ def _load_readable(
         patients_known=patients.known,
         notes=(),
         namespace=_namespace(patients.among or os.path.realpath(where)),
+        facts=facts_of([entries[i] for i in order]),
     )
     notes = cohort_notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
     return replace(cohort, notes=(*notes, *no_cache, *unkept)), index

@@ -58,6 +58,9 @@ def list_manifest(
         raise ValueError(f"{name} lists no images.")
     first: dict[str, tuple[int, ImageEntry]] = {}
     labels: dict[str, set[str]] = defaultdict(set)
+    used = {*claimed.values(), *table.one_hot}
+    further = [column for column in columns if column not in used] if labelled else []
+    facts: dict[str, dict[str, str]] = {}
     for line, row in rows:
         at = f"{name}, line {line}"
         entry = _entry(
@@ -71,6 +74,7 @@ def list_manifest(
             )
         found = _one_hot(row, table.one_hot, at) if table.one_hot else entry.label.split("|")
         labels[entry.path].update(map(str.strip, found))
+        _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}))
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
     entries = [
         replace(
@@ -78,13 +82,14 @@ def list_manifest(
             path=places[path],
             label="|".join(sorted(labels[path])),
             name=None if places[path] == path else path,
+            facts=facts[path],
         )
         for path, (_, entry) in first.items()
     ]
     notes = []
-    used = {*claimed.values(), *table.one_hot}
-    if labelled and (unknown := [column for column in columns if column not in used]):
-        notes.append(f"Columns of {name} not used: {', '.join(map(printable, unknown))}.")
+    if further:
+        listed = ", ".join(map(printable, further))
+        notes.append(f"Columns of {name} that only 'evaluate --by' uses: {listed}.")
     if len(rows) > len(first):
         notes.append(f"The {len(rows)} rows of {name} list {count(len(first), 'image')}.")
     if several := sum(len(words) > 1 for words in labels.values()):
@@ -104,6 +109,13 @@ def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> 
             raise ValueError(f"{at}: the {meaning}{of} is empty.{hint}")
     split = side(values["split"], at) if "split" in values else None
     return ImageEntry(path, values.get("label", ""), split, values.get("patient"))
+
+
+def _add(row: Mapping[str, str], facts: dict[str, str]) -> None:
+    """Join what another row of an image says, as labels are."""
+    for column, value in facts.items():
+        if row[column] != value:
+            facts[column] = "|".join(dict.fromkeys(f"{value}|{row[column]}".split("|")))
 
 
 def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> list[str]:

@@ -11,6 +11,7 @@
 ``metrics.json``         the metrics with intervals, the counts, the threshold, what
                          it promises and how that turned out; likewise
 ``gallery.npz``          the images it erred on most, with reconstructions; likewise
+``groups.csv``           the figures of all test images, and of each group; likewise
 ``embedding.npz``        bottleneck features, where the method has them; likewise
 =======================  ==============================================================
 """
@@ -40,6 +41,7 @@ from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
+from conocc.experiments.groups import groups_of, groups_table, measured, measured_groups
 from conocc.experiments.seen import (
     full_names,
     learned,
@@ -49,10 +51,9 @@ from conocc.experiments.seen import (
     split_table,
     test_rows,
 )
+from conocc.experiments.table_formats import as_csv
 from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
 from conocc.io.tables import write_csv
-from conocc.metrics.confidence_intervals import metric_interval
-from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import decisions, observed_rates
 
@@ -388,16 +389,18 @@ def evaluate_run(
     *,
     command: str,
     rule: Rule = RULE,
+    by: Sequence[str] = (),
     same_patients: bool | None = None,
 ) -> dict[str, Any]:
     """Score the labelled test images of a cohort, and write what later pages are made of.
 
-    That is ``scores.csv``, ``metrics.json``, ``gallery.npz`` and ``embedding.npz``.
+    That is ``scores.csv``, ``groups.csv``, ``metrics.json``, ``gallery.npz``, ``embedding.npz``.
     Which images are test images says the run's own ``split.csv``, by their content; images that it
     does not know count as the cohort has them. Images and patients that were trained or
     calibrated on are left out, and counted under ``left_out``.
     Results on the same images are replaced, those on others are not (`copy_run`).
-    `rule` says when an image is ``predicted`` to be of the minority.
+    `rule` says when an image is ``predicted`` to be of the minority, and `by` which columns of
+    the cohort's table (`Cohort.facts`) the results are told apart by, as they are by class.
     `same_patients` says whether equal names of patients mean one person here and where the run
     was fitted and calibrated; by itself they do where names hold everywhere (`Cohort.namespace`),
     and in cohorts that share an image with its patient's name.
@@ -408,14 +411,14 @@ def evaluate_run(
         ``metrics`` (name to value, low, high; empty without minority images), ``decision`` (the
         rule, its ``threshold`` of the anomaly score, and what it promises in ``words``),
         ``observed_rates`` (how that turned out, see `conocc.thresholds.rules.observed_rates`),
-        ``counts``, ``prevalence``, ``left_out``, ``assumed`` (who was taken for whom), and what
-        made it.
+        ``groups`` (see `conocc.experiments.groups.measured_groups`), ``counts``, ``prevalence``,
+        ``left_out``, ``assumed`` (who was taken for whom), and what made it.
 
     Raises
     ------
     ValueError
-        If no majority image is left, the rule cannot be had of this run, or the run's
-        folder has results on other images.
+        If no majority image is left, the rule cannot be had of this run, a column of `by` is not
+        there or has too many values, or the run's folder has results on other images.
     """
     run = Path(run)
     detector = load_model(run)
@@ -435,7 +438,7 @@ def evaluate_run(
             f"Cannot evaluate on '{cohort.name}': {counts['majority']} majority and "
             f"{counts['minority']} minority test images; majority images are needed.{why}"
         )
-    tested = _hash_of(test)
+    tested, groups = _hash_of(test), groups_of(test, by)
     _refuse_other_results(run, tested)
     scores = detector.anomaly_score(test.images)
     decided = decided.with_batch_threshold(scores, patient)
@@ -453,6 +456,7 @@ def evaluate_run(
         "metrics": measured(test.minority, scores, patient) if counts["minority"] else {},
         "decision": decided.as_json(),
         "observed_rates": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
+        "groups": measured_groups(test, groups, scores, flagged, rule.unit),
         "counts": counts,
         "prevalence": counts["minority"] / len(test),
         "left_out": left_out,
@@ -461,6 +465,7 @@ def evaluate_run(
         "versions": versions(),
     }
     write_csv(run / "scores.csv", (*COHORT_COLUMNS, *SCORE_COLUMNS), table)
+    write_text(run / "groups.csv", as_csv(groups_table(result)))
     gallery_of(detector, test, scores).save(run / "gallery.npz")
     if hasattr(detector, "embed"):
         _embed(run, detector, cohort, test)
@@ -508,24 +513,3 @@ def _embed(run: Path, detector: Any, cohort: Cohort, test: Cohort) -> Embedding:
     embedding = embedding_of(detector, cohort.take(trained_on), test)
     embedding.save(run / "embedding.npz")
     return embedding
-
-
-def measured(
-    minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
-) -> dict[str, dict[str, Any]]:
-    """Give each metric with its 95 % interval, by patient where patients are known.
-
-    Where the images cannot give an interval, the reason stands in its place.
-    """
-    return {name: _with_interval(name, minority, anomaly_score, patient) for name in METRICS}
-
-
-def _with_interval(
-    name: str, minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
-) -> dict[str, Any]:
-    try:
-        found = metric_interval(name, minority, anomaly_score, patient=patient)._asdict()
-    except ValueError as error:
-        value = METRICS[name](minority, anomaly_score)
-        return {"value": value, "low": None, "high": None, "reason": str(error)}
-    return dict(found)

@@ -60,6 +60,21 @@ def p_value(value: float) -> Cell:
     return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", "", {"": value})
 
 
+def share(rate: Mapping[str, Any] | None) -> Cell | None:
+    """Print of how many images something is true, of how many, and the share with its interval."""
+    if rate is None:
+        return None
+    value, low, high, of = (rate[key] for key in ("value", "low", "high", "of"))
+    spread = f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+    parts = {"": value, " low": low, " high": high, " of": of}
+    return Cell(f"{round(value * of):,} of {of:,}", spread, parts)
+
+
+def number(count: int) -> Cell:
+    """Print how many there are."""
+    return Cell(f"{count:,}", "", {"": count})
+
+
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 

@@ -313,6 +313,13 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
                 f"{whole.format(decision['unit'])} {part} ({100 * rate['value']:.1f} %, "
                 f"95 % interval {100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)."
             )
+    for group in measured.get("groups", ())[1:] if promised is not None else ():
+        alarms = group["false_alarms"]
+        if group["by"] != "class" and alarms is not None and alarms["low"] > promised:
+            sentences.append(
+                f"{group['by']} {group['group']}: more majority {decision['unit']}s are flagged "
+                f"than the {percent(promised)} promised. Calibrate on images of this group."
+            )
     if promised is not None and rates["false_alarms"]["low"] > promised:
         sentences.append(
             f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised: "

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from conocc._version import __version__
 from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
+from conocc.experiments.groups import groups_table
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import caption, grouped, make_tables, read_rows
@@ -217,6 +218,7 @@ def _run_page(folder: Path) -> Context:
     }
     fit = Fit(row, folder)
     tables = [_run_table(row)] if row["metrics"] else []
+    tables += [table] if len((table := groups_table(measured)).lines) > 1 else []
     cohort, tested = row["cohort"], measured.get("cohort", row["cohort"])
     title = cohort if tested == cohort else f"{cohort}, tested: {tested}"
     return _page("Run", folder, tables, [_part(title, [fit])], [fit])

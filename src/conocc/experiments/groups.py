@@ -1,0 +1,150 @@
+"""The figures of an evaluation: of all test images, and of each group of them apart.
+
+Letters: ``n`` images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from conocc.data.cohort import Cohort
+from conocc.data.index import printable
+from conocc.experiments.table_formats import Line, Table, estimate, number, share
+from conocc.experiments.tables import caption
+from conocc.metrics.confidence_intervals import metric_interval
+from conocc.metrics.ranking import METRICS
+from conocc.thresholds.rules import observed_rates
+
+MOST_GROUPS = 20
+BY_CLASS = "class"
+
+
+def measured(
+    minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
+) -> dict[str, dict[str, Any]]:
+    """Give each metric with its 95 % interval, by patient where patients are known.
+
+    Where the images cannot give an interval, the reason stands in its place.
+    """
+    return {name: with_interval(name, minority, anomaly_score, patient) for name in METRICS}
+
+
+def with_interval(
+    name: str, minority: np.ndarray, anomaly_score: np.ndarray, patient: np.ndarray | None
+) -> dict[str, Any]:
+    """Give one metric, as `measured` does all."""
+    try:
+        found = metric_interval(name, minority, anomaly_score, patient=patient)._asdict()
+    except ValueError as error:
+        value = METRICS[name](minority, anomaly_score)
+        return {"value": value, "low": None, "high": None, "reason": str(error)}
+    return dict(found)
+
+
+class Group(NamedTuple):
+    """Some test images: a column, one of its values, and which images these are; (n,) bool."""
+
+    column: str
+    value: str
+    rows: np.ndarray
+
+
+def groups_of(test: Cohort, by: Sequence[str] = ()) -> list[Group]:
+    """Divide the test images by class, and by columns of the cohort's table.
+
+    The first group is all images. Each class of the minority, where there are several, is a group
+    with the whole majority, and each of the majority one with the whole minority. An image with
+    several labels or values, joined by ``|``, is in the group of each.
+
+    Raises
+    ------
+    ValueError
+        If a column is not there, or has more than `MOST_GROUPS` values.
+    """
+    groups = [Group("all", "", np.ones(len(test), dtype=bool))]
+    for minority in (True, False):
+        of_class = test.minority == minority
+        labels = zip(test.label.tolist(), of_class, strict=True)
+        found, _ = _members([label if its else None for label, its in labels])
+        if len(found) > 1:
+            others = of_class & ~np.any([*found.values()], axis=0)
+            found |= {"all others": others} if others.any() else {}
+            groups += [Group(BY_CLASS, value, its | ~of_class) for value, its in found.items()]
+    for column in by:
+        if column not in test.facts:
+            has = ", ".join(map(printable, test.facts)) or "none; only a table can have some"
+            raise ValueError(
+                f"'{test.name}' has no column {column!r} (--by). It has these, beside those of "
+                f"path, label, patient and split: {has}."
+            )
+        found, number = _members(test.facts[column].tolist())
+        if number > MOST_GROUPS:
+            raise ValueError(
+                f"The column {column!r} (--by) has {number} values, such as "
+                f"{', '.join(list(found)[:3])}, where at most {MOST_GROUPS} are told apart. Add a "
+                "column of groups to the table, such as of ages 0-39, 40-59 and 60-99."
+            )
+        groups += [Group(column, value, its) for value, its in found.items()]
+    return groups
+
+
+def _members(values: Sequence[str | None]) -> tuple[dict[str, np.ndarray], int]:
+    """Say which images have each of the most usual values, and how many values there are."""
+    parts = [set() if v is None else {part.strip() for part in v.split("|")} for v in values]
+    counts = Counter(part for its in parts for part in its)
+    usual = sorted((name for name, _ in counts.most_common(MOST_GROUPS)), key=_in_order)
+    return {
+        printable(name) or "no value": np.array([name in its for its in parts]) for name in usual
+    }, len(counts)
+
+
+def _in_order(value: str) -> tuple[bool, float, str]:
+    """Put numbers before words, by size."""
+    try:
+        return False, float(value), value
+    except ValueError:
+        return True, 0.0, value
+
+
+def measured_groups(
+    test: Cohort,
+    groups: Iterable[Group],
+    anomaly_score: np.ndarray,
+    flagged: np.ndarray | None,
+    unit: str,
+) -> list[dict[str, Any]]:
+    """Measure each group on its own, by the one threshold of all.
+
+    Returns
+    -------
+    list of dict
+        ``by``, ``group``, ``majority`` and ``minority`` (images), ``AUC`` (None of one class
+        alone), and what `observed_rates` gives.
+    """
+    found, patients = [], test.groups
+    for column, value, rows in groups:
+        minority, patient = test.minority[rows], None if patients is None else patients[rows]
+        counts = {"majority": int((~minority).sum()), "minority": int(minority.sum())}
+        of_group = None if flagged is None else flagged[rows]
+        area = None
+        if all(counts.values()):
+            area = with_interval("AUC", minority, anomaly_score[rows], patient)
+        rates = observed_rates(minority, of_group, patient=patient, unit=unit)
+        found.append({"by": column, "group": value, **counts, "AUC": area, **rates})
+    return found
+
+
+def groups_table(result: Mapping[str, Any]) -> Table:
+    """Make a table of the groups that an evaluation (``metrics.json``) noted; first, all images."""
+    lines = []
+    for group in result.get("groups", ()):
+        area = group["AUC"] and estimate(*(group["AUC"][key] for key in ("value", "low", "high")))
+        rates = (share(group[name]) for name in ("false_alarms", "sensitivity"))
+        counts = (number(group[name]) for name in ("majority", "minority"))
+        lines.append(Line((group["by"], group["group"]), (*counts, area, *rates)))
+    columns = ("majority", "minority", "AUC", "false alarms", "sensitivity")
+    return Table("groups", caption("groups", [result]), ("by", "group"), columns, tuple(lines))

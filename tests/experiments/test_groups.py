@@ -1,0 +1,152 @@
+"""Results by class and by the columns of a table: of whom they are, and what stands out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conocc import Cohort, load_cohort
+from conocc.data.preprocessing import Preprocessing
+from conocc.experiments.groups import groups_of, groups_table, measured_groups
+from conocc.experiments.run import evaluate_run, fit_run
+from conocc.metrics.confidence_intervals import auc_interval, share_interval
+from conocc.thresholds.rules import summary
+from conocc.visualization.report import write_report
+
+LABELS = np.array(["well"] * 8 + ["a"] * 4 + ["b"] * 2 + ["a|c"] * 2)
+SCORES = np.random.default_rng(0).permutation(16).astype(float)
+
+
+def labelled(**facts) -> Cohort:
+    """Eight majority images, and eight minority ones of three classes, two images of which two."""
+    n = len(LABELS)
+    names = np.array([f"{i}.png" for i in range(n)])
+    return Cohort(
+        name="made",
+        images=np.zeros((n, 1, 16, 16), np.float32),
+        minority=LABELS != "well",
+        patient=np.array([f"p{i // 2}" for i in range(n)]),
+        split=np.array(["test"] * n),
+        path=names,
+        digest=names,
+        label=LABELS,
+        preprocessing=Preprocessing(size=16),
+        patients_known=True,
+        notes=(),
+        facts={name: np.array(values, dtype=object) for name, values in facts.items()},
+    )
+
+
+def measure(cohort: Cohort, *by: str, flagged=SCORES > 9) -> dict[tuple[str, str], dict]:
+    made = measured_groups(cohort, groups_of(cohort, by), SCORES, flagged, "image")
+    return {(group["by"], group["group"]): group for group in made}
+
+
+def test_each_minority_class_is_told_from_the_whole_majority():
+    """An image of two classes is in both; each figure is that of these images alone."""
+    cohort = labelled()
+    groups = measure(cohort)
+    assert list(groups) == [("all", ""), ("class", "a"), ("class", "b"), ("class", "c")]
+    for name, minority in (("a", range(8, 12)), ("b", (12, 13)), ("c", (14, 15))):
+        rows = np.array([*range(8), *minority, *((14, 15) if name == "a" else ())])
+        chosen, patient = cohort.minority[rows], cohort.patient[rows]
+        group = groups["class", name]
+        assert (group["majority"], group["minority"]) == (8, len(rows) - 8)
+        sensitivity = share_interval(SCORES[rows[8:]] > 9, patient=patient[8:])
+        assert group["sensitivity"] == {**sensitivity._asdict(), "of": len(rows) - 8}
+        assert group["false_alarms"] == groups["all", ""]["false_alarms"]
+        if name == "a":
+            area = auc_interval(chosen, SCORES[rows], patient=patient)
+            assert group["AUC"] == area._asdict()
+        else:
+            assert "two patients" in group["AUC"]["reason"]
+
+
+def test_a_column_divides_both_classes_and_numbers_stand_by_size():
+    age = [*["9", "10"] * 4, *["10"] * 4, *[""] * 4]
+    groups = measure(labelled(age=age), "age")
+    assert [group for by, group in groups if by == "age"] == ["9", "10", "no value"]
+    assert (groups["age", "9"]["majority"], groups["age", "9"]["minority"]) == (4, 0)
+    assert groups["age", "9"]["AUC"] is groups["age", "9"]["sensitivity"] is None
+    assert groups["age", "10"]["false_alarms"]["of"] == 4
+    assert groups["age", "no value"]["sensitivity"]["of"] == 4
+
+
+def test_of_many_classes_the_rarer_are_one_group():
+    cohort = labelled()
+    many = replace(cohort, label=np.array(["well"] * 8 + [f"{i:02d}" for i in range(8)]))
+    many = many.take([*range(16), *range(8, 16), *range(8, 16)])
+    twice = np.array(["well"] * 8 + [f"{i:02d}" for i in range(24)])
+    made = groups_of(replace(many, label=twice))
+    assert [len(made), made[-1].value, int(made[-1].rows.sum())] == [22, "all others", 8 + 4]
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("Site", r"no column 'Site' \(--by\)\. It has these, .*: site, id\."),
+        ("id", r"column 'id' \(--by\) has 24 values, such as 0, 1, .* at most 20 .* groups"),
+    ],
+)
+def test_a_column_that_divides_nothing_is_refused(by, said):
+    cohort = labelled(site=["x"] * 16, id=[*map(str, range(16))])
+    many = cohort.take([*range(16), *range(8, 16)])
+    many = replace(many, facts={**many.facts, "id": np.array([*map(str, range(24))], dtype=object)})
+    with pytest.raises(ValueError, match=said):
+        groups_of(many, [by])
+
+
+def test_where_nothing_is_decided_there_are_areas_alone():
+    group = measure(labelled(), flagged=None)["all", ""]
+    assert group["AUC"]["value"] > 0
+    assert group["false_alarms"] is None
+    assert groups_table({"groups": [group]}).lines[0].cells[3:] == (None, None)
+
+
+# A site that differs, from a table to the page
+
+
+@pytest.fixture(scope="module")
+def two_sites(tmp_path_factory):
+    """A run that learned images of site A, evaluated on images of both; site B's are rougher."""
+    folder = tmp_path_factory.mktemp("sites")
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split,patient,site"]
+    for i in range(150):
+        site = "B" if i % 2 and i >= 80 else "A"
+        label = "ill" if i >= 130 else "well"
+        pixels = rng.normal(0, 8 + 12 * (site == "B") + 60 * (label == "ill"), (16, 16))
+        pixels += np.linspace(60, 180, 16)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{label},{'train' if i < 80 else 'test'},p{i},{site}")
+    (folder / "set.csv").write_text("\n".join(lines) + "\n")
+    cohort = load_cohort(folder / "set.csv", majority="well", calibration_size="auto", cache=False)
+    fit_run(cohort, "ocsvm", {"random_state": 0}, folder / "run", command="")
+    return folder / "run", evaluate_run(folder / "run", cohort, command="", by=["site"])
+
+
+def test_a_site_that_differs_stands_out(two_sites):
+    _, result = two_sites
+    groups = {group["group"]: group for group in result["groups"]}
+    promised = result["decision"]["false_alarms"]
+    assert groups["A"]["false_alarms"]["low"] <= promised < groups["B"]["false_alarms"]["low"]
+    assert groups["A"]["majority"] == groups["B"]["majority"] == 25
+    (said,) = [one for one in summary(result) if "site" in one]
+    assert "site B: more majority images are flagged than the 20 % promised" in said
+    assert "site A" not in said
+
+
+def test_the_groups_are_a_table_of_the_run_and_of_its_page(two_sites):
+    run, result = two_sites
+    lines = (run / "groups.csv").read_text().splitlines()
+    assert [line.split(",")[:4] for line in lines[1:]] == [
+        ["all", "", "50", "20"],
+        ["site", "A", "25", "10"],
+        ["site", "B", "25", "10"],
+    ]
+    hits = round(25 * result["groups"][2]["false_alarms"]["value"])
+    write_report(run)
+    page = (run / "report.html").read_text()
+    assert f">{hits} of 25<" in page
+    assert "An interval is for its group alone" in page
