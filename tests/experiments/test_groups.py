@@ -104,6 +104,18 @@ def test_where_nothing_is_decided_there_are_areas_alone():
     assert groups_table({"groups": [group]}).lines[0].cells[3:] == (None, None)
 
 
+def test_an_area_that_is_surely_below_a_half_is_said_of_whom():
+    """Class a scores lowest of all; b and c, of one patient each, have no interval."""
+    scores = np.array([*range(10, 18), *range(4), 30, 31, 5, 6], dtype=float)
+    groups = measured_groups(labelled(), groups_of(labelled()), scores, None, "image")
+    nothing = {"false_alarms": None, "fdr": None, "threshold": None, "words": "Nothing."}
+    result = {"decision": nothing, "observed_rates": {"false_alarms": None}, "groups": groups}
+    (said,) = [one for one in summary(result) if "0.5" in one]
+    assert "below 0.5 (class a): these minority images look more like the majority" in said
+    above = measured_groups(labelled(), groups_of(labelled()), -scores, None, "image")
+    assert summary({**result, "groups": above}) == ["Nothing."]
+
+
 # A site that differs, from a table to the page
 
 

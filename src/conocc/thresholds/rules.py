@@ -313,13 +313,21 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
                 f"{whole.format(decision['unit'])} {part} ({100 * rate['value']:.1f} %, "
                 f"95 % interval {100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)."
             )
-    for group in measured.get("groups", ())[1:] if promised is not None else ():
-        alarms = group["false_alarms"]
-        if group["by"] != "class" and alarms is not None and alarms["low"] > promised:
+    groups = measured.get("groups", [])
+    for group in groups if promised is not None else ():
+        alarms, is_part = group["false_alarms"], group["majority"] < groups[0]["majority"]
+        if is_part and alarms is not None and alarms["low"] > promised:
             sentences.append(
                 f"{group['by']} {group['group']}: more majority {decision['unit']}s are flagged "
                 f"than the {percent(promised)} promised. Calibrate on images of this group."
             )
+    areas = {f"{group['by']} {group['group']}".strip(): group["AUC"] for group in groups}
+    if below := [name for name, area in areas.items() if area and (area["high"] or 1) < 0.5]:
+        sentences.append(
+            f"The whole interval of the AUC lies below 0.5 ({', '.join(below)}): these minority "
+            "images look more like the majority than the majority itself does. Try another "
+            "majority class (--majority), another method (--method) or another size (--size)."
+        )
     if promised is not None and rates["false_alarms"]["low"] > promised:
         sentences.append(
             f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised: "
