@@ -333,6 +333,19 @@ def test_demo_ends_with_a_table_and_the_path(tmp_path):
     assert (tmp_path / "demo" / "cae" / "model.safetensors").exists()
 
 
+def test_info_gives_versions_and_names_no_folder():
+    import torch
+
+    from conocc import __version__
+
+    code, said = call("info")
+    assert code == 0
+    assert f"conocc {__version__}, Python 3." in said
+    assert f"torch {torch.__version__}" in said.splitlines()
+    assert "/" not in said
+    assert os.path.basename(os.path.expanduser("~")) not in said.split()
+
+
 def test_methods_are_listed_with_one_line_each():
     from conocc.detectors import METHODS
 

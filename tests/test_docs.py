@@ -54,6 +54,24 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 9
 
 
+def test_the_first_method_of_the_contributors_page_works(tmp_path):
+    """It scores what is unlike its mean higher, and saves and thresholds as all methods do."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(block.splitlines()) <= 40
+    names: dict[str, object] = {"__name__": "mean"}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 16) + rng.normal(0, 0.1, (60, 16, 16))
+    detector = names["Mean"](random_state=0).fit(ramp[:40])
+    new = np.concatenate([ramp[40:], ramp[40:, :, ::-1]])
+    assert detector.predict(new).tolist()[20:] == [-1] * 20
+    assert (detector.predict(new)[:20] == 1).mean() > 0.5
+    detector.save(tmp_path / "m.safetensors")
+    again = names["Mean"].load(tmp_path / "m.safetensors")
+    assert np.array_equal(again.anomaly_score(new), detector.anomaly_score(new))
+
+
 def test_the_targets_that_the_pages_name_are_there():
     makefile = (ROOT / "Makefile").read_text()
     pages = README + (ROOT / "CONTRIBUTING.md").read_text()

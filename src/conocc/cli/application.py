@@ -69,6 +69,27 @@ data_app = App(name="data", help="Look at cohorts, cut patches, and see to the c
 app.command(data_app)
 
 
+@app.command
+def info() -> None:
+    """Print versions and the machine, for a report of a fault: no patient, file or folder."""
+    import platform
+    import re
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    import torch
+
+    out.print(f"conocc {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    out.print(f"{torch.get_num_threads()} threads; CUDA: {', '.join(cards) or 'none'}")
+    missing = []
+    for name in dict.fromkeys(re.split(r"[^\w.-]", need)[0] for need in requires("conocc") or ()):
+        try:
+            out.print(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    out.print(f"Not installed, and needed for some extras alone: {', '.join(missing) or 'nothing'}")
+
+
 def main() -> None:
     """Run the command line, and exit."""
     try:
