@@ -1,5 +1,6 @@
 """Results by class and by the columns of a table: of whom they are, and what stands out."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,12 @@ from PIL import Image
 
 from conocc import Cohort, load_cohort
 from conocc.data.preprocessing import Preprocessing
-from conocc.experiments.groups import groups_of, groups_table, measured_groups
+from conocc.experiments.groups import (
+    groups_of,
+    groups_table,
+    left_to_a_reader,
+    measured_groups,
+)
 from conocc.experiments.run import evaluate_run, fit_run
 from conocc.metrics.confidence_intervals import auc_interval, share_interval
 from conocc.thresholds.rules import summary
@@ -116,6 +122,40 @@ def test_an_area_that_is_surely_below_a_half_is_said_of_whom():
     assert summary({**result, "groups": above}) == ["Nothing."]
 
 
+# Left to a reader
+
+
+def test_the_images_nearest_the_threshold_are_left_to_a_reader():
+    """Twenty images, threshold 10.1: half of them lie within 5 of it, those of 6 to 15."""
+    scores = np.arange(20.0)
+    minority = np.isin(scores, (3, 12, 17, 19))
+    points = left_to_a_reader(minority, scores, 10.1, None)
+    assert [(one["share"], one["left"]) for one in points[::7]] == [(0, 0), (0.5, 10)]
+    none, half = points[0], points[-1]
+    assert (none["sensitivity"]["value"], none["sensitivity"]["of"]) == (3 / 4, 4)
+    assert (none["false_alarms"]["value"], none["false_alarms"]["of"]) == (6 / 16, 16)
+    assert half["band"] == pytest.approx([10.1 - 4.9, 10.1 + 4.9])
+    assert (half["sensitivity"]["value"], half["sensitivity"]["of"]) == (2 / 3, 3)  # not 12
+    assert (half["false_alarms"]["value"], half["false_alarms"]["of"]) == (2 / 7, 7)  # 16, 18
+    assert half["false_alarms"]["low"] == share_interval([True] * 2 + [False] * 5).low
+
+
+@pytest.mark.parametrize("threshold", [None, np.inf])
+def test_without_a_threshold_none_is_near_it(threshold):
+    assert left_to_a_reader(SCORES > 9, SCORES, threshold, None) == []
+
+
+def test_patients_make_the_interval_of_what_remains():
+    """Two images a patient, who are flagged together, tell as much as half as many patients."""
+    twice, patient = np.repeat(np.arange(20.0), 2), np.repeat(np.arange(20), 2)
+    of_image, of_patient = (
+        left_to_a_reader(twice > 30, twice, 15.5, whose)[0]["false_alarms"]
+        for whose in (None, patient)
+    )
+    assert of_image["value"] == of_patient["value"] == 0.2
+    assert of_patient["high"] > of_image["high"] + 0.05
+
+
 # A site that differs, from a table to the page
 
 
@@ -162,3 +202,13 @@ def test_the_groups_are_a_table_of_the_run_and_of_its_page(two_sites):
     page = (run / "report.html").read_text()
     assert f">{hits} of 25<" in page
     assert "An interval is for its group alone" in page
+
+
+def test_what_is_left_to_a_reader_is_told_and_drawn(two_sites):
+    run, result = two_sites
+    (said,) = [one for one in summary(result) if "reader" in one]
+    assert said.startswith("If the 14 images (20 %) nearest the threshold, with scores of ")
+    assert re.search(r"majority images flagged \(.* and \d+ of \d+ minority images flagged", said)
+    write_report(run, figures="svg")
+    assert "when some images are left to a reader, by ocsvm" in (run / "report.html").read_text()
+    assert "left to a reader (%)" in (run / "figures" / "abstention-ocsvm.svg").read_text()

@@ -20,6 +20,8 @@ from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import observed_rates
 
 MOST_GROUPS = 20
+# Shares of the test images that are left to a reader, in `left_to_a_reader`.
+LEFT = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 BY_CLASS = "class"
 
 
@@ -135,6 +137,40 @@ def measured_groups(
             area = with_interval("AUC", minority, anomaly_score[rows], patient)
         rates = observed_rates(minority, of_group, patient=patient, unit=unit)
         found.append({"by": column, "group": value, **counts, "AUC": area, **rates})
+    return found
+
+
+def left_to_a_reader(
+    minority: np.ndarray,
+    anomaly_score: np.ndarray,
+    threshold: float | None,
+    patient: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    """Measure the decisions that remain when those nearest the threshold are left to a reader.
+
+    Near is meant in units of the score, so that who is left does not depend on the other images:
+    the band can be used on new images. Images are counted, whatever the unit of the promise.
+
+    Returns
+    -------
+    list of dict
+        For each share of `LEFT` its ``share`` and number ``left``, the ``band`` of scores around
+        the threshold that holds them, and of the others what `observed_rates` gives. Empty where
+        there is no threshold.
+    """
+    if threshold is None or not np.isfinite(threshold):
+        return []
+    distance = np.abs(anomaly_score - threshold)
+    order, found = np.argsort(distance, kind="stable"), []
+    for part in LEFT:
+        left = round(part * len(order))
+        rest = order[left:]
+        half = float(distance[order[left - 1]]) if left else 0.0
+        whose = None if patient is None else patient[rest]
+        flagged = anomaly_score[rest] > threshold
+        rates = observed_rates(minority[rest], flagged, patient=whose, unit="image")
+        band = [threshold - half, threshold + half]
+        found.append({"share": part, "left": left, "band": band, **rates})
     return found
 
 

@@ -41,7 +41,13 @@ from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
-from conocc.experiments.groups import groups_of, groups_table, measured, measured_groups
+from conocc.experiments.groups import (
+    groups_of,
+    groups_table,
+    left_to_a_reader,
+    measured,
+    measured_groups,
+)
 from conocc.experiments.seen import (
     full_names,
     learned,
@@ -411,8 +417,9 @@ def evaluate_run(
         ``metrics`` (name to value, low, high; empty without minority images), ``decision`` (the
         rule, its ``threshold`` of the anomaly score, and what it promises in ``words``),
         ``observed_rates`` (how that turned out, see `conocc.thresholds.rules.observed_rates`),
-        ``groups`` (see `conocc.experiments.groups.measured_groups`), ``counts``, ``prevalence``,
-        ``left_out``, ``assumed`` (who was taken for whom), and what made it.
+        ``groups``, ``abstention`` (see `conocc.experiments.groups.measured_groups` and
+        `left_to_a_reader`), ``counts``, ``prevalence``, ``left_out``, ``assumed`` (who was taken
+        for whom), and what made it.
 
     Raises
     ------
@@ -443,12 +450,8 @@ def evaluate_run(
     scores = detector.anomaly_score(test.images)
     decided = decided.with_batch_threshold(scores, patient)
     flagged = decided.flagged(scores)
-    table = zip(
-        *(getattr(test, name).tolist() for name in COHORT_COLUMNS),
-        scores.tolist(),
-        *decided.columns(scores),
-        strict=True,
-    )
+    columns = (getattr(test, name).tolist() for name in COHORT_COLUMNS)
+    table = zip(*columns, scores.tolist(), *decided.columns(scores), strict=True)
     result = {
         "format": RUN_FORMAT,
         "cohort": cohort.name,
@@ -457,6 +460,7 @@ def evaluate_run(
         "decision": decided.as_json(),
         "observed_rates": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
         "groups": measured_groups(test, groups, scores, flagged, rule.unit),
+        "abstention": left_to_a_reader(test.minority, scores, decided.threshold, patient),
         "counts": counts,
         "prevalence": counts["minority"] / len(test),
         "left_out": left_out,

@@ -287,6 +287,23 @@ COUNTED = {
 }
 
 
+# Of the shares that may be left to a reader, the one that `summary` tells.
+TOLD_SHARE = 0.2
+
+
+def _score(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _counted(name: str, rate: Mapping[str, Any], unit: str) -> str:
+    whole, part = COUNTED[name]
+    return (
+        f"{round(rate['value'] * rate['of']):,} of {rate['of']:,} {whole.format(unit)} {part} "
+        f"({100 * rate['value']:.1f} %, 95 % interval "
+        f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)"
+    )
+
+
 NO_MINORITY = (
     "There is no minority image, so that only false alarms can be told, where a threshold is set."
 )
@@ -301,17 +318,21 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
     sentences = [NO_MINORITY] if measured.get("metrics") == {} else []
     sentences.append(decision["words"])
     if threshold is not None:
-        sentences.append(f"Images are flagged above an anomaly score of {threshold:.4g}.")
+        sentences.append(f"Images are flagged above an anomaly score of {_score(threshold)}.")
     elif promised or decision["fdr"]:
         sentences.append("No image is flagged.")
     for name, rate in rates.items():
         if rate is not None:
-            whole, part = COUNTED[name]
+            counted = _counted(name, rate, decision["unit"])
+            sentences.append(f"{name.replace('_', ' ').capitalize()} on the test split: {counted}.")
+    for one in measured.get("abstention", ()):
+        if one["share"] == TOLD_SHARE:
+            rest = [_counted(name, one[name], "image") for name in [*COUNTED][:2] if one[name]]
+            low, high = one["band"]
             sentences.append(
-                f"{name.replace('_', ' ').capitalize()} on the test split: "
-                f"{round(rate['value'] * rate['of']):,} of {rate['of']:,} "
-                f"{whole.format(decision['unit'])} {part} ({100 * rate['value']:.1f} %, "
-                f"95 % interval {100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)."
+                f"If the {one['left']:,} images ({percent(one['share'])}) nearest the threshold, "
+                f"with scores of {_score(low)} to {_score(high)}, are left to a reader, of the "
+                f"others: {' and '.join(rest)}."
             )
     groups = measured.get("groups", [])
     for group in groups if promised is not None else ():

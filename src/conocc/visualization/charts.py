@@ -123,6 +123,27 @@ def score_histogram(scored: Scored) -> Figure:
 
 
 @styled
+def abstention_curves(label: str, points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw false alarms and sensitivity over the share that is left to a reader, with intervals.
+
+    `points` are those of `conocc.experiments.groups.left_to_a_reader`.
+    """
+    figure = blank(height=2.8)
+    axes = figure.add_subplot()
+    looks = {"sensitivity": (MINORITY, "--"), "false_alarms": (MAJORITY, "-")}
+    for name, (colour, dashes) in looks.items():
+        known = [(one["share"], one[name]) for one in points if one[name] is not None]
+        x = [100 * share for share, _ in known]
+        y, low, high = ([100 * r[key] for _, r in known] for key in ("value", "low", "high"))
+        axes.plot(x, y, marker=".", color=colour, linestyle=dashes, label=name.replace("_", " "))
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(title=label, xlabel="nearest the threshold, left to a reader (%)")
+    axes.set(ylabel="flagged of the others (%)", ylim=(-2, 102))
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
 def training_curves(history: pd.DataFrame, title: str = "") -> Figure | None:
     """Draw each term of the loss over the epochs, a panel for each stage of the training.
 

@@ -32,6 +32,7 @@ from conocc.visualization.charts import (
     CURVES,
     MAPPED,
     Scored,
+    abstention_curves,
     curves,
     feature_maps,
     parameter_bars,
@@ -359,9 +360,14 @@ def _swept(params: Sequence[Mapping[str, Any]]) -> list[str]:
 def _histograms(fits: Sequence[Fit]) -> Iterator[Context]:
     for fit in fits:
         if scored := fit.scored():
-            said = " ".join(summary(fit.read("metrics.json") or {}))
+            measured = fit.read("metrics.json") or {}
+            said = " ".join(summary(measured))
             alt = f"Scores of both classes by {fit.label}"
             yield _figure(f"scores-{fit.label}", score_histogram(scored), alt, said)
+            if points := measured.get("abstention"):
+                drawn = abstention_curves(fit.label, points)
+                alt = "False alarms and sensitivity when some images are left to a reader"
+                yield _figure(f"abstention-{fit.label}", drawn, f"{alt}, by {fit.label}")
 
 
 def _training(fits: Sequence[Fit]) -> Iterator[Context]:
