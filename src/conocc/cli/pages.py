@@ -8,8 +8,19 @@ from typing import Annotated
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import app, out, say_all, say_failed
-from conocc.cli.options import ImagesArgument, Quiet, ReadAsOptions, RunArgument, Threads, option
+from conocc.cli.application import app, out, say_all, say_failed, say_start
+from conocc.cli.options import (
+    ASKED,
+    ImagesArgument,
+    ListGroup,
+    Quiet,
+    ReadAsOptions,
+    RuleOptions,
+    RunArgument,
+    Threads,
+    option,
+)
+from conocc.thresholds.rule import RULE
 
 
 @app.command
@@ -102,6 +113,37 @@ def explain(
     done = explain_files(run, images, folder, n_jobs=threads, verbose=int(not quiet))
     say_all(done.legend)
     out.print(f"Explained {done.count} images: {escape(str(done.page))}")
+    reasons = [f"{path}: {reason}" for path, reason in done.errors]
+    return say_failed(reasons, len(reasons), folder / "errors.csv", "read")
+
+
+@app.command
+def review(
+    run: RunArgument,
+    images: ImagesArgument,
+    /,
+    *,
+    folder: Annotated[Path, option("Folder for the page and its pictures.", "--out")],
+    table: ListGroup = ASKED.table,
+    rule: RuleOptions = RULE,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> int:
+    """Make a page to go through images on, the most unusual first, and to give verdicts by key.
+
+    It opens from disk and shows each image at its own resolution, with a heat map where the method
+    makes one. The browser keeps the verdicts; what it exports 'evaluate' and 'calibrate' read.
+    Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
+    """
+    say_start(quiet)
+    from conocc.visualization.review import review_files
+
+    verbose = int(not quiet)
+    done = review_files(
+        run, images, folder, table=table, rule=rule, n_jobs=threads, verbose=verbose
+    )
+    say_all((*done.words, *done.remarks))
+    out.print(f"To be reviewed: {escape(str(done.page))}")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]
     return say_failed(reasons, len(reasons), folder / "errors.csv", "read")
 

@@ -280,7 +280,7 @@ def _score_shards(
         block = read_block(shard.preprocessing(), detector.input_shape_, items)
         return shard, len(items), _score(detector, block), block.remarks
 
-    with _one_torch_thread():
+    with one_torch_thread():
         done = prefetch(scored, _pieces(todo, threads), n_jobs=threads, handful=1)
         for shard, group in groupby(done, key=itemgetter(0)):
             rows: list[Row] = []
@@ -304,32 +304,30 @@ def _pieces(todo: Iterable[Shard], threads: int) -> Iterator[tuple[Shard, list[I
             yield shard, some
 
 
+def scores_of(detector: Any, images: np.ndarray) -> np.ndarray:
+    """Score images, (n, c, h, w) -> (n,); one that has no score, NaN, takes no other with it."""
+    try:
+        scores: np.ndarray = detector.anomaly_score(images)
+        return scores
+    except NonFiniteError:
+        if len(images) == 1:
+            return np.full(1, np.nan)
+        return np.concatenate([scores_of(detector, image[None]) for image in images])
+
+
+NO_SCORE = "'{}' has no score: its values are too far from those learned."
+
+
 def _score(detector: Any, block: Block) -> Scores:
     """Give the rows of images and the errors of those that could not be read."""
-    if not block.path:
-        return [], block.errors
-    try:
-        scores = detector.anomaly_score(block.images)
-    except NonFiniteError:
-        return _score_each(detector, block)
-    return list(zip(block.path, scores.tolist(), strict=True)), block.errors
-
-
-def _score_each(detector: Any, block: Block) -> Scores:
-    """Score images one by one, so that one without a score takes no other with it."""
-    rows: list[Row] = []
-    errors: list[Row] = list(block.errors)
-    for path, image in zip(block.path, block.images, strict=True):
-        try:
-            rows.append((path, float(detector.anomaly_score(image[None])[0])))
-        except NonFiniteError:
-            reason = f"'{printable(path)}' has no score: its values are too far from those learned."
-            errors.append((printable(path), reason))
-    return rows, errors
+    scores = scores_of(detector, block.images).tolist() if block.path else []
+    rows = [row for row in zip(block.path, scores, strict=True) if np.isfinite(row[1])]
+    paths = [printable(path) for path, s in zip(block.path, scores, strict=True) if np.isnan(s)]
+    return rows, [*block.errors, *((path, NO_SCORE.format(path)) for path in paths)]
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Have each thread run the network alone: nothing is gained, nor rounded otherwise, by more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

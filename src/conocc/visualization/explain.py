@@ -113,16 +113,16 @@ def explain_files(
         raise ValueError(
             f"None of the {len(errors)} images can be explained. Nothing was written.\n{listed}"
         )
-    legend = list(_legend(detector, is_sum=all(case["is_sum"] for case in cases)))
+    sentences = list(legend(detector, is_sum=all(case["is_sum"] for case in cases)))
     cases.sort(key=lambda case: -case["score"])
-    page = {"method": method, "version": __version__, "legend": legend, "cases": cases}
+    page = {"method": method, "version": __version__, "legend": sentences, "cases": cases}
     claim(out, COMMAND, [PAGE, *([ERRORS] if errors else [])])
     write_text(out / PAGE, rendered("explain.html", {**page, "unread": len(errors)}))
     if errors:
         write_csv(out / ERRORS, ERROR_COLUMNS, errors)
     else:
         (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
-    return Explained(len(cases), out / PAGE, legend, errors)
+    return Explained(len(cases), out / PAGE, sentences, errors)
 
 
 def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, Any]]:
@@ -166,7 +166,7 @@ def _safe(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(path).stem)[:LONGEST_NAME]
 
 
-def _legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
+def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
     """Say what the colours are, of what images their scale is, and what the score is of them."""
     scale = detector.residual_scale_
     yield (

@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 
-def rendered(template: str, page: Mapping[str, Any]) -> str:
-    """Fill a template; whatever came from names, labels and errors is escaped."""
+def rendered(template: str, page: Mapping[str, Any], *, assets: str = "report") -> str:
+    """Fill a template, with the style and script of `assets`; what came from names is escaped."""
     environment = Environment(
         loader=PackageLoader("conocc.visualization"),
         autoescape=True,
@@ -24,7 +24,7 @@ def rendered(template: str, page: Mapping[str, Any]) -> str:
     # Ours, and allowed by their hashes alone: nothing else in the page can run.
     style, script = (
         files("conocc.visualization").joinpath("templates", name).read_text(encoding="utf-8")
-        for name in ("report.css", "report.js")
+        for name in (f"{assets}.css", f"{assets}.js")
     )
     return environment.get_template(template).render(
         **page,

@@ -102,13 +102,13 @@ def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np
     channels. Nothing is drawn where it is no larger than `scale.faint`.
     """
     ground = rgb(given.mean(0, keepdims=True)) / 255
-    colour = _colours(averaged(residual[None])[0], scale)
+    colour = colours(averaged(residual[None])[0], scale)
     blended = ground * (1 - colour[..., 3:]) + colour[..., :3] * colour[..., 3:]
     overlaid: np.ndarray = np.rint(255 * blended).astype(np.uint8)
     return overlaid
 
 
-def _colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
+def colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
     """Colour and opacity of residuals, which rises from faint to full; (...) -> (..., 4)."""
     opacity = (np.abs(residual) - scale.faint) / (scale.full - scale.faint)
     hue = np.where(residual[..., None] < 0, to_rgb(DARKER), to_rgb(BRIGHTER))
@@ -131,7 +131,7 @@ def explanation(
         axes.imshow(picture)
         axes.set_title(name)
         axes.set_axis_off()
-    shades = ListedColormap(_colours(np.linspace(-scale.full, scale.full, SHADES), scale))
+    shades = ListedColormap(colours(np.linspace(-scale.full, scale.full, SHADES), scale))
     scaled = ScalarMappable(Normalize(-scale.full, scale.full), shades)
     bar = figure.colorbar(scaled, ax=axes, extend="both")
     bar.ax.set_facecolor(GROUND)
