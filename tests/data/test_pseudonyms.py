@@ -19,7 +19,7 @@ import pytest
 from conocc.data.image_io.dicom_person import person_of
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
-from conocc.data.pseudonyms import NAMES, hide, pseudonym, reveal
+from conocc.data.pseudonyms import NAMES, hide, key_fingerprint, pseudonym, reveal
 from conocc.data.unlabelled import Block, deidentified_paths, list_images, read_block
 from made_cohorts import make_folder
 from made_dicom import STORAGE, dicom, element
@@ -53,6 +53,26 @@ def test_the_key_is_the_users_own_and_private(config, monkeypatch, tmp_path):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
     monkeypatch.setenv("CONOCC_CONFIG", str(tmp_path / "another"))
     assert pseudonym("Smith") != here
+
+
+def test_a_cohort_tells_with_which_key_its_patients_are_hashed(tmp_path, monkeypatch):
+    """Nothing where they are not known, or called as they are."""
+    for i, name in enumerate(("Smith", "Smyth")):
+        image = RNG.integers(0, 99, (16, 16), dtype=np.uint8)
+        file = dicom(image, element(0x00100020, "LO", name))
+        make_folder(tmp_path / "png" / "lung", f"sub-{i}.png", f"{i}.png")
+        (tmp_path / "dicom" / "lung").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dicom" / "lung" / f"{i}.dcm").write_bytes(file)
+
+    def key(kind, **options):
+        where = tmp_path / kind
+        return load_cohort(where, majority="lung", test_size=0, cache=False, **options).key
+
+    here = key("dicom")
+    assert here == key_fingerprint() == key("png", patient_regex=r"(\d)", pseudonyms=True)
+    assert (key("png"), key("png", patient_regex=r"(\d)")) == ("", "")
+    monkeypatch.setenv("CONOCC_CONFIG", str(tmp_path / "another"))
+    assert key("dicom") not in ("", here)
 
 
 def test_threads_that_need_the_first_key_make_one(config):

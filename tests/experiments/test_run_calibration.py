@@ -9,7 +9,7 @@ from test_run import PARAMS, small_cohort
 
 from conocc import Cohort, load
 from conocc.experiments.inference import score_files
-from conocc.experiments.run import calibrate_run, evaluate_run, fit_run, read_run
+from conocc.experiments.run import calibrate_run, copy_run, evaluate_run, fit_run, read_run
 from conocc.thresholds.rule import Rule
 
 
@@ -215,6 +215,27 @@ def test_patients_of_another_hospital_calibrate_unless_they_are_said_to_be_the_s
     assert result["counts"]["majority"] == 16
     with pytest.raises(ValueError, match=r" 8 left out: of a patient of the test split"):
         calibrate_run(run, other, command="", same_patients=True)
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_patients_who_were_hashed_with_another_key_are_refused(tmp_path):
+    """Their names say nothing then of who was trained on; the key of the calibration counts too."""
+    run, here = tmp_path / "run", replace(small_cohort(), key="here")
+    fit_run(here, "cae", {"epochs": 1}, run, command="")
+    assert evaluate_run(run, here, command="")["counts"]["majority"] == 8
+    elsewhere = replace(new_images(), key="elsewhere")
+    with pytest.raises(ValueError, match=r"'small' are hashed with another key .* CONOCC_CONFIG"):
+        calibrate_run(run, elsewhere, command="")
+    with pytest.raises(ValueError, match="hashed with another key"):
+        evaluate_run(run, replace(here, key="elsewhere"), command="")
+    copy_run(run, tmp_path / "copy")
+    assert evaluate_run(tmp_path / "copy", new_images(), command="")["counts"]["majority"] == 20
+    assert calibrate_run(run, elsewhere, command="", same_patients=False)["images"] == 20
+    plain = tmp_path / "plain"
+    fit_run(small_cohort(), "cae", {"epochs": 1}, plain, command="")
+    calibrate_run(plain, elsewhere.take(range(4)), command="")
+    with pytest.raises(ValueError, match="hashed with another key"):
+        evaluate_run(plain, here, command="")
 
 
 def test_unknown_patients_calibrate_as_images(tmp_path):

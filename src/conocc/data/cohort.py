@@ -101,6 +101,8 @@ class Cohort:
     namespace : str
         Where names of patients hold: those of two cohorts are compared if this is the same, as
         it is for PatientIDs and public names, or one table, or one folder.
+    key : str
+        The fingerprint of the key with which names of patients are hashed, "" where none is.
     unreadable, no_images : tuple of (path, reason)
         Images that were left out since they cannot be read, and files of no format beside them.
     facts : mapping of str to ndarray of str objects, shape (n,)
@@ -143,6 +145,7 @@ class Cohort:
     patients_known: bool
     notes: tuple[str, ...]
     namespace: str = ""
+    key: str = ""
     unreadable: tuple[tuple[str, str], ...] = ()
     no_images: tuple[tuple[str, str], ...] = ()
     facts: Mapping[str, npt.NDArray[np.object_]] = field(default_factory=dict)

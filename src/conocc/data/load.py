@@ -37,7 +37,7 @@ from conocc.data.manifest import is_manifest
 from conocc.data.patients import EVERYWHERE, TABLES, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
-from conocc.data.pseudonyms import hide, pseudonym
+from conocc.data.pseudonyms import hide, key_fingerprint, pseudonym
 from conocc.data.splits import (
     FEWEST_PATIENTS,
     MOST_SHARING,
@@ -214,7 +214,7 @@ def _load_readable(
         facts=facts_of([entries[i] for i in order]),
     )
     notes = cohort_notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
-    return replace(cohort, notes=(*notes, *no_cache, *unkept)), index
+    return replace(cohort, key=patients.key, notes=(*notes, *no_cache, *unkept)), index
 
 
 def _surveyed(
@@ -359,7 +359,8 @@ def _patients(
         options=table,
     )
     if pseudonyms and patients.known:
-        patients = replace(patients, names=tuple(map(pseudonym, patients.names)))
+        names = tuple(map(pseudonym, patients.names))
+        patients = replace(patients, names=names, key=key_fingerprint())
     return patients
 
 

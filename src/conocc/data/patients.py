@@ -12,7 +12,7 @@ from conocc.data.columns import TableOptions, claim, is_called, is_nobody
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable
-from conocc.data.pseudonyms import pseudonym
+from conocc.data.pseudonyms import key_fingerprint, pseudonym
 from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
@@ -43,13 +43,14 @@ class Patients:
     """The patient of each image, whether that is knowledge, and a sentence on its source.
 
     `among` is where a name stands for one person: "everywhere", the path of a table, or "" for
-    the cohort alone.
+    the cohort alone. `key` is the fingerprint of the key with which names are hashed, "" if none.
     """
 
     names: tuple[str, ...]
     known: bool
     note: str
     among: str = ""
+    key: str = ""
 
 
 def find_patients(
@@ -79,8 +80,9 @@ def find_patients(
     """
     deidentified = paths if deidentified is None else deidentified
     if regex is not None:
-        names = _hidden(by_regex(paths, regex, deidentified), persons)
-        return Patients(names, True, f"Patients are read from the paths by {regex!r}.")
+        names = by_regex(paths, regex, deidentified)
+        note = f"Patients are read from the paths by {regex!r}."
+        return _hidden(Patients(names, True, note), persons)
     if options.patients is not None:
         return _from_table(paths, Path(options.patients), deidentified, options)
     if given and given[0] is not None:
@@ -92,9 +94,9 @@ def find_patients(
     if persons and all(person is not None and person.patient for person in persons):
         names = tuple(pseudonym(person.patient) for person in persons if person)
         note = "Patients are pseudonyms of DICOM's PatientID."
-        return Patients(names, True, note, EVERYWHERE)
+        return Patients(names, True, note, EVERYWHERE, key_fingerprint())
     if standard := by_standard(paths):
-        return replace(standard, names=_hidden(standard.names, persons))
+        return _hidden(standard, persons)
     names = tuple(volume_and_slice(path)[0] for path in deidentified)
     unit = "file of several images" if any(map(is_slice_name, paths)) else "image"
     note = f"Patients are not known: each {unit} counts as a patient of its own."
@@ -109,11 +111,12 @@ def _from_table(
     return Patients(names, True, note, str(table.resolve()))
 
 
-def _hidden(names: tuple[str, ...], persons: Sequence[Person | None]) -> tuple[str, ...]:
+def _hidden(patients: Patients, persons: Sequence[Person | None]) -> Patients:
     """Put a pseudonym for each name that identifies the person on any image with it."""
-    pairs = zip(names, persons, strict=False)
+    pairs = zip(patients.names, persons, strict=False)
     hidden = {name for name, person in pairs if person and person.identifies(name)}
-    return tuple(pseudonym(name) if name in hidden else name for name in names)
+    names = tuple(pseudonym(name) if name in hidden else name for name in patients.names)
+    return replace(patients, names=names, key=key_fingerprint()) if hidden else patients
 
 
 def by_regex(

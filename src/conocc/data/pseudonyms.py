@@ -43,8 +43,18 @@ def pseudonym(name: str) -> str:
     OSError, ValueError
         If the key cannot be read or made.
     """
-    digest = hmac.new(_key(_folder() / "key"), name.encode("utf-8", "surrogatepass"), "sha256")
+    digest = hmac.new(_key(key_file()), name.encode("utf-8", "surrogatepass"), "sha256")
     return f"p{digest.hexdigest()[:_PSEUDONYM_DIGITS]}"
+
+
+def key_fingerprint() -> str:
+    """Tell the user's key from others, without telling the key."""
+    return pseudonym("\0 fingerprint")
+
+
+def key_file() -> Path:
+    """Say where the user's key lies."""
+    return _folder() / "key"
 
 
 def hide(path: str, identifies: Callable[[str], bool] | None = None) -> str:

@@ -105,6 +105,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         A hash of each of the `groups` given to `fit`.
     preprocessing_ : dict or None
         How files were read (`Cohort.preprocessing`), once saved with a model.
+    origin_ : dict
+        What is known of the files of the images, where a run noted it: ``key``, the fingerprint
+        of the key with which patients' names are hashed (`Cohort.key`).
     calibration_ : Calibration or None
         Scores of majority images that were never trained on, once `calibrate` has seen some.
     calibration_digests_, calibration_patients_ : ndarray of shape (n, 16) and (p, 16), uint8
@@ -211,6 +214,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.training_digests_ = digests(array)
         self.training_patients_ = patients_of(groups)
         self.preprocessing_: dict[str, Any] | None = None
+        self.origin_: dict[str, Any] = {}
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
         folds = self._held_out(array, groups)

@@ -97,6 +97,7 @@ def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
     detector = cls(**params)
+    detector.origin_ = {}  # which older files lack
     for name, value in header["values"].items():
         setattr(detector, name, FROM_JSON[name](value) if name in FROM_JSON else value)
     if min(detector.input_shape_) < 1:

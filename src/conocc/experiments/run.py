@@ -157,6 +157,7 @@ def fit_run(
         patients = full_names(training.patient, cohort.namespace)
         known = patients if cohort.patients_known else None
         detector.fit(training.images, groups=known, checkpoint=checkpoint)
+        detector.origin_ = {"key": cohort.key}
         seconds = time.perf_counter() - start
         # A method without epochs has a history too, an empty one.
         history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
@@ -279,7 +280,7 @@ def calibrate_run(
     table = split_table(run)
     tested = table[table["split"] == "test"]
     side = sides(run, cohort)
-    namespaces, assumed = namespaces_of(run, read_run(run), cohort, same_patients)
+    namespaces, assumed = namespaces_of(run, about, detector, cohort, same_patients)
     is_known = cohort.patients_known and about.get("namespace", "") in namespaces
     reasons = {
         "of the minority class": cohort.minority,
@@ -316,6 +317,7 @@ def _calibrate(
         )
     groups = None if kept.groups is None else full_names(kept.groups, namespaces[0])
     detector.calibrate(kept.images, groups=groups)
+    detector.origin_["key"] = detector.origin_.get("key") or cohort.key
     columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
     scores = detector.calibration_.scores
     names = (*COHORT_COLUMNS, "anomaly_score")
@@ -430,7 +432,7 @@ def evaluate_run(
     run = Path(run)
     detector = load_model(run)
     decided = decisions(detector, rule)
-    namespaces, assumed = namespaces_of(run, read_run(run), cohort, same_patients)
+    namespaces, assumed = namespaces_of(run, read_run(run), detector, cohort, same_patients)
     rows, left_out = test_rows(run, detector, cohort, namespaces)
     test = cohort.take(rows)
     patient = test.groups
@@ -508,7 +510,8 @@ def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
     detector = load_model(run)
     if not hasattr(detector, "embed"):
         raise ValueError(f"The {type(detector).__name__} of '{run}' has no bottleneck features.")
-    rows, _ = test_rows(run, detector, cohort, namespaces_of(run, read_run(run), cohort, None)[0])
+    namespaces, _ = namespaces_of(run, read_run(run), detector, cohort, None)
+    rows, _ = test_rows(run, detector, cohort, namespaces)
     return _embed(run, detector, cohort, cohort.take(rows))
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from conocc.data.cohort import Cohort
 from conocc.data.index import count
+from conocc.data.pseudonyms import key_file
 from conocc.io.tables import read_csv
 
 
@@ -32,12 +33,20 @@ def test_rows(
 
 
 def namespaces_of(
-    run: Path, about: Mapping[str, Any], cohort: Cohort, same_patients: bool | None
+    run: Path, about: Mapping[str, Any], detector: Any, cohort: Cohort, same_patients: bool | None
 ) -> tuple[list[str], list[str]]:
     """Say under which namespaces a cohort's patients are looked for, and who is taken for whom.
 
     The first is that to note them by: the run's own, if names mean one person in both.
+
+    Raises
+    ------
+    ValueError
+        If names are hashed with another key than those of the detector, and nobody said that
+        no patient is in both.
     """
+    if same_patients is not False:
+        _refuse_other_key(detector, cohort)
     own = about.get("namespace", "")
     namespace = f"apart from {own}" if same_patients is False else cohort.namespace
     here = set(zip(cohort.digest.tolist(), cohort.patient.tolist(), strict=True))
@@ -59,6 +68,17 @@ def namespaces_of(
         return found, [f"{said} {'is' if len(equal) == 1 else 'are'} not taken for the same{why}."]
     why = "asked" if same_patients else "images of both show"
     return found, [f"{said} {'is' if len(equal) == 1 else 'are'} taken for the same, as {why}."]
+
+
+def _refuse_other_key(detector: Any, cohort: Cohort) -> None:
+    if cohort.key and detector.origin_.get("key", "") not in ("", cohort.key):
+        raise ValueError(
+            f"The patients of '{cohort.name}' are hashed with another key of pseudonyms than those "
+            "of the run, so that nobody can tell who was trained or calibrated on. The key here is "
+            f"'{key_file()}'. Copy that of the machine and user who made the run into a folder of "
+            "its own, and name this folder in CONOCC_CONFIG; or, if no patient is in both, say "
+            "--no-same-patients."
+        )
 
 
 def full_names(patient: np.ndarray, namespace: str) -> np.ndarray:
