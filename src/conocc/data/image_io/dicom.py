@@ -22,11 +22,11 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from conocc.data.image_io.dicom_header import damaged, items, number, read_header, text
+from conocc.data.image_io.dicom_header import items, number, read_header, text
 from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS, kind_of
 from conocc.data.image_io.dicom_padding import KEYWORDS, PADDED, without_padding
 from conocc.data.image_io.dicom_pixels import Layout, Stored, layout_of, stored_pixels
-from conocc.data.image_io.pixels import Pixels, Remarked
+from conocc.data.image_io.pixels import Pixels, Remarked, decoding
 from conocc.data.image_io.stack import Stack, StackOptions
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -46,13 +46,16 @@ _KEYWORDS = f"""
 {KEYWORDS} {" ".join(PIXEL_KEYWORDS)} ExtendedOffsetTable
 SOPClassUID Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
 Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation WindowCenter WindowWidth
-RescaleIntercept RescaleSlope VOILUTFunction RedPaletteColorLookupTableDescriptor
-GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
-RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
-ModalityLUTSequence VOILUTSequence SharedFunctionalGroupsSequence
-PerFrameFunctionalGroupsSequence
+RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
+SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
 """
-_TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
+_SEGMENTED = "Segmented"
+_PALETTE = [
+    f"{word}PaletteColorLookupTable{part}"
+    for colour in ("Red", "Green", "Blue")
+    for word, part in ((colour, "Descriptor"), (colour, "Data"), (_SEGMENTED + colour, "Data"))
+]
+_TAGS = [Tag(keyword) for keyword in (*_KEYWORDS.split(), *_PALETTE)]
 
 
 # The beginning of a file, which nearly always tells whether it holds one image.
@@ -234,8 +237,10 @@ def _group(ds: Dataset, keyword: str, sequence: str, k: int) -> Dataset:
 
 def _palette_colours(ds: Dataset, stored: Pixels) -> Pixels:
     """Look the numbers of a palette up; (h, w) -> (h, w, 3)."""
-    if "RedPaletteColorLookupTableData" not in ds:
-        raise ValueError("its palette is missing or in segments, which are not read")
+    if not any(
+        f"{segmented}RedPaletteColorLookupTableData" in ds for segmented in ("", _SEGMENTED)
+    ):
+        raise ValueError("its palette is missing")
     signed = stored.dtype.kind == "i"
     planes, highest = zip(
         *(
@@ -255,16 +260,34 @@ def _looked_up(
     pydicom 3.0 refuses modality tables of 12 bits, and has wrong colours for palettes of
     big-endian files and for those of 8 bits where pixels have 16.
     """
-    with damaged(f"the numbers of its DICOM {table}"):
+    with decoding(f"the numbers of its DICOM {table} are"):
         descriptor: Any = item.get_item(f"{table}Descriptor")
-        packed: Any = item.get_item(f"{table}Data")
+        is_segmented = f"{table}Data" not in item
+        packed: Any = item.get_item(f"{_SEGMENTED * is_segmented}{table}Data")
         order = "<" if packed.is_little_endian else ">"
         entries, first, bits = struct.unpack(f"{order}H{'h' if signed else 'H'}H", descriptor.value)
         entries = entries or 2**16
-        # Some pack 8 bits into words of 16, and some do not.
-        kind = f"{order}u2" if len(packed.value) >= 2 * entries else "u1"
-        numbers = np.frombuffer(packed.value, kind, entries).astype(np.uint16)
+        if is_segmented:
+            numbers = _expanded(np.frombuffer(packed.value, f"{order}u{bits // 8}"), entries)
+        else:  # some pack 8 bits into words of 16, and some do not
+            kind = f"{order}u2" if len(packed.value) >= 2 * entries else "u1"
+            numbers = np.frombuffer(packed.value, kind, entries).astype(np.uint16)
         if not 1 <= bits <= 16:
             raise ValueError
     at = np.clip(np.rint(values.astype(np.float64)) - first, 0, entries - 1).astype(np.intp)
     return numbers[at], max(2**bits - 1, int(numbers.max()))
+
+
+def _expanded(words: Pixels, entries: int) -> Pixels:
+    """Expand the discrete and linear segments of a table (PS3.3 C.7.9.2) to so many entries."""
+    found, at = list[int](), 0
+    while len(found) < entries:
+        kind, n = map(int, words[at : at + 2])
+        if kind == 0:
+            found += words[at + 2 : at + 2 + n].tolist()
+        elif kind == 1:
+            found += np.rint(np.linspace(found[-1], words[at + 2], n + 1)[1:]).astype(int).tolist()
+        else:
+            raise ValueError
+        at += 3 if kind else 2 + n
+    return np.array(found[:entries], np.uint16)

@@ -12,8 +12,8 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -25,6 +25,8 @@ from pydicom.filereader import read_sequence
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+
+from conocc.data.image_io.pixels import decoding
 
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -220,26 +222,16 @@ def _mark(order: str, tag: int = _SEQUENCE_END) -> bytes:
 
 def _inflated(data: bytes) -> bytes:
     unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
-    with damaged("its deflated DICOM elements"):
+    with decoding("its deflated DICOM elements are"):
         unpacked = unpacking.decompress(data, _MOST_BYTES)
     if unpacking.unconsumed_tail:
         raise ValueError(f"its DICOM elements unpack to more than {_MOST_BYTES} bytes")
     return unpacked
 
 
-@contextmanager
-def damaged(what: str) -> Iterator[None]:
-    """Around a library alone, whose reason may quote the file: says what is damaged, not how."""
-    try:
-        yield
-    except Exception as error:
-        kind = type(error).__name__
-        raise ValueError(f"{what} are damaged, cut short or not supported ({kind})") from None
-
-
 def items(ds: Dataset, keyword: str) -> list[Dataset]:
     """Give the items of a sequence; none where there is none."""
-    with damaged("its DICOM sequences"):
+    with decoding("its DICOM sequences are"):
         if keyword in ds and getattr(ds.get_item(keyword), "length", 0) in _ENDLESS:
             raise ValueError
         return [item for item in ds.get(keyword) or [] if isinstance(item, Dataset)]

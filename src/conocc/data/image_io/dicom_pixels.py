@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
-from conocc.data.image_io.dicom_header import UNDEFINED, damaged, number, text
+from conocc.data.image_io.dicom_header import UNDEFINED, number, text
 from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS
 from conocc.data.image_io.dicom_stream import BEGINNINGS, KIND_OF, Stream, decode_runs, stream_of
-from conocc.data.image_io.pixels import Pixels, check_size, native
+from conocc.data.image_io.pixels import Pixels, check_size, decoding, native
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -42,16 +42,16 @@ class Layout(NamedTuple):
     `pieces` are where the parts of each compressed frame lie; None in the open.
     """
 
-    keyword: str
+    pixel_keyword: str
     photometric: str
     rows: int
     columns: int
     samples: int
-    allocated: int
-    signed: int
-    planar: int
-    stored: int
-    high: int
+    bits_allocated: int
+    pixel_representation: int
+    planar_configuration: int
+    bits_stored: int
+    high_bit: int
     frames: int = 1
     pieces: list[list[slice]] | None = None
     remarks: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Layout(NamedTuple):
     def __str__(self) -> str:
         colour = " colour" if self.samples == 3 else ""
         several = f"{self.frames} frames of " if self.frames > 1 else ""
-        return f"header says {several}{self.columns}x{self.rows} {self.allocated}-bit{colour}"
+        return f"header says {several}{self.columns}x{self.rows} {self.bits_allocated}-bit{colour}"
 
 
 class Stored(NamedTuple):
@@ -99,18 +99,18 @@ def layout_of(ds: Dataset, *, is_head: bool = False) -> Layout:
         If they are damaged, cut short or too many, or of a kind that is not read.
     """
     layout = _stated(ds)
-    element: Any = ds.get_item(layout.keyword)
+    element: Any = ds.get_item(layout.pixel_keyword)
     value: bytes = element.value or b""
     syntax = ds.file_meta.TransferSyntaxUID
     found = element.length if is_head else len(value)
     samples = 2 if layout.photometric == "YBR_FULL_422" else layout.samples
-    bits = layout.rows * layout.columns * samples * layout.allocated
+    bits = layout.rows * layout.columns * samples * layout.bits_allocated
     least = math.ceil(layout.frames * bits / 8)
     several = int(8 * found // bits)
     if found < least and value.startswith(BEGINNINGS):
         layout = layout._replace(pieces=[[slice(0, None)]])
     elif element.length == UNDEFINED or (value[:4] == _ITEM and found - least not in (0, 1)):
-        with damaged(_called(syntax)):
+        with decoding(_called(syntax)):
             pieces = _pieces(value, layout.frames, _extended(ds), is_head)
         layout = layout._replace(pieces=pieces)
         several = len(pieces)
@@ -122,7 +122,7 @@ def layout_of(ds: Dataset, *, is_head: bool = False) -> Layout:
         layout = _noted(layout._replace(photometric="YBR_FULL"), OTHER_COLOURS)
         several = layout.frames
     exact = layout.pieces is not None or found - several * bits / 8 < 2 <= found - least
-    if several > layout.frames and exact and layout.keyword == "PixelData":
+    if several > layout.frames and exact and layout.pixel_keyword == "PixelData":
         layout = _noted(layout._replace(frames=several), OTHER_FRAMES)
     if (layout.pieces is None) != (syntax in uid.UncompressedTransferSyntaxes):
         layout = _noted(layout, OTHER_SYNTAX)
@@ -131,7 +131,7 @@ def layout_of(ds: Dataset, *, is_head: bool = False) -> Layout:
 
 def _called(syntax: uid.UID) -> str:
     """Call compressed pixels by a name of the standard's, not by one that a header made up."""
-    return f"its {syntax.name if syntax in KIND_OF else 'compressed'} pixels"
+    return f"its {syntax.name if syntax in KIND_OF else 'compressed'} pixels are"
 
 
 def _noted(layout: Layout, remark: str) -> Layout:
@@ -163,31 +163,19 @@ def _stated(ds: Dataset) -> Layout:
             allowed = " or ".join(map(str, known))
             raise ValueError(f"its DICOM {name} is {value:g}, where {photometric} has {allowed}")
         values.append(int(value))
-    samples, allocated, signed, planar = values
+    allocated = values[1]
     stored = int(number(ds, "BitsStored", allocated))
     high = int(number(ds, "HighBit", stored - 1))
     if not 1 <= stored <= allocated:
         raise ValueError(f"header says {stored} bits, of {allocated}")
     if not stored <= high + 1 <= allocated:
         high, remarks = stored - 1, (*remarks, OTHER_BITS)
-    rows, columns = int(number(ds, "Rows")), int(number(ds, "Columns"))
+    size = int(number(ds, "Rows")), int(number(ds, "Columns"))
     frames = max(1, int(number(ds, "NumberOfFrames", 1)))  # some write 0 where they mean one
     if frames >= 2**31:
         raise ValueError(f"header says {frames:.9g} frames, more than any file holds")
-    return Layout(
-        keyword,
-        photometric,
-        rows,
-        columns,
-        samples,
-        allocated,
-        signed,
-        planar,
-        stored,
-        high,
-        frames,
-        remarks=remarks,
-    )
+    stated = (keyword, photometric, *size, *values, stored, high, frames, None, remarks)
+    return Layout._make(stated)
 
 
 def _extended(ds: Dataset) -> list[int]:
@@ -242,14 +230,14 @@ def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
     ValueError
         If they are damaged, cut short or too many, or of a kind that is not read.
     """
-    element: Any = ds.get_item(layout.keyword)
+    element: Any = ds.get_item(layout.pixel_keyword)
     syntax = ds.file_meta.TransferSyntaxUID
     if layout.pieces is None:
         image = _in_the_open(element, layout, k)
         stream = None
     else:
         frame = b"".join(element.value[piece] for piece in layout.pieces[k])
-        with damaged(what := _called(syntax)):
+        with decoding(what := _called(syntax)):
             stream = stream_of(frame, KIND_OF.get(syntax))
         if stream is None:
             raise ValueError(_NOT_READ)
@@ -268,35 +256,24 @@ def _in_the_open(element: Any, layout: Layout, k: int) -> Pixels:
         raise ValueError(f"its colours are {layout.photometric}, which its pixels cannot be")
     little = element.is_little_endian
     order = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-    options: Any = {  # typed wrongly
-        "validate": False,
-        "correct_unused_bits": False,
-        "rows": layout.rows,
-        "columns": layout.columns,
-        "samples_per_pixel": layout.samples,
-        "photometric_interpretation": layout.photometric,
-        "bits_allocated": layout.allocated,
-        "bits_stored": layout.stored,
-        "pixel_representation": layout.signed,
-        "planar_configuration": layout.planar,
-        "number_of_frames": layout.frames,
-        "pixel_keyword": layout.keyword,
-        "pixel_vr": element.VR or "OW",
-    }
-    with damaged("its pixels"):
+    options: Any = layout._replace(pieces=None)._asdict()  # typed wrongly
+    options |= {"validate": False, "correct_unused_bits": False, "pixel_vr": element.VR or "OW"}
+    options["photometric_interpretation"] = layout.photometric
+    options |= {"samples_per_pixel": layout.samples, "number_of_frames": layout.frames}
+    with decoding("its pixels are"):
         image, _ = get_decoder(order).as_array(element.value, index=k, **options)
     return native(image)
 
 
 def _decoded(stream: Stream, layout: Layout, what: str) -> Pixels:
     """Decode a frame whose size is the header's: decoders take memory for the size they find."""
-    bytes_each = max(1, layout.allocated // 8)
+    bytes_each = max(1, layout.bits_allocated // 8)
     if stream.size is not None and stream.size[:2] != (layout.columns, layout.rows):
         w, h, channels = stream.size
-        raise ValueError(f"{layout}, {what} are {w}x{h} {stream.bits}-bit in {channels} channels")
+        raise ValueError(f"{layout}, {what} {w}x{h} {stream.bits}-bit in {channels} channels")
     if stream.size is not None and stream.size[2] not in (1, 3):
-        raise ValueError(f"{what} are of {stream.size[2]} channels, which are neither grey nor RGB")
-    with damaged(what):
+        raise ValueError(f"{what} of {stream.size[2]} channels, which are neither grey nor RGB")
+    with decoding(what):
         if stream.size is not None:
             return stream.decode()
         runs = decode_runs(stream.data, layout.rows * layout.columns, layout.samples, bytes_each)
@@ -312,7 +289,7 @@ def _coloured(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
         transformed = stream.kind != "JPEG 2000" or stream.becomes_rgb
         if colours != says or (layout.photometric in ("YBR_RCT", "YBR_ICT") and not transformed):
             layout = _noted(layout, OTHER_COLOURS)
-        image = image.astype(f"u{max(layout.allocated // 8, image.itemsize)}")
+        image = image.astype(f"u{max(layout.bits_allocated // 8, image.itemsize)}")
         if colours != "RGB" and not stream.becomes_rgb:
             if image.itemsize > 1 or (stream.kind == "JPEG" and not stream.lossy):
                 raise ValueError(f"its colours are {colours}, which is not read in {stream.kind}")
@@ -329,9 +306,9 @@ def _numbers(image: Pixels, stream: Stream | None, layout: Layout) -> Stored:
     lossy, remarks = stream is not None and stream.lossy, layout.remarks
     if image.dtype.kind == "f":
         return Stored(image, image, (image.min(), image.max()), lossy, remarks)
-    width = max(layout.allocated // 8, image.itemsize)
+    width = max(layout.bits_allocated // 8, image.itemsize)
     bare = image.astype(f"u{width}")
-    bits, high, signed = layout.stored, layout.high, layout.signed
+    bits, high, signed = layout.bits_stored, layout.high_bit, layout.pixel_representation
     if high >= bits and (bare & (2 ** (high + 1 - bits) - 1)).any() and int(bare.max()) < 2**bits:
         high, remarks = bits - 1, (*remarks, OTHER_BITS)  # they lie lower
     ways, remark = [(bits, high, signed)], OTHER_BITS
