@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conocc.data import load as loading
 from conocc.data.cohort import SPLITS, Cohort
-from conocc.data.decoding import UnreadableImagesError
+from conocc.data.decoding import UnreadableImagesError, survey_all
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder, pixels, write_image
@@ -628,7 +629,7 @@ def test_a_failed_load_leaves_nothing_in_the_cache(classes, tmp_path):
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
 
 
-def test_all_that_cannot_be_read_is_known(classes):
+def test_all_that_cannot_be_read_is_known(classes, monkeypatch):
     """What cannot be fetched, what cannot be decoded: in one error, or left out if asked."""
     (classes / "benign/p0_a.png").write_bytes(b"x")
     (classes / "normal/p0_c.png").unlink()
@@ -639,8 +640,15 @@ def test_all_that_cannot_be_read_is_known(classes):
     assert str(again) == str(caught.value)
     paths = ["benign/p0_a.png", "normal/p0_c.png"]
     assert [path for _, (path, _) in sorted(again.errors.items())] == paths
+    hashed = []
+
+    def counted(*images, **how):
+        hashed.append(survey_all(*images, **how))
+        return hashed[-1]
+
+    monkeypatch.setattr(loading, "survey_all", counted)
     loaded = load(classes, majority="benign", skip_unreadable=True)
-    assert len(loaded) == 17
+    assert (len(loaded), len(hashed)) == (17, 1)  # files are hashed once
     assert [path for path, _ in loaded.unreadable] == paths
     assert said(loaded, "cannot be read left out").startswith("2 images ('benign/p0_a.png' …)")
 

@@ -70,21 +70,16 @@ class UnreadableImagesError(ValueError):
     ----------
     errors : dict of int to (path, reason)
         By the places of the images among those that were asked for.
-    were_decoded : bool
-        Whether all images were decoded, and not only hashed.
     """
 
-    def __init__(
-        self, errors: Mapping[int, tuple[str, str]], n: int, were_decoded: bool = True
-    ) -> None:
+    def __init__(self, errors: Mapping[int, tuple[str, str]], n: int) -> None:
         more = f" {len(errors)} of {n} images cannot be read." if len(errors) > 1 else ""
         super().__init__(f"{errors[min(errors)][1]}{more}")
         self.errors = dict(errors)
         self.n = n
-        self.were_decoded = were_decoded
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.errors, self.n, self.were_decoded)
+        return type(self), (self.errors, self.n)
 
 
 @dataclass(frozen=True)
@@ -207,25 +202,15 @@ def _all(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
     return [function(item) for item in items]
 
 
-def survey_all(fetches: Iterable[Fetch], n: int, *, n_jobs: int, verbose: int) -> list[Surveyed]:
-    """Hash all `n` images, and see who is on them.
-
-    Raises
-    ------
-    UnreadableImagesError
-        If any cannot be fetched, after all were tried; without their paths.
-    """
-    surveyed: list[Surveyed] = []
-    bad: dict[int, tuple[str, str]] = {}
+def survey_all(
+    fetches: Iterable[Fetch], n: int, *, n_jobs: int, verbose: int
+) -> list[Surveyed | Unreadable]:
+    """Hash all `n` images, and see who is on them."""
+    surveyed = []
     with bar("Hashing images", n, verbose=verbose) as advance:
-        for i, one in enumerate(prefetch(fingerprint, fetches, n_jobs=n_jobs)):
-            if isinstance(one, Unreadable):
-                bad[i] = one.path, one.reason
-            else:
-                surveyed.append(one)
+        for one in prefetch(fingerprint, fetches, n_jobs=n_jobs):
+            surveyed.append(one)
             advance()
-    if bad:
-        raise UnreadableImagesError(bad, n)
     return surveyed
 
 

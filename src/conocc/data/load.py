@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import numpy as np
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
 from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, on_several
 from conocc.data.cohort_notes import cohort_notes, is_left_out, named_classes
+from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
     Decoded,
@@ -97,41 +98,40 @@ def load_cohort(
     OSError
         If the disk of the cache is full.
     """
-    preprocessing = preprocessing or Preprocessing()
-    load = partial(
-        _load_readable,
+    spec = CohortSpec(
         os.fspath(where),
-        preprocessing,
-        majority=majority,
-        minority=minority,
-        exclude=exclude,
-        patient_regex=patient_regex,
-        table=table,
-        pseudonyms=pseudonyms,
-        split=(split_seed, test_size, calibration_size),
-        cache=cache,
-        threads=usable_threads(n_jobs),
-        verbose=verbose,
+        preprocessing or Preprocessing(),
+        _names(majority),
+        _names(minority),
+        _names(exclude),
+        patient_regex,
+        table,
+        pseudonyms,
+        skip_unreadable,
+        split_seed,
+        test_size,
+        calibration_size,
+        cache if isinstance(cache, bool) else os.fspath(cache),
     )
-    bad: dict[int, tuple[str, str]] = {}
-    n = 0
-    while True:  # until all that is left can be read, so that all that cannot is known
+    listed = _listed(spec, usable_threads(n_jobs), verbose)
+    bad = dict(listed.errors)
+    while True:  # until all that is left can be read
         try:
-            cohort, index = load(frozenset(bad))
+            cohort = _decoded(listed, [row for row in listed.found if row not in bad])
             break
         except UnreadableImagesError as error:
-            bad, n = bad | error.errors, error.n
-            if len(bad) == n or (error.were_decoded and not skip_unreadable):
-                raise UnreadableImagesError(bad, n) from None
+            bad |= error.errors
+            if len(bad) == listed.n or not skip_unreadable:
+                raise UnreadableImagesError(bad, listed.n) from None
         except ValueError:
             if bad and not skip_unreadable:
-                raise UnreadableImagesError(bad, n) from None
+                raise UnreadableImagesError(bad, listed.n) from None
             raise
-    others = _no_images(index, preprocessing)
-    folders = [one for one in others if index.folder and (index.folder / one[0]).is_dir()]
-    bad |= dict(enumerate(folders, len(cohort) + n))
+    others, folder = _no_images(listed.index, spec.preprocessing), listed.index.folder
+    folders = [one for one in others if folder and (folder / one[0]).is_dir()]
+    bad |= dict(enumerate(folders, len(listed.index.entries)))
     if bad and not skip_unreadable:
-        raise UnreadableImagesError(bad, max(n, len(cohort)) + len(folders))
+        raise UnreadableImagesError(bad, listed.n + len(folders))
     errors = tuple(bad[i] for i in sorted(bad))
     if errors:
         first = f"'{printable(errors[0][0])}'{' …' if len(errors) > 1 else ''}"
@@ -139,6 +139,12 @@ def load_cohort(
         cohort = replace(cohort, notes=(*cohort.notes, left_out))
     files = tuple(one for one in others if one not in folders)
     return replace(cohort, unreadable=errors, no_images=files)
+
+
+def _names(given: str | int | Sequence[str | int] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    return tuple(map(str, [given] if isinstance(given, str | int) else given))
 
 
 def _no_images(index: ImageIndex, preprocessing: Preprocessing) -> list[tuple[str, str]]:
@@ -152,52 +158,69 @@ def _no_images(index: ImageIndex, preprocessing: Preprocessing) -> list[tuple[st
     return found
 
 
-def _load_readable(
-    where: str,
-    preprocessing: Preprocessing,
-    without: frozenset[int],
-    *,
-    majority: str | int | Sequence[str | int] | None,
-    minority: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    patient_regex: str | None,
-    table: TableOptions,
-    pseudonyms: bool,
-    split: tuple[int, float, float | str | None],
-    cache: bool | str | os.PathLike[str],
-    threads: int,
-    verbose: int,
-) -> tuple[Cohort, ImageIndex]:
-    """Load a cohort `without` some entries of its index, which cannot be read."""
-    named = [majority] if isinstance(majority, str | int) else list(majority or ())
-    index = list_cohort(where, preprocessing.size, set(map(str, named)), table)
-    wanted = majority_classes(index, majority)
-    dropped = _dropped_classes(index, wanted, minority, exclude)
+@dataclass(frozen=True)
+class _Listed:
+    """The images of a cohort that are of use, hashed; `errors` are of those that cannot be.
+
+    By their rows in the index; there are `n` of both.
+    """
+
+    spec: CohortSpec
+    index: ImageIndex
+    majority: frozenset[str]
+    dropped: frozenset[str]
+    found: dict[int, Surveyed]
+    errors: dict[int, tuple[str, str]]
+    threads: int
+    verbose: int
+
+    @property
+    def n(self) -> int:
+        return len(self.found) + len(self.errors)
+
+
+def _listed(spec: CohortSpec, threads: int, verbose: int) -> _Listed:
+    preprocessing = spec.preprocessing
+    index = list_cohort(spec.where, preprocessing.size, set(spec.majority or ()), spec.table)
+    wanted = majority_classes(index, spec.majority)
+    dropped = _dropped_classes(index, wanted, spec.minority, spec.exclude)
     leave = partial(is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
-    used = [i for i, entry in enumerate(index.entries) if not leave(entry)]
-    rows = [i for i in used if i not in without]
+    rows = [i for i, entry in enumerate(index.entries) if not leave(entry)]
     if not rows:
-        raise ValueError(f"'{printable(where)}' holds no image to train on or to test.")
+        raise ValueError(f"'{printable(spec.where)}' holds no image to train on or to test.")
+    listed = _Listed(spec, index, wanted, dropped, {}, {}, threads, verbose)
+    surveyed = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
+    for row, one in zip(rows, surveyed, strict=True):
+        if isinstance(one, Surveyed):
+            listed.found[row] = one
+        else:  # nobody knows yet whom its path may name
+            shown = index.entries[row].shown
+            listed.errors[row] = hide(shown) if spec.pseudonyms else shown, one.reason
+    if not listed.found:
+        raise UnreadableImagesError(listed.errors, listed.n)
+    return listed
+
+
+def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
+    """Make a cohort of some rows of the index; errors are by row."""
+    spec, index, wanted = listed.spec, listed.index, listed.majority
     entries = [index.entries[row] for row in rows]
-    found = _surveyed(index, rows, len(used), hidden=pseudonyms, threads=threads, verbose=verbose)
+    found = [listed.found[row] for row in rows]
     digest = np.array([one.digest for one in found], dtype=np.str_)
-    path = np.array(_deidentified_paths(entries, found, all_hidden=pseudonyms), dtype=np.str_)
-    patients = _patients(index, entries, found, path, patient_regex, table, pseudonyms)
+    path = np.array(_deidentified_paths(entries, found, all_hidden=spec.pseudonyms), dtype=np.str_)
+    patients = _patients(spec, index, entries, found, path)
     other = np.array([entry.label not in wanted for entry in entries], dtype=bool)
-    source = _Source(index, rows, path, digest, preprocessing)
-    side, split_note = _split(source, patients, other, *split)
+    source = _Source(index, rows, path, digest, spec.preprocessing)
+    side, split_note = _split(source, patients, other, spec)
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(one) for one in side.tolist()])
     order = np.lexsort((other, rank))  # stable: within a class the index's order stays
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
-    folder, no_cache = cache_folder(where not in PHANTOMS and cache)
-    try:
-        images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
-    except UnreadableImagesError as error:
-        bad = {rows[i]: one for i, one in error.errors.items()}
-        raise UnreadableImagesError(bad, len(used)) from None
+    folder, no_cache = cache_folder(spec.where not in PHANTOMS and spec.cache)
+    threads, verbose = listed.threads, listed.verbose
+    images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
     cohort = Cohort(
         name=printable(index.name),
         images=images,
@@ -207,35 +230,17 @@ def _load_readable(
         path=path[order],
         digest=digest[order],
         label=np.array([entry.label for entry in entries], dtype=np.str_)[order],
-        preprocessing=_with_found_size(preprocessing, images),
+        preprocessing=_with_found_size(spec.preprocessing, images),
         patients_known=patients.known,
         notes=(),
-        namespace=_namespace(patients.among or os.path.realpath(where)),
+        namespace=_namespace(patients.among or os.path.realpath(spec.where)),
         facts=facts_of([entries[i] for i in order]),
     )
-    notes = cohort_notes(cohort, index, wanted, dropped, patients.note, split_note, remarks)
-    return replace(cohort, key=patients.key, notes=(*notes, *no_cache, *unkept)), index
+    notes = cohort_notes(cohort, index, wanted, listed.dropped, patients.note, split_note, remarks)
+    return replace(cohort, key=patients.key, notes=(*notes, *no_cache, *unkept))
 
 
-def _surveyed(
-    index: ImageIndex, rows: list[int], n: int, *, hidden: bool, threads: int, verbose: int
-) -> list[Surveyed]:
-    """Hash the images of some rows; errors are by row, of `n`, with their paths."""
-    try:
-        return survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
-    except UnreadableImagesError as error:
-        # Nobody knows yet whom their paths may name.
-        shown = {i: index.entries[rows[i]].shown for i in error.errors}
-        bad = {
-            rows[i]: (hide(shown[i]) if hidden else shown[i], reason)
-            for i, (_, reason) in error.errors.items()
-        }
-        raise UnreadableImagesError(bad, n, were_decoded=False) from None
-
-
-def majority_classes(
-    index: ImageIndex, majority: str | int | Sequence[str | int] | None
-) -> frozenset[str]:
+def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> frozenset[str]:
     """Return the labels that are the majority: those asked for, or those that the layout knows.
 
     Raises
@@ -266,8 +271,7 @@ def majority_classes(
             f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
             f"not known. Its classes are {classes}. {advice}"
         )
-    asked = [majority] if isinstance(majority, str | int) else list(majority)
-    return _classes_of(index, "majority", map(str, asked))
+    return _classes_of(index, "majority", majority)
 
 
 def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
@@ -341,24 +345,22 @@ def _deidentified_paths(
 
 
 def _patients(
+    spec: CohortSpec,
     index: ImageIndex,
     entries: Sequence[ImageEntry],
     found: Sequence[Surveyed],
     path: Strings,
-    patient_regex: str | None,
-    table: TableOptions,
-    pseudonyms: bool,
 ) -> Patients:
     patients = find_patients(
         [entry.shown for entry in entries],
         given=[entry.patient for entry in entries],
         folder=index.folder,
-        regex=patient_regex,
+        regex=spec.patient_regex,
         persons=[one.person for one in found],
         deidentified=path.tolist(),
-        options=table,
+        options=spec.table,
     )
-    if pseudonyms and patients.known:
+    if spec.pseudonyms and patients.known:
         names = tuple(map(pseudonym, patients.names))
         patients = replace(patients, names=names, key=key_fingerprint())
     return patients
@@ -385,23 +387,19 @@ def _blank(source: _Source, patients: Patients) -> Bools:
 
 
 def _split(
-    source: _Source,
-    patients: Patients,
-    minority: Bools,
-    split_seed: int,
-    test_size: float,
-    calibration_size: float | str | None,
+    source: _Source, patients: Patients, minority: Bools, spec: CohortSpec
 ) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
     digest, blank = source.digest, _blank(source, patients)
+    seed, test_size, share = spec.split_seed, spec.test_size, spec.calibration_size
     entries = [source.images.entries[row] for row in source.rows]
     if entries[0].split is None:
         split = split_by_patient(
-            patients.names, minority, digest, seed=split_seed, test_size=test_size, blank=blank
+            patients.names, minority, digest, seed=seed, test_size=test_size, blank=blank
         )
         note = (
             f"The split was made here: {1 - test_size:.0%} to {test_size:.0%} of the majority "
-            f"images, by patient, with split_seed={split_seed}."
+            f"images, by patient, with split_seed={seed}."
         )
         if alone := int(joining_nobody(patients.names, digest, blank).sum()):
             note += (
@@ -411,19 +409,19 @@ def _split(
     else:
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         note = "The split is the cohort's own."
-    if calibration_size is not None:
+    if share is not None:
         split = kept_for_calibration(
-            split, patients.names, digest, seed=split_seed, share=calibration_size, blank=blank
+            split, patients.names, digest, seed=seed, share=share, blank=blank
         )
-        share = USUAL_SHARE if calibration_size == "auto" else calibration_size
+        per_cent = 100 * (USUAL_SHARE if share == "auto" else float(share))
         if "calibration" in split:
             note += (
-                f" Of the training patients, {100 * share:.4g} % are kept for calibration, with "
-                f"split_seed={split_seed}."
+                f" Of the training patients, {per_cent:.4g} % are kept for calibration, with "
+                f"split_seed={seed}."
             )
         else:
             note += (
-                f" No training patient is kept for calibration: {100 * share:.4g} % of them are "
+                f" No training patient is kept for calibration: {per_cent:.4g} % of them are "
                 f"fewer than the {FEWEST_PATIENTS} that a promise takes."
             )
     return split, note
@@ -473,8 +471,8 @@ def _pixels(
             # Their twins cannot be read either.
             for i in np.flatnonzero(np.isin(place, list(found))).tolist():
                 first_path, reason = found[place[i]]
-                own = str(source.path[i])
-                bad[i] = own, reason.replace(f"'{printable(first_path)}'", f"'{printable(own)}'")
+                own, row = str(source.path[i]), source.rows[i]
+                bad[row] = own, reason.replace(f"'{printable(first_path)}'", f"'{printable(own)}'")
             raise UnreadableImagesError(bad, len(source.rows)) from None
 
     notes: tuple[str, ...] = ()
