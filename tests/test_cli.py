@@ -276,6 +276,17 @@ def test_inspect_shows_counts_and_draws_a_montage(folder, tmp_path):
         assert image.size[0] > 500
 
 
+def test_inspect_tells_sizes_that_differ_and_goes_on(tmp_path):
+    for i in range(9):
+        write_image(tmp_path / f"plain/{i}.png", side=20 if i < 6 else 24)
+    inspect = ("data", "inspect", tmp_path, "--majority", "plain", "--no-cache", "--quiet")
+    code, said = call(*inspect, "--test-size", "0")
+    assert code == 0, said
+    said = " ".join(said.split())
+    assert "Images are of 2 sizes, most often 6 of 20x20 pixels, 3 of 24x24 pixels." in said
+    assert "Hashing images" not in said
+
+
 def test_inspect_lists_what_cannot_be_read_and_draws_nothing_into_the_cohort(
     folder, tmp_path, monkeypatch
 ):

@@ -30,7 +30,6 @@ NEAR = {
     ],
     "split": [
         "set",
-        "Fold",
         "partition",
         "subset",
         "train_test",
@@ -197,8 +196,16 @@ def test_a_column_that_is_named_must_be_there(tmp_path):
 
 def test_options_of_tables_are_refused_where_there_is_none(tmp_path):
     make_folder(tmp_path, "a/1.png")
-    with pytest.raises(ValueError, match="is no table, where --one-hot .* Leave out 'one_hot'"):
+    with pytest.raises(
+        ValueError, match="is no table, where --one-hot says nothing. Leave out 'one_hot'"
+    ):
         list_cohort(tmp_path, table=TableOptions(one_hot=("a",)))
+
+
+def test_a_column_of_folds_is_no_split(tmp_path):
+    index = list_cohort(manifest(tmp_path, "path,label,fold\na/1.png,x,3\n"))
+    assert index.entries[0].split is None
+    assert "Columns of 'set.csv' not used: fold." in index.notes
 
 
 def test_a_table_may_lie_anywhere(tmp_path):

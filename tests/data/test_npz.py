@@ -166,7 +166,7 @@ def test_arrays_of_other_names_are_refused(tmp_path):
         *((name, "images") for name in ("X", "x", "data", "imgs", "arr_0")),
         *((name, "labels") for name in ("y", "Y", "targets", "classes", "diagnosis")),
         *((name, "patient") for name in ("groups", "subject_ids", "patient_id", "pids")),
-        *((name, "split") for name in ("fold", "set", "train_test")),
+        *((name, "split") for name in ("set", "train_test")),
     ],
 )
 def test_an_array_that_is_called_nearly_by_its_meaning_stops(tmp_path, array, meaning):
@@ -180,6 +180,14 @@ def test_an_array_that_is_called_nearly_by_its_meaning_stops(tmp_path, array, me
     assert [(e.label, e.split, e.patient) for e in listing.entries] == [
         (label, "train", patient) for label, patient in zip("0011", "1234", strict=True)
     ]
+
+
+@pytest.mark.parametrize("option", ["root", "patients", "suffix"])
+def test_options_that_an_archive_has_no_use_for_are_refused(tmp_path, option):
+    where = tmp_path / "own.npz"
+    np.savez(where, images=np.zeros((2, 4, 4)), labels=["a", "b"])
+    with pytest.raises(ValueError, match=f"is an archive, where --{option} says nothing. Leave"):
+        list_cohort(where, table=TableOptions(**{option: "x"}))
 
 
 def test_arrays_may_be_in_any_case_singular_or_plural(tmp_path):

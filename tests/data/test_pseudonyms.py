@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -137,6 +139,19 @@ def test_what_was_hidden_is_revealed_to_the_user_alone(config, tmp_path):
     assert call("data", "reveal", table, "--out", out)[0] == 1
 
 
+def test_names_that_many_processes_note_are_all_there(config, tmp_path):
+    code = (
+        "import sys; from conocc.data.pseudonyms import hide\n"
+        "for i in range(40): hide(f'{sys.argv[1]}-{i}')"
+    )
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(k)]) for k in range(3)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    lines = (config / "names.jsonl").read_text().splitlines()
+    assert {json.loads(line)[1] for line in lines} == {
+        f"{k}-{i}" for k in range(3) for i in range(40)
+    }
+
+
 @pytest.mark.parametrize(
     ("patient", "name", "hidden", "shown"),
     [
@@ -186,6 +201,17 @@ def test_patients_of_dicom_are_known_by_pseudonyms(tmp_path):
     assert "Patients are pseudonyms of DICOM's PatientID." in cohort.notes
     assert not cohort.leaks()
     assert set(cohort.path) == {f"{'lung' if i < 8 else 'nodule'}/IM{i:04}" for i in range(12)}
+
+
+def test_one_id_of_two_issuers_is_two_patients(tmp_path):
+    """If every image says who issued it; if not, the ID alone counts, as no one may leak."""
+    folder = make_cohort(tmp_path / "set", element(0x00100021, "LO", "Clinic A"))
+    write(folder / "lung" / "b.dcm", about("ID-0") + element(0x00100021, "LO", "Clinic B"))
+    cohort = load(folder)
+    assert len(set(cohort.patient)) == 7
+    assert "Patients are pseudonyms of DICOM's PatientID and of its issuer." in cohort.notes
+    write(folder / "lung" / "c.dcm", about("ID-0"))
+    assert set(load(folder).patient) == {pseudonym(f"ID-{i}") for i in range(6)}
 
 
 def test_one_file_without_a_patient_leaves_them_unknown(tmp_path):
@@ -256,11 +282,16 @@ def test_paths_of_scores_join_with_those_of_cohorts(tmp_path, monkeypatch):
     rows = [f"{one.as_posix()},lung,{i}" for i, one in enumerate(files)]
     (tmp_path / "set.csv").write_text("\n".join(["path,label,patient", *rows]) + "\n")
     reading = Preprocessing(size=16)
-    for where, typed in (("set", "set/"), ("set.csv", "")):
+    make_folder(tmp_path / "plain", *(f"lung/{i}.png" for i in range(5)), "b/1.png")
+    images = np.random.default_rng(0).integers(0, 99, (6, 20, 20)).astype(np.uint8)
+    np.savez(tmp_path / "own.npz", images=images, labels=["lung"] * 5 + ["b"])
+    typed_of = {"plain": "plain/", "own.npz": "own.npz/", "set": "set/", "set.csv": ""}
+    for where, typed in typed_of.items():
         scored = list(deidentified_paths(list_images([where], reading), 16))
         own = load(where).path.tolist()
         assert sorted(scored) == sorted(f"{typed}{path}" for path in own)
-    assert all(f"/{pseudonym('Smith_John')}/" in path for path in scored)
+        if where.startswith("set"):
+            assert any(f"/{pseudonym('Smith_John')}/" in path for path in scored)
 
 
 def test_paths_to_be_scored_are_hidden_too_and_errors(tmp_path):

@@ -45,6 +45,7 @@ def inspect(
     picture: Annotated[
         Path | None, option("Draw a montage of some images into this file.", "--montage")
     ] = None,
+    quiet: Quiet = False,
 ) -> int:
     """Show a cohort's classes, counts, patients, split and leaks, and draw a montage if asked.
 
@@ -58,8 +59,15 @@ def inspect(
             f"The montage '{picture}' would lie in the cohort '{cohort}', among its images. "
             "Choose another --montage. Nothing was written."
         )
-    loaded = replace(read.spec(cohort), skip_unreadable=True).load(n_jobs=threads, verbose=1)
-    say_all(loaded.notes, "• ")
+    from conocc.data.decoding import SizesDifferError
+
+    spec, sizes = replace(read.spec(cohort), skip_unreadable=True), list[str]()
+    try:
+        loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
+    except SizesDifferError as error:  # to look at them, any size will do
+        sizes, reading = [error.said], replace(spec.preprocessing, size=64)
+        loaded = replace(spec, preprocessing=reading).load(n_jobs=threads, verbose=int(not quiet))
+    say_all([*loaded.notes, *sizes], "• ")
     table = Table("split", "class", "images", "patients")
     for row in loaded.counts().itertuples(index=False):
         table.add_row(*(str(value) for value in row))

@@ -26,7 +26,7 @@ _OTHER_WORDS = {
     r".*(patient|subject|submitter|participant)s?(id|no|nr|number|code|key)|"
     r"pid|mrn|rid|empi(anon)?|lesionid|groups",
     "split": r"(?!dataset$)(data|dataset|image|official|train(val(id)?)?(or)?test|cv)?"
-    rf"(split|set|subset|fold|partition|phase|usage){_NUMBER}|"
+    rf"(split|set|subset|partition|phase|usage){_NUMBER}|"
     r"(is)?train(ing)?(val(id)?(ation)?)?(or)?(test)?",
 }
 
@@ -75,13 +75,13 @@ class TableOptions:
         return replace(self, root=root, patients=patients)
 
 
-def refuse_options(where: object, table: TableOptions) -> None:
-    """Refuse options of a cohort in a table where it is none."""
-    for name in ("label_column", "split_column", "one_hot", "root"):
+def refuse_options(where: object, table: TableOptions, names: Sequence[str], kind: str) -> None:
+    """Refuse options of which a cohort of this kind has no use."""
+    for name in names:
         if getattr(table, name):
             raise ValueError(
-                f"'{printable(where)}' is no table, where --{name.replace('_', '-')} could say "
-                f"how it is read. Leave out '{name}'."
+                f"'{printable(where)}' is {kind}, where --{name.replace('_', '-')} says nothing. "
+                f"Leave out '{name}'."
             )
 
 

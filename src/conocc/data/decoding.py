@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,6 +80,14 @@ class UnreadableImagesError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.errors, self.n)
+
+
+class SizesDifferError(ValueError):
+    """Images of a cohort that are to be of one shape, and are not; `said` tells their sizes."""
+
+    def __init__(self, sentence: str, said: str = "") -> None:
+        super().__init__(sentence)
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -235,12 +243,13 @@ def decode_all(
     ------
     UnreadableImagesError
         If any cannot be read, or changed since it was hashed.
-    ValueError
+    SizesDifferError
         If they differ in shape.
     """
     n = len(paths)
     bad: dict[int, tuple[str, str]] = {}
     shapes: dict[tuple[int, ...], str] = {}
+    sizes: Counter[str] = Counter()
     work = prefetch(
         partial(decode_one, preprocessing), zip(paths, fetches, strict=True), n_jobs=n_jobs
     )
@@ -252,6 +261,7 @@ def decode_all(
                 bad[i] = path, f"'{printable(path)}' changed while it was being read."
             else:
                 shapes.setdefault(result.image.shape, path)
+                sizes[pixels(result.image.shape)] += 1
                 if not bad and len(shapes) == 1:
                     yield result
             advance()
@@ -259,10 +269,13 @@ def decode_all(
         raise UnreadableImagesError(bad, n)
     if len(shapes) > 1:
         (shape, path), (other_shape, other_path), *_ = shapes.items()
-        raise ValueError(
+        usual = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(3))
+        raise SizesDifferError(
             f"Images differ in shape: '{printable(path)}' has {pixels(shape)}, "
             f"'{printable(other_path)}' has {pixels(other_shape)}. Pass the size to bring them to, "
-            "such as size=64 (--size 64)."
+            "such as size=64 (--size 64).",
+            f"Images are of {len(sizes)} sizes, most often {usual}. Pass the size to bring them to "
+            "where they are trained on, such as --size 64.",
         )
 
 

@@ -67,7 +67,7 @@ def list_cohort(
     for recognise, list_table in TABLE_LAYOUTS.values():
         if recognise(path):
             return list_table(path, table)
-    refuse_options(where, table)
+    refuse_options(where, table, ("label_column", "split_column", "one_hot", "root"), "no table")
     lowest = _lowest(path, named) if path.is_dir() else path
     for recognise, list_images in LAYOUTS.values():
         if recognise(lowest):

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from conocc.data.columns import TableOptions, claim, is_called
+from conocc.data.columns import TableOptions, claim, is_called, refuse_options
 from conocc.data.image_io.pixels import MAX_PIXELS
 from conocc.data.index import SIDES, Fetch, ImageEntry, ImageIndex, printable, side
 
@@ -74,6 +74,7 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
         set is three-dimensional or has several labels an image.
     """
     name = printable(where.name)
+    refuse_options(name, table, ("root", "patients", "suffix", "one_hot"), "an archive")
     with _opened(where) as archive:
         members = [member for member in archive.namelist() if member.endswith(".npy")]
         heads = {member.removesuffix(".npy"): _head(archive, member) for member in members}

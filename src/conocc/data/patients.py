@@ -67,8 +67,9 @@ def find_patients(
 
     The first of these that there is decides: the regular expression, or the table of patients
     (`options`), that the user gave; what the layout itself lists (`given`); a table beside the
-    images; the PatientID of DICOM (`persons`), if every image has one, for which a pseudonym
-    stands; a name of one of the `STANDARDS`, if every image has exactly one.
+    images; the PatientID of DICOM (`persons`), if every image has one, and with it who issued it,
+    if every image says so, for which a pseudonym stands; a name of one of the `STANDARDS`, if every
+    image has exactly one.
     Otherwise patients are not known: each image counts as one, named by its path, and so does
     each file of several images.
     Messages and names take the `deidentified` paths, if these are not the paths themselves.
@@ -92,8 +93,13 @@ def find_patients(
     if table := next((beside[name] for name in TABLES if name in beside), None):
         return _from_table(paths, table, deidentified, options)
     if persons and all(person is not None and person.patient for person in persons):
-        names = tuple(pseudonym(person.patient) for person in persons if person)
-        note = "Patients are pseudonyms of DICOM's PatientID."
+        issued = all(person.issuer for person in persons if person)
+        names = tuple(
+            pseudonym(f"{person.issuer}\n{person.patient}" if issued else person.patient)
+            for person in persons
+            if person
+        )
+        note = f"Patients are pseudonyms of DICOM's PatientID{' and of its issuer' * issued}."
         return Patients(names, True, note, EVERYWHERE, key_fingerprint())
     if standard := by_standard(paths):
         return _hidden(standard, persons)

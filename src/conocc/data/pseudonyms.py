@@ -93,14 +93,14 @@ def _remember(path: Path, name: str, hidden: str) -> None:
             return
         known[hidden] = name
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                # One write of one line is appended whole, whichever process writes too.
-                os.write(handle, json.dumps([hidden, name]).encode() + b"\n")
-            finally:
-                os.close(handle)
+            with folder_lock(path.parent), open(path, "a", opener=_private) as file:
+                file.write(json.dumps([hidden, name]) + "\n")
         except OSError as error:
             _warn(f"Pseudonyms cannot be revealed later: '{path}': {error.strerror}.")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @cache

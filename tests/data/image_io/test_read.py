@@ -346,6 +346,13 @@ def test_what_gzip_compresses_is_named():
         assert f"it is a {kind} file compressed by gzip; unpack" in refusal(gzip.compress(data))
     assert "what gzip compresses in it" in refusal(gzip.compress(b"path,label"))
     assert "is none of" in refusal(b"\x1f\x8b" + bytes(9))
+    for begin, said in (
+        (b"PK\x03\x04", "it is a ZIP archive; unpack it"),
+        (b"\x89HDF\r\n", "it is an HDF5 file; save its images as NPY or PNG"),
+        (b"\0\0\0\x20ftypisom", "it is a video; save its frames as PNG"),
+        (b"%PDF-1.7", "it is a PDF file; save its pictures as PNG"),
+    ):
+        assert said in refusal(begin + bytes(40))
     assert "it is an archive; unpack it" in refusal(bz2.compress(b"P5 1 1 255 a"))
     assert "'git lfs pull' brings the file" in refusal(
         b"version https://git-lfs.github.com/spec/v1"

@@ -58,11 +58,14 @@ class Person:
         What the header says of the patient, the study and their doctors, in plain letters.
     names : frozenset of str
         The PatientID and the whole name, in plain letters.
+    issuer : str
+        Who gave that ID, which another may have given to somebody else; often empty.
     """
 
     patient: str
     values: frozenset[str]
     names: frozenset[str] = frozenset()
+    issuer: str = ""
 
     def __repr__(self) -> str:
         return "Person()"
@@ -100,7 +103,8 @@ def person_of(data: bytes) -> Person | None:
     texts = [_raw(ds, tag) for tag in (*own, *_TELLING)]
     with suppress(ValueError):  # likewise
         texts += [_raw(item, "PatientID") for item in items(ds, "OtherPatientIDsSequence")]
-    ids, names = (_decoded(_raw(ds, keyword)) for keyword in ("PatientID", "PatientName"))
+    keywords = ("PatientID", "PatientName", "IssuerOfPatientID")
+    ids, names, issuers = (_decoded(_raw(ds, keyword)) for keyword in keywords)
     patient = " ".join(ids[:1])
     values = {plain_letters(patient)}
     for text in texts:
@@ -108,7 +112,8 @@ def person_of(data: bytes) -> Person | None:
             values |= {part for decoded in _decoded(text) for part in _parts(decoded)}
     # Nor does a number of one or two digits identify anybody.
     values = {one for one in values - _NOBODY if len(one) > 2 or (one and not one.isdecimal())}
-    return Person(patient, frozenset(values), frozenset(map(plain_letters, ids + names)))
+    whole = frozenset(map(plain_letters, ids + names))
+    return Person(patient, frozenset(values), whole, " ".join(issuers[:1]))
 
 
 def _raw(ds: Dataset, tag: int | str) -> bytes:

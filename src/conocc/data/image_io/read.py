@@ -99,7 +99,7 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
             if name.lower().endswith(".tga"):
                 raise UnreadableError("a TGA file cannot be told by its content; save it as PNG")
             for signature, what in _OTHERS.items():
-                if re.match(signature, data):
+                if re.match(signature, data, re.DOTALL):
                     raise UnreadableError(what)
             packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
             raise UnreadableError(
@@ -244,9 +244,14 @@ READERS: dict[str, Format] = {
 }
 # What else may lie among images, and what to do about it.
 _OTHERS = {
-    rb"BZh|PK\x03\x04|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d": "it is an archive; unpack it",
+    rb"PK\x03\x04": "it is a ZIP archive; unpack it",
+    rb"BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d|Rar!": "it is an archive; unpack it",
     rb"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
-    rb"%PDF-": "it is a PDF; save its pictures as PNG",
+    rb"%PDF-": "it is a PDF file; save its pictures as PNG",
+    rb"\x89HDF": "it is an HDF5 file; save its images as NPY or PNG",
+    rb"MATLAB 5": "it is a MATLAB file; save its images as NPY or PNG",
+    rb"....ftyp(?:hei|mif)": "it is a HEIC file; save it as PNG",
+    rb"....ftyp|....moov|\x1aE\xdf\xa3|RIFF....AVI": "it is a video; save its frames as PNG",
 }
 
 # Of a file, as many bytes as `format_of` looks at.
