@@ -112,6 +112,26 @@ def sweep(
     return _study(jobs, study)
 
 
+@app.command
+def plan(
+    *,
+    false_alarms: Annotated[float, option("Rate of false alarms to promise.")] = 0.05,
+    confidence: Annotated[float, option("Certainty of that promise.")] = 0.95,
+    auc: Annotated[float, option("The AUC that is expected.")] = 0.8,
+    width: Annotated[float, option("Of its 95 % interval, from end to end.")] = 0.1,
+    prevalence: Annotated[float, option("Share of the test patients in the minority.")] = 0.5,
+    images: Annotated[int, option("Images of each test patient.")] = 1,
+    likeness: Annotated[
+        float, option("Correlation of the scores of images of one patient, 0 to 1.")
+    ] = 0.5,
+) -> None:
+    """Say how many patients a promise takes to calibrate, and an AUC to be tested."""
+    from conocc.experiments.planning import plan_words
+
+    test = {"auc": auc, "width": width, "prevalence": prevalence}
+    say_all(plan_words(false_alarms, confidence, **test, images=images, likeness=likeness))
+
+
 def _names(methods: str) -> str | list[str]:
     return "all" if methods == "all" else methods.split(",")
 

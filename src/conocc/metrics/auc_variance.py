@@ -22,10 +22,12 @@ cross-validated area under the ROC curve estimates*, Electronic Journal of Stati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri, owens_t
 from scipy.stats import rankdata
 
 from conocc.metrics.ranking import Bools, Floats, Ints, checked, patient_names
@@ -190,6 +192,49 @@ def mean_auc_covariance(folds: Sequence[Fold]) -> tuple[Floats, Floats]:
         y_mixed += factor * by_majority
     covariance = x @ x.T + y @ y.T + x_mixed @ y_mixed.T + y_mixed @ x_mixed.T
     return areas / len(folds), covariance / len(folds) ** 2
+
+
+def expected_variance(
+    area: float, minority: float, majority: float, *, images: int = 1, likeness: float = 0.0
+) -> float:
+    r"""Variance of the AUC of a study that is planned, if scores are normal in both classes.
+
+    The AUC is the mean over pairs of a minority and a majority image of whether they are in
+    order. Two pairs whose differences of scores correlate by r are both in order with the chance
+    :math:`\Phi_2(h, h; r)`, :math:`h = \Phi^{-1}(A)`, so that the variance is a mean of
+    :math:`\Phi_2(h, h; r) - A^2` over all pairs of pairs. It is that of Hanley and McNeil
+    (Radiology 143 (1982) 29-36), but for their law, the exponential one, which makes studies with
+    few minority images too large (by 13 % of the interval at an AUC of 0.8, 30 of 130 images).
+    :math:`\Phi_2` is by Owen's T.
+
+    Parameters
+    ----------
+    area : float in (0, 1)
+        The AUC that is expected.
+    minority, majority : float
+        Images of each class.
+    images : int, default 1
+        Of each patient, all of one class.
+    likeness : float in [0, 1], default 0
+        Correlation of the scores of two images of one patient.
+
+    Examples
+    --------
+    >>> [round(expected_variance(0.5, m, 20), 4) for m in (20, 200)]  # (m + n + 1) / 12mn
+    [0.0085, 0.0046]
+    """
+    h = ndtri(area)
+
+    def both_in_order(r: float) -> float:
+        return float(area - area**2 - 2 * owens_t(h, ((1 - r) / (1 + r)) ** 0.5))
+
+    def others(n: float) -> tuple[tuple[float, float], ...]:
+        """Of n images: the image itself, those of its patient, and all else; how like each is."""
+        return (1, 1), (images - 1, likeness), (n - images, 0)
+
+    pairs = product(others(minority), others(majority))
+    total = sum(a * b * both_in_order((r + s) / 2) for (a, r), (b, s) in pairs)
+    return total / (minority * majority)
 
 
 def patient_codes(patient: ArrayLike | None, n: int) -> Ints:

@@ -162,10 +162,15 @@ def auc_interval(
     areas, covariance = auc_covariance(classes, scores, patient=patient)
     area, variance = float(areas.mean()), float(covariance.mean())
     if variance > NO_VARIANCE:
-        half = z * math.sqrt(variance) / (area * (1 - area))
-        return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+        return area_interval(area, variance, z)
     counts = patients_of_each_class(classes, patient_codes(patient, classes.size))
     return Interval(area, _lower_area(area, *counts, z), 1 - _lower_area(1 - area, *counts, z))
+
+
+def area_interval(area: float, variance: float, z: float) -> Interval:
+    """Give the interval of an area of this variance, symmetric on the logit scale."""
+    half = z * math.sqrt(variance) / (area * (1 - area))
+    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
 def compare_auc(

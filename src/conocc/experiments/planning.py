@@ -1,0 +1,95 @@
+"""How many patients a study takes, before it is made: for a promise, and for an AUC."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from typing import Any
+
+from scipy.stats import beta, norm
+
+from conocc.metrics.auc_variance import expected_variance
+from conocc.metrics.checks import in_unit_interval
+from conocc.metrics.confidence_intervals import Interval, area_interval
+from conocc.thresholds.conformal import ROUNDING, percent
+
+MOST_PATIENTS = 10**12
+# Which of the highest calibration scores may be the threshold, in the sentences.
+RANKS = (1, 2, 5, 10)
+
+
+def for_calibration(false_alarms: float, confidence: float = 0.95, rank: int = 1) -> int:
+    """Give the least patients of whom the `rank`-th highest score may be the threshold.
+
+    The rate of false alarms above it follows Beta(rank, n + 1 - rank), and is rank / (n + 1) on
+    average (`conocc.thresholds.conformal.promised_threshold`); for the highest score it is
+    `conocc.thresholds.conformal.needed`.
+
+    >>> [for_calibration(0.05, rank=rank) for rank in (1, 2, 5)]
+    [59, 93, 181]
+    """
+    in_unit_interval("false_alarms", false_alarms)
+    least = in_unit_interval("confidence", confidence) - ROUNDING
+    sizes = range(rank, MOST_PATIENTS)
+    return rank + bisect_left(
+        sizes, least, key=lambda n: beta.cdf(false_alarms, rank, n + 1 - rank)
+    )
+
+
+def for_test(
+    auc: float, width: float, prevalence: float, *, images: int = 1, likeness: float = 0.5
+) -> tuple[int, int, Interval]:
+    """Give the minority and majority patients from whom an AUC has a 95 % interval so narrow.
+
+    Parameters
+    ----------
+    auc : float in (0, 1)
+        What is expected.
+    width : float in (0, 1)
+        Of the interval, from end to end.
+    prevalence : float in (0, 1)
+        Share of the patients who are of the minority.
+    images, likeness
+        See `conocc.metrics.auc_variance.expected_variance`.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+    """
+    for name, value in {"auc": auc, "width": width, "prevalence": prevalence}.items():
+        in_unit_interval(name, value)
+    if images < 1 or not 0 <= likeness <= 1 or width < 0.001:
+        raise ValueError(
+            "The 'images' parameter must be at least 1, 'likeness' in the range [0, 1] and 'width' "
+            f"at least 0.001. Got {images}, {likeness} and {width} instead."
+        )
+
+    def interval(n: int) -> Interval:
+        classes = n * images * prevalence, n * images * (1 - prevalence)
+        variance = expected_variance(auc, *classes, images=images, likeness=likeness)
+        return area_interval(auc, variance, float(norm.isf(0.025)))
+
+    least = math.ceil(2 / min(prevalence, 1 - prevalence))  # two of each class
+    sizes = range(least, MOST_PATIENTS)
+    n = least + bisect_left(sizes, -width, key=lambda n: interval(n).low - interval(n).high)
+    return math.ceil(n * prevalence), math.ceil(n * (1 - prevalence)), interval(n)
+
+
+def plan_words(
+    false_alarms: float, confidence: float, auc: float, width: float, prevalence: float, **of: Any
+) -> list[str]:
+    """Say how many patients a promise and an AUC's interval take; see the functions above."""
+    sizes = {rank: for_calibration(false_alarms, confidence, rank) for rank in RANKS}
+    means = [f"{percent(round(r / (n + 1), 4))} with {n:,}" for r, n in sizes.items()]
+    minority, majority, (_, low, high) = for_test(auc, width, prevalence, **of)
+    return [
+        f"Calibration: {sizes[1]:,} patients of the majority, never trained on, promise at most "
+        f"{percent(false_alarms)} false alarms ({percent(confidence)} certainty).",
+        "With more, the threshold is lower and finds more of the minority, under the same promise. "
+        f"New majority images flagged, on average: {', '.join(means)}.",
+        f"Test: {minority:,} minority and {majority:,} majority patients, {of['images']:,} images "
+        f"each, {of['images'] * (minority + majority):,} in all, give an AUC of {auc:g} a 95 % "
+        f"interval of about {low:.3f}–{high:.3f}. Patients have images of one class, whose scores "
+        f"correlate by {of['likeness']:g} (--likeness).",
+    ]
