@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from conocc.data.columns import TableOptions, claim, is_called, refuse_options
+from conocc.data.image_io.npy import Head, read_head
 from conocc.data.image_io.pixels import MAX_PIXELS
 from conocc.data.index import SIDES, Fetch, ImageEntry, ImageIndex, printable, side
 
@@ -41,18 +42,6 @@ MOST_COLUMN_BYTES = 2**28  # labels, patients, splits
 # Deflate's best is 1032 to 1; images, even sparse ones, stay far below the limit.
 BOMB_BYTES = 2**30
 BOMB_RATIO = 500
-
-
-class _Head(NamedTuple):
-    """What an array's head says before any of its values is read."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-
-    @property
-    def nbytes(self) -> int:
-        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def is_archive(where: Path) -> bool:
@@ -126,13 +115,13 @@ def _opened(where: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"Cannot read '{printable(where.name)}': {error}.") from None
 
 
-def _head(archive: zipfile.ZipFile, member: str) -> _Head:
+def _head(archive: zipfile.ZipFile, member: str) -> Head:
     """Read the head of one array and hold it against what the archive says of its size."""
     info = archive.getinfo(member)
     at = f"'{printable(archive.filename)}': the array {printable(member)}"
     with archive.open(info) as file:
         try:
-            head = _read_head(file)
+            head = read_head(file)
         except ValueError as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{at} is damaged ({reason}), so it cannot be read.") from None
@@ -151,20 +140,7 @@ def _head(archive: zipfile.ZipFile, member: str) -> _Head:
     return head
 
 
-def _read_head(file: IO[bytes]) -> _Head:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        head = _Head(*np.lib.format.read_array_header_1_0(file))
-    elif version == (2, 0):
-        head = _Head(*np.lib.format.read_array_header_2_0(file))
-    else:
-        raise ValueError(f"format {version[0]}.{version[1]} is not known")
-    if min(head.shape, default=0) < 0:
-        raise ValueError(f"a shape of {head.shape}")
-    return head
-
-
-def _count_images(at: str, head: _Head) -> int:
+def _count_images(at: str, head: Head) -> int:
     """Return the number of images, if they are images."""
     shape = head.shape
     if len(shape) != 3 and not (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3))):
@@ -189,7 +165,7 @@ def _count_images(at: str, head: _Head) -> int:
     return shape[0]
 
 
-def _column(where: Path, heads: dict[str, _Head], name: str, n: int) -> list[str]:
+def _column(where: Path, heads: dict[str, Head], name: str, n: int) -> list[str]:
     """Read one value an image, as strings."""
     at = f"'{printable(where.name)}': the array {name}"
     head = heads[name]
@@ -229,7 +205,7 @@ def _fetch(where: Path, arrays: list[tuple[str, int]], rows: Sequence[int]) -> I
 
 def _images(file: IO[bytes]) -> Iterator[Array]:
     """Yield images one at a time, each on bytes of its own."""
-    head = _read_head(file)
+    head = read_head(file)
     if head.fortran:  # its images do not lie one after the other
         values = np.frombuffer(_exactly(file, head.nbytes), head.dtype)
         yield from values.reshape(head.shape[::-1]).T

@@ -212,8 +212,10 @@ def test_nothing_is_unpacked_beyond_what_the_header_asks_for():
         ("C:\\a.raw", "names lies outside its folder"),
         ("sub\\..\\..\\a.raw", "names lies outside its folder"),
         ("none.raw", "the file of its voxels, 'none.raw', is not beside it"),
-        ("a%03d.raw", "its voxels lie in several files"),
-        ("LIST", "its voxels lie in several files"),
+        ("a%03d.raw", "'a%03d.raw', is not beside it"),
+        ("a%09999d.raw 1 5 1", "is not beside it"),
+        ("a%03d.raw 1 4 1", "header says 210 voxels in 4 files"),
+        ("LIST", "'LIST', is not beside it"),
     ],
 )
 def test_a_file_of_voxels_lies_in_the_folder_of_its_header(tmp_path, file, said):
@@ -227,6 +229,23 @@ def test_a_file_of_voxels_lies_in_the_folder_of_its_header(tmp_path, file, said)
     (tmp_path / "inner/v/a.raw").symlink_to(tmp_path / "a.raw")
     path.write_bytes(meta(file="v\\a.raw", body=b""))
     np.testing.assert_array_equal(slices(path)[0], VOLUME[0])
+
+
+@pytest.mark.parametrize("kind", ["mhd", "nhdr"])
+@pytest.mark.parametrize("named", ["LIST", "x%02d.raw 3 11 2"])
+def test_voxels_in_several_files_are_simpleitks(tmp_path, kind, named):
+    """Each is one slice, listed below the header or numbered; all are left aside as companions."""
+    names = [f"x{i:02}.raw" for i in (3, 5, 7, 9, 11)]
+    for name, plane in zip(names, VOLUME, strict=True):
+        (tmp_path / name).write_bytes(plane.astype("<i2").tobytes())
+    below = "".join(f"{name}\n" for name in names) if named == "LIST" else ""
+    key = "ElementDataFile = " if kind == "mhd" else "encoding: raw\ndata file: "
+    path = tmp_path / f"a.{kind}"
+    path.write_text(f"{META if kind == 'mhd' else NRRD}{key}{named}\n{below}")
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)), VOLUME)
+    for read, plane in zip(slices(path), VOLUME, strict=True):
+        np.testing.assert_array_equal(read, plane)
+    assert companions(tmp_path, [path.name, *names]) == dict.fromkeys(names, path.name)
 
 
 def test_a_pair_without_its_voxels_names_what_is_missing(tmp_path):

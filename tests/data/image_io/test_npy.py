@@ -77,7 +77,7 @@ def npy_of(header: str, body: bytes = b"") -> bytes:
         (npy(np.zeros((2, 3))) + b"\0", "header says 3x2 float64 in 176 bytes, file has 177 bytes"),
         (npy_of(npy_header("<f8", (2**31, 2**31))), "header says 2147483648x2147483648"),
         (npy_of(npy_header("<f8", (9000, 9000))), f"at most {MAX_PIXELS} are read"),
-        (npy_of(npy_header("<f8", (-3, 3))), "header says 3x-3, which holds no pixels"),
+        (npy_of(npy_header("<f8", (-3, 3))), "its NPY header is damaged"),
         (npy_of(npy_header("<f8", "__import__('os').abort(), 3")), "header is damaged"),
         (b"\x93NUMPY\x01\0", "header is damaged"),
         (b"\x93NUMPY\x02\0\xff\xff\xff\xff{'descr'", "header is damaged"),

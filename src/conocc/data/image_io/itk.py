@@ -38,17 +38,13 @@ META_SIGNATURE = re.compile(
     rb"(?:Comment *=[^\n]*\n)*(?:ObjectType *= *Image|NDims *= *\d)", re.IGNORECASE
 )
 NRRD_SIGNATURE = re.compile(rb"NRRD000\d\r?\n")
-_LONGEST_HEADER = 2**20
+_LONGEST_HEADER, _MOST_FILES = 2**20, 2**16
 
-# Without MET_, "signed", "int" behind another, and "_t".
-_TYPES = {
-    **{"char": "i1", "int8": "i1", "uchar": "u1", "unsigned char": "u1", "uint8": "u1"},
-    **{"short": "i2", "int16": "i2", "ushort": "u2", "unsigned short": "u2", "uint16": "u2"},
-    **{"int": "i4", "int32": "i4", "uint": "u4", "unsigned": "u4", "uint32": "u4"},
-    **{"long": "i4", "ulong": "u4", "long long": "i8", "int64": "i8", "longlong": "i8"},
-    **{"ulong long": "u8", "unsigned long long": "u8", "uint64": "u8", "ulonglong": "u8"},
-    **{"float": "f4", "double": "f8"},
-}
+_SIZES = {"char": 1, "short": 2, "int": 4, "long": 4, "longlong": 8, "float": 4, "double": 8}
+_TYPE = re.compile(  # without MET_
+    r"(?P<un>u(?:nsigned(?: |$))?)?(?:signed )?(?:int(?P<bits>8|16|32|64)(?:_t)?|"
+    r"(?P<c>char|short|int|long ?long|long|float|double|)(?: int)?)"
+)
 _UNPACK: dict[str, Callable[[], Any] | None] = {
     "raw": None,
     "bzip2": bz2.BZ2Decompressor,
@@ -66,7 +62,7 @@ class _Header(NamedTuple):
     channels: int
     dtype: np.dtype[Any]
     encoding: str
-    file: str | None
+    files: tuple[str, ...]
     start: int
     skipped_lines: int
     directions: Pixels
@@ -101,10 +97,20 @@ def open_itk(file: BinaryIO, options: StackOptions) -> Stack:
     return stack_of_volume(volume, options.axis)
 
 
-def named_file(head: bytes) -> str | None:
-    """Name the file beside a header that has its voxels, as the header does; None inside."""
+def named_files(head: bytes) -> tuple[str, ...]:
+    """Name the files beside a header that have its voxels, as the header does; none inside."""
     with decoding("its header is"):
-        return _header(head).file
+        return _header(head).files
+
+
+def _files(name: str, header: bytes) -> tuple[str, ...]:
+    """Name one file, those that are listed at the end, or those of a range of numbers."""
+    if name.upper().startswith("LIST"):
+        return tuple(header.partition(name.encode())[2].decode("latin-1").split()) or (name,)
+    if found := re.fullmatch(r"([^%]*%0?\d?d[^%]*?) +(\d+) +(\d+)(?: +(\d+))?(?: +\d)?", name):
+        numbers = range(int(found[2]), int(found[3]) + 1, int(found[4] or 1))[:_MOST_FILES]
+        return tuple(found[1] % number for number in numbers)
+    return (name,)
 
 
 def _header(data: bytes) -> _Header:
@@ -148,7 +154,7 @@ def _meta(data: bytes) -> _Header:
         channels=int(fields.get("elementnumberofchannels", 1)),
         dtype=_dtype(fields["elementtype"].lower().removeprefix("met_").replace("_", " "), big=big),
         encoding=encoding,
-        file=None if is_inside else name,
+        files=() if is_inside else _files(name, data),
         start=start + end.end() if is_inside and start >= 0 else start,
         skipped_lines=0,
         directions=directions,
@@ -184,7 +190,7 @@ def _nrrd(data: bytes) -> _Header:
         channels=sizes[0] if has_channels else 1,
         dtype=_dtype(fields["type"].lower(), big=fields.get("endian", "").lower() == "big"),
         encoding=_ENCODINGS.get(encoding, encoding),
-        file=name,
+        files=() if name is None else _files(name, data),
         start=skip + end.end() if name is None and skip >= 0 and end else skip,
         skipped_lines=int(fields.get("lineskip", 0)),
         directions=world @ own,
@@ -193,31 +199,39 @@ def _nrrd(data: bytes) -> _Header:
 
 
 def _dtype(name: str, *, big: bool) -> np.dtype[Any]:
-    plain = re.sub(r"^signed |(?<=\w) int$|_t$", "", name)
-    if plain not in _TYPES:
+    found = _TYPE.fullmatch(name)
+    if found is None or not name:
         raise UnreadableError(
             f"its values are {name[:40]!r}, not integers or real numbers of up to 64 bits"
         )
-    return np.dtype((">" if big else "<") + _TYPES[plain])
+    word = (found["c"] or "int").replace(" ", "")
+    size = int(found["bits"]) // 8 if found["bits"] else _SIZES[word]
+    kind = "f" if word in ("float", "double") else "u" if found["un"] else "i"
+    return np.dtype(f"{'>' if big else '<'}{kind}{size}")
 
 
 def _values(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pixels:
     """Read the first `number` values, which are all if it is the `last` volume."""
     if header.encoding not in _UNPACK:
         raise UnreadableError(f"its encoding {header.encoding[:20]!r} is not read; save it as raw")
-    if header.file is None:
+    if not header.files:
         return _unpacked(file, header, number, last=last)
-    folder = Path(getattr(file, "name", "")).parent
-    inside = PureWindowsPath(header.file)  # in which / separates, too
-    if header.file.upper().startswith("LIST") or re.search(r"%\d*d", header.file):
-        raise UnreadableError("its voxels lie in several files; save them as one")
-    if inside.drive or inside.root or ".." in inside.parts:
-        raise UnreadableError("the file of voxels that its header names lies outside its folder")
-    voxels = folder.joinpath(*inside.parts)
-    if not voxels.is_file():
-        raise UnreadableError(f"the file of its voxels, {header.file!r}, is not beside it")
-    with voxels.open("rb") as other:
-        return _unpacked(other, header, number, last=last)
+    each, rest = divmod(number, len(header.files))
+    if rest:
+        raise UnreadableError(f"header says {number} voxels in {len(header.files)} files")
+    folder, parts = Path(getattr(file, "name", "")).parent, list[Pixels]()
+    for name in header.files:
+        inside = PureWindowsPath(name)  # in which / separates, too
+        if inside.drive or inside.root or ".." in inside.parts:
+            raise UnreadableError(
+                "the file of voxels that its header names lies outside its folder"
+            )
+        voxels = folder.joinpath(*inside.parts)
+        if not voxels.is_file():
+            raise UnreadableError(f"the file of its voxels, {name!r}, is not beside it")
+        with voxels.open("rb") as other:
+            parts.append(_unpacked(other, header, each, last=last))
+    return np.concatenate(parts)
 
 
 def _unpacked(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pixels:

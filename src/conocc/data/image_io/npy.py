@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from io import BytesIO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -12,13 +13,32 @@ from conocc.data.image_io.pixels import Remarked, UnreadableError, check_shape, 
 CHANNELS_FIRST = "three planes that stand first read as the channels of colour"
 
 
+class Head(NamedTuple):
+    """What an array's head says before any of its values is read."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+def read_head(file: IO[bytes]) -> Head:
+    """Read the head of an NPY file, of any version of the format."""
+    version, _ = np.lib.format.read_magic(file)
+    head = Head(*getattr(np.lib.format, f"read_array_header_{min(version, 2)}_0")(file))
+    if min(head.shape, default=0) < 0:
+        raise ValueError(f"a shape of {head.shape}")
+    return head
+
+
 def read_npy(data: bytes) -> Remarked:
     """Read an NPY file of numbers: (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w)."""
     stream = BytesIO(data)
     with decoding("its NPY header is"):
-        version = np.lib.format.read_magic(stream)
-        read_header = getattr(np.lib.format, f"read_array_header_{min(version[0], 2)}_0")
-        shape, fortran_order, dtype = read_header(stream)
+        shape, fortran_order, dtype = head = read_head(stream)
     check_type(dtype)
     # One channel, or three that stand first, are brought to the end.
     channels = 2 if shape[2:] == (1,) else 0
@@ -28,7 +48,7 @@ def read_npy(data: bytes) -> Remarked:
         check_shape(sides if shape[channels] == 1 else (*sides, 3))
     else:
         check_shape(shape)
-    end = stream.tell() + math.prod(shape) * dtype.itemsize
+    end = stream.tell() + head.nbytes
     if len(data) != end:
         raise UnreadableError(
             f"header says {shape[1]}x{shape[0]} {dtype.name} in {end} bytes, "

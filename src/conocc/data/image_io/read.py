@@ -293,15 +293,17 @@ def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str
     dict of str to str
         From the file of the voxels to its header, ``{"a/x.raw": "a/x.mhd"}``.
     """
-    known, found = set(names), {}
+    known, found = set(names), dict[str, str]()
     for name in sorted(known):
-        beside = nifti.voxel_files(name) if name.lower().endswith((".hdr", ".hdr.gz")) else []
-        if name.lower().endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
+        beside: Iterable[str] = ()
+        if name.lower().endswith((".hdr", ".hdr.gz")):
+            beside = [other for other in nifti.voxel_files(name) if other in known][:1]
+        elif name.lower().endswith((".mhd", ".nhdr", ".mha", ".nrrd")):
             with suppress(OSError, ValueError), open(os.path.join(folder, name), "rb") as file:
-                own = (itk.named_file(file.read(HEAD_BYTES)) or "").replace("\\", "/")
-                beside = [posixpath.normpath(posixpath.join(posixpath.dirname(name), own))]
-        if voxels := next((other for other in beside if other in known - {name}), None):
-            found[voxels] = name
+                inside = posixpath.dirname(name)
+                own = (one.replace("\\", "/") for one in itk.named_files(file.read(2**16)))
+                beside = [posixpath.normpath(posixpath.join(inside, one)) for one in own]
+        found.update((other, name) for other in beside if other in known - {name})
     return found
 
 
