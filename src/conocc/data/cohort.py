@@ -53,19 +53,14 @@ class Leaks:
 
     def sentences(self) -> tuple[str, ...]:
         """Say it to people: one sentence a kind, none if there is none."""
-        said = []
+        found = {}
         if self.patients:
-            said.append(
-                f"LEAK: {count(len(self.patients), 'patient')} on more than one side of the "
-                f"split ({printable(self.patients[0])!r} …)."
-            )
+            found[count(len(self.patients), "patient")] = repr(printable(self.patients[0]))
         if self.images:
-            first = " = ".join(f"'{printable(path)}'" for path in self.images[0])
-            said.append(
-                f"LEAK: {count(len(self.images), 'image')} byte-identical on more than one side "
-                f"of the split ({first} …)."
-            )
-        return tuple(said)
+            same = " = ".join(f"'{printable(path)}'" for path in self.images[0])
+            found[f"{count(len(self.images), 'image')} byte-identical"] = same
+        sides = "on more than one side of the split"
+        return tuple(f"LEAK: {what} {sides} ({first} …)." for what, first in found.items())
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -214,13 +214,19 @@ def walk(folder: Path) -> Found:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    try:
+    with _listing(folder):
         status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _listing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(
             f"Cannot list the folder '{printable(folder)}': {error.strerror}."
         ) from None
-    return status.st_dev, status.st_ino
 
 
 def scan(folder: Path, inside: str) -> tuple[list[str], list[str]]:
@@ -233,18 +239,13 @@ def _scan(folder: Path, inside: str) -> tuple[list[str], list[str], list[str]]:
     names: list[str] = []
     folders: list[str] = []
     litter: list[str] = []
-    try:
-        with os.scandir(folder / inside) as found:
-            for item in found:
-                path = f"{inside}/{item.name}" if inside else item.name
-                if is_litter(item.name):
-                    litter.append(path)
-                else:
-                    (folders if _is_folder(item) else names).append(path)
-    except OSError as error:
-        raise ValueError(
-            f"Cannot list the folder '{printable(folder / inside)}': {error.strerror}."
-        ) from None
+    with _listing(folder / inside), os.scandir(folder / inside) as found:
+        for item in found:
+            path = f"{inside}/{item.name}" if inside else item.name
+            if is_litter(item.name):
+                litter.append(path)
+            else:
+                (folders if _is_folder(item) else names).append(path)
     return names, folders, litter
 
 

@@ -14,6 +14,7 @@ from conocc.data.index import (
     SIDES,
     ImageEntry,
     ImageIndex,
+    fetch_files,
     is_image,
     of_files,
     printable,
@@ -85,17 +86,10 @@ def _from_above(where: Path, lowest: Path, index: ImageIndex) -> ImageIndex:
     notes = (f"All is in '{printable(inside)}', which was taken for the cohort.", *index.notes)
     if not any((where / table).is_file() for table in TABLES):
         return replace(index, notes=notes)
-    unknown = [f"{inside}/{path}" for path in index.unknown]
-    entries = [replace(entry, path=f"{inside}/{entry.path}") for entry in index.entries]
-    return of_files(
-        index.layout,
-        where,
-        entries,
-        name=index.name,
-        majority=index.majority,
-        notes=notes,
-        unknown=unknown,
-    )
+    entries = tuple(replace(entry, path=f"{inside}/{entry.path}") for entry in index.entries)
+    unknown = tuple(f"{inside}/{path}" for path in index.unknown)
+    fetch = partial(fetch_files, where, entries)
+    return replace(index, folder=where, entries=entries, fetch=fetch, notes=notes, unknown=unknown)
 
 
 # Folders with a split
@@ -111,42 +105,27 @@ def _sides(where: Path, side: str) -> list[str]:
     return [folder for folder in _folders(where) if SIDES.get(folder.lower()) == side]
 
 
-def is_mvtec(where: Path) -> bool:
-    """Say whether there is ``train/good``, which MVTec AD and BMAD have."""
-    return any(
-        inner.lower().endswith(f"/{MVTEC_MAJORITY}")
-        for folder in _sides(where, "train")
-        for inner in _folders(where, folder)
-    )
-
-
-def list_mvtec(where: Path) -> ImageIndex:
-    """List ``train/good``, ``test/good``, ``test/ANYTHING``."""
-    entries, notes, unknown = _split_folders(where)
-    known = frozenset(entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY)
-    return of_files(
-        "train/good, test/… (MVTec, BMAD)",
-        where,
-        entries,
-        majority=known,
-        notes=notes,
-        unknown=unknown,
-    )
-
-
 def is_official_split(where: Path) -> bool:
     """Say whether there is a folder for training or for the test."""
     return bool(_sides(where, "train") or _sides(where, "test"))
 
 
 def list_official_split(where: Path) -> ImageIndex:
-    """List ``{train,val,test}/CLASS/…``; NORMAL and PNEUMONIA are known from Kaggle's set."""
+    """List ``{train,val,test}/CLASS/…``; ``train/good`` is known from MVTec AD and BMAD.
+
+    Of Kaggle's set NORMAL is.
+    """
     entries, notes, unknown = _split_folders(where)
     classes = {entry.label for entry in entries}
-    is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
-    known = frozenset({KAGGLE_MAJORITY}) if is_kaggle else None
+    known = {entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY}
     layout = "{train,val,test}/CLASS"
-    return of_files(layout, where, entries, majority=known, notes=notes, unknown=unknown)
+    if not known.isdisjoint(entry.label for entry in entries if entry.split == "train"):
+        layout = "train/good, test/… (MVTec, BMAD)"
+    else:
+        is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
+        known = {KAGGLE_MAJORITY} if is_kaggle else set()
+    majority = frozenset(known) or None
+    return of_files(layout, where, entries, majority=majority, notes=notes, unknown=unknown)
 
 
 def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str], tuple[str, ...]]:
@@ -291,7 +270,6 @@ TABLE_LAYOUTS: dict[str, tuple[Recognise, ListTable]] = {
     "manifest": (is_manifest, list_manifest),
 }
 LAYOUTS: dict[str, tuple[Recognise, ListImages]] = {
-    "mvtec": (is_mvtec, list_mvtec),
     "official split": (is_official_split, list_official_split),
     "class folders": (Path.is_dir, list_class_folders),
 }
