@@ -16,7 +16,6 @@ import io
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -326,7 +325,7 @@ def stored(image: Pixels) -> dict[str, Any]:
         "step": step,
         "high": high,
         "window": window if window[0] < window[1] else [low, high],
-        "data": base64.b64encode(zlib.compress(data.tobytes(), 1)).decode("ascii"),
+        "data": base64.b64encode(imagecodecs.deflate_encode(data.tobytes(), 3)).decode("ascii"),
     }
 
 

@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const page = JSON.parse($("data").textContent);
-const shorter = (number) => String(Number(number.toPrecision(4)));
+const shorter = (number, digits = 4) => String(Number(number.toPrecision(digits)));
 const say = (text) => { $("status").textContent = text; };
 const trouble = (text) => { $("trouble").textContent = text; $("trouble").hidden = false; };
 
@@ -78,20 +78,20 @@ const make = (parent, tag, name, text = "") => {
   element.textContent = text;
   return element;
 };
-const chances = (image) => (image.p === null ? "" : `p ${shorter(image.p)} · `) + `score ${shorter(image.score)}`;
+const chance = (image) => (image.p === null ? `score ${shorter(image.score)}` : `p ${shorter(image.p, 2)}`);
 for (const [i, entry] of entries.entries()) {
   const item = document.createElement("li");
   item.id = `case-${i}`;
   item.setAttribute("role", "option");
   const thumbnail = make(item, "img", "");
-  thumbnail.loading = "lazy";
+  Object.assign(thumbnail, { loading: "lazy", decoding: "async" });
   thumbnail.alt = "";
   thumbnail.src = `images/${entry.top.file}.png`;
   const text = make(item, "div", "");
   text.style.minWidth = 0;
   make(text, "div", "name", entry.name).title = entry.path;
   make(text, "div", "where soft").append(make(text, "bdi", "", entry.folder || entry.patient));
-  const of = make(text, "div", "of", `${chances(entry.top)} `);
+  const of = make(text, "div", "of", `${chance(entry.top)} `);
   if (entry.flagged) {
     const several = entry.images.length > 1;
     make(of, "span", "flag", several ? `${entry.flags} of ${entry.images.length} slices flagged` : "flagged");
@@ -203,10 +203,13 @@ const draw = () => {
   const scale = 255 / (view.high - view.low);
   for (let i = 0; i < grey.length; i++) grey[i] = (low + step * i - view.low) * scale;
   const n = h * w;
-  const green = channels > 1 ? n : 0;
-  const blue = channels > 1 ? 2 * n : 0;
-  for (let i = 0; i < n; i++) {
-    words[i] = 0xff000000 | (grey[levels[blue + i]] << 16) | (grey[levels[green + i]] << 8) | grey[levels[i]];
+  if (channels === 1) {
+    const table = Uint32Array.from(grey, (value) => 0xff000000 | (value * 0x10101));
+    for (let i = 0; i < n; i++) words[i] = table[levels[i]];
+  } else {
+    for (let i = 0; i < n; i++) {
+      words[i] = 0xff000000 | (grey[levels[2 * n + i]] << 16) | (grey[levels[n + i]] << 8) | grey[levels[i]];
+    }
   }
   context.putImageData(pixels, 0, 0);
   const [left, top, width, height] = shown.place.map((share) => `${100 * share}%`);
@@ -260,7 +263,7 @@ new ResizeObserver(fit).observe($("stage"));
 
 const describe = () => {
   const image = current.images[place];
-  const said = [chances(image)];
+  const said = [...new Set([chance(image), `score ${shorter(image.score)}`])];
   if (image.flagged !== null) said.push(image.flagged ? "flagged" : "not flagged");
   if (current.patient) said.push(`patient ${current.patient}`);
   if (current.images.length > 1) said.push(`slice ${image.slice}, ${place + 1} of ${current.images.length}`);
