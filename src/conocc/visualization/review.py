@@ -16,12 +16,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from itertools import chain, islice
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -104,6 +104,15 @@ class Case:
         }
 
 
+class Drawn(NamedTuple):
+    """What is to be written of one image."""
+
+    case: Case
+    picture: dict[str, Any]
+    thumbnail: bytes
+    remarks: tuple[str, ...]
+
+
 def review_files(
     run: str | Path,
     where: Sequence[str | Path],
@@ -146,126 +155,181 @@ def review_files(
         If `out` holds files of these names that no such call wrote. Whatever is raised, nothing
         was written, unless the disk failed or the command was stopped.
     """
-    out = Path(out)
-    refuse_foreign(out, COMMAND, f"{re.escape(PAGE)}|{re.escape(ERRORS)}")
-    refuse_foreign(out / IMAGES, COMMAND, PICTURE)
-    detector = load_model(run)
-    preprocessing = preprocessing_of(detector, run)
-    decided = decisions(detector, rule)
-    decided.columns(np.empty(0))  # what the rule refuses, it refuses before anything is read
-    parts = list_images(where, preprocessing, table)
-    items = enumerate(chain.from_iterable(part.items(preprocessing.size) for part in parts), 1)
-    n, threads = sum(map(len, parts)), usable_threads(n_jobs)
-    writer = _Writer(out, n)
-    cases: list[Case] = []
-    errors: list[tuple[str, str]] = []
-    remarks: list[str] = []
-    pieces = iter(lambda: list(islice(items, PIECE)), [])
-    made = partial(_piece, detector, preprocessing, writer)
-    with one_torch_thread(), bar("Drawing images", n, verbose=verbose) as advance:
-        for some, its_errors, its_remarks in prefetch(made, pieces, n_jobs=threads, handful=1):
-            cases += some
-            errors += its_errors
-            remarks += its_remarks
-            advance(len(some) + len(its_errors))
-    if not cases:
-        listed = "\n".join(f"{path}: {reason}" for path, reason in errors[:5])
-        raise ValueError(f"None of the {n} images has a score. Nothing was written.\n{listed}")
-    writer.remove_others({case.number for case in cases})
-    counts, words, warnings = _words(decided, cases)
-    explained = legend(detector, is_sum=all(case.is_sum for case in cases))
-    page = {
-        "key": _key(run, where),
-        "cases": _listed(decided, cases),
-        "errors": errors,
-        "counts": counts,
-        "words": words,
-        "warnings": warnings,
-        "folder": printable(os.getcwd()),
-        "version": __version__,
-        "method": type(detector).__name__,
-        "legend": list(explained) if hasattr(detector, "reconstruct") else [],
-        "run": printable(run),
-    }
-    if errors:
-        write_csv(out / ERRORS, ERROR_COLUMNS, errors)
-    else:
-        (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
-    write_text(out / PAGE, rendered("review.html", {"page": page}, assets="review"))
-    counted = {remark: remarks.count(remark) for remark in dict.fromkeys(remarks)}
-    said = (counts, *words, *warnings)
-    return Reviewed(len(cases), out / PAGE, said, said_of(counted), tuple(errors))
+    batch = Batch(run, where, out, table=table, rule=rule)
+    batch.update(n_jobs=n_jobs, verbose=verbose)
+    if not batch.cases:
+        listed = "\n".join(f"{path}: {reason}" for path, reason in batch.errors[:5])
+        raise ValueError(
+            f"None of the {len(batch.errors)} images has a score. Nothing was written.\n{listed}"
+        )
+    page = batch.write()
+    said = (page["counts"], *page["words"], *page["warnings"])
+    return Reviewed(
+        len(batch.cases), batch.out / PAGE, said, said_of(batch.remarks), tuple(batch.errors)
+    )
 
 
-class _Writer:
-    """Puts pictures into a folder, from threads; the page of an earlier call goes before them."""
+class Batch:
+    """Images that are scored and drawn once each, however often a page of them is made.
 
-    def __init__(self, out: Path, n: int) -> None:
-        self.out, self.n = out, n
-        self.begin = cache(self._begin)
+    Parameters are those of `review_files`, as is what it raises before anything is read.
 
-    def _begin(self) -> None:
-        # A page beside pictures of another call would show the wrong image.
-        claim(self.out, COMMAND, [PAGE, ERRORS])
-        names = [f"{i:05d}.{kind}" for i in range(1, self.n + 1) for kind in ("js", "png")]
-        claim(self.out / IMAGES, COMMAND, names)
-        (self.out / PAGE).unlink(missing_ok=True)
+    Attributes
+    ----------
+    where : list of path
+    cases : list of Case
+    errors : list of (path, reason)
+    remarks : Counter of str
+    """
 
-    def write(self, number: int, picture: dict[str, Any], thumbnail: bytes) -> None:
-        self.begin()
-        name = self.out / IMAGES / f"{number:05d}"
-        name.with_suffix(".js").write_text(f"picture({json.dumps(picture)});\n", encoding="ascii")
-        name.with_suffix(".png").write_bytes(thumbnail)
+    def __init__(
+        self,
+        run: str | Path,
+        where: Sequence[str | Path],
+        out: str | Path,
+        *,
+        table: TableOptions = TableOptions(),
+        rule: Rule = RULE,
+    ) -> None:
+        self.run, self.where, self.out, self.table = run, list(where), Path(out), table
+        refuse_foreign(self.out, COMMAND, f"{re.escape(PAGE)}|{re.escape(ERRORS)}")
+        refuse_foreign(self.out / IMAGES, COMMAND, PICTURE)
+        self.detector = load_model(run)
+        self.preprocessing = preprocessing_of(self.detector, run)
+        self.decided = decisions(self.detector, rule)
+        self.decided.columns(np.empty(0))  # what the rule refuses, it refuses before all else
+        self.key = _key(run, where)
+        self.remarks = Counter[str]()
+        self._numbers: dict[tuple[Any, ...], int] = {}  # of a path, with size and time of its file
+        self._cases: dict[int, Case] = {}
+        self._errors: dict[int, tuple[str, str]] = {}
+        self._begun = 0  # pictures up to this number are claimed
 
-    def remove_others(self, numbers: set[int]) -> None:
-        """Remove the pictures of an earlier call; all that there are were claimed."""
-        for path in (self.out / IMAGES).iterdir():
+    @property
+    def cases(self) -> list[Case]:
+        return [self._cases[number] for number in sorted(self._cases)]
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        return [self._errors[number] for number in sorted(self._errors)]
+
+    def update(self, *, n_jobs: int | None = None, verbose: int = 0) -> bool:
+        """Draw what is new, and let go what is there no more; tell whether anything changed."""
+        parts = list_images(self.where, self.preprocessing, self.table)
+        before, self._numbers = self._numbers, {}
+        todo: list[tuple[int, tuple[str, Fetch]]] = []
+        last = max(before.values(), default=0)
+        for part in parts:
+            stamps = part.stamps()
+            for i, item in enumerate(part.items(self.preprocessing.size)):
+                key = item[0], stamps[i % len(stamps)]
+                if key not in before and key not in self._numbers:
+                    last += 1
+                    todo.append((last, item))
+                self._numbers.setdefault(key, before.get(key, last))
+        gone = set(before.values()) - set(self._numbers.values())
+        for number in gone:
+            self._cases.pop(number, None)
+            self._errors.pop(number, None)
+        pieces = (todo[i : i + PIECE] for i in range(0, len(todo), PIECE))
+        threads = usable_threads(n_jobs)
+        with one_torch_thread(), bar("Drawing images", len(todo), verbose=verbose) as advance:
+            for some in prefetch(self._piece, pieces, n_jobs=threads, handful=1):
+                for number, done in some:
+                    if isinstance(done, Drawn):
+                        self._keep(done, last)
+                    else:
+                        self._errors[number] = done
+                advance(len(some))
+        return bool(todo or gone)
+
+    def _keep(self, drawn: Drawn, last: int) -> None:
+        """Write the picture of an image; the page of an earlier call goes before the first."""
+        if not self._begun:  # or that page would show wrong images
+            claim(self.out, COMMAND, [PAGE, ERRORS])
+            (self.out / PAGE).unlink(missing_ok=True)
+        if self._begun < last:
+            names = [f"{i:05d}.{kind}" for i in range(1, last + 1) for kind in ("js", "png")]
+            claim(self.out / IMAGES, COMMAND, names)
+            self._begun = last
+        name = self.out / IMAGES / f"{drawn.case.number:05d}"
+        script = f"picture({json.dumps(drawn.picture)});\n"
+        name.with_suffix(".js").write_text(script, encoding="ascii")
+        name.with_suffix(".png").write_bytes(drawn.thumbnail)
+        self._cases[drawn.case.number] = drawn.case
+        self.remarks.update(drawn.remarks)
+
+    def page(self) -> dict[str, Any]:
+        """Give what the template shows; there must be an image."""
+        counts, words, warnings = _words(self.decided, self.cases)
+        explained: Iterable[str] = ()
+        if hasattr(self.detector, "reconstruct"):
+            explained = legend(self.detector, is_sum=all(case.is_sum for case in self.cases))
+        return {
+            "key": self.key,
+            "cases": _listed(self.decided, self.cases),
+            "errors": self.errors,
+            "counts": counts,
+            "words": words,
+            "warnings": warnings,
+            "folder": printable(os.getcwd()),
+            "version": __version__,
+            "method": type(self.detector).__name__,
+            "legend": list(explained),
+            "run": printable(self.run),
+        }
+
+    def write(self) -> dict[str, Any]:
+        """Write the page, which `page` gives, and what could not be read; remove old pictures."""
+        numbers = set(self._cases)
+        for path in (self.out / IMAGES).iterdir():  # all such were claimed
             if re.fullmatch(PICTURE, path.name) and int(path.stem) not in numbers:
                 path.unlink()
+        if self._errors:
+            write_csv(self.out / ERRORS, ERROR_COLUMNS, self.errors)
+        else:
+            (self.out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
+        page = self.page()
+        write_text(self.out / PAGE, rendered("review.html", {"page": page}, assets="review"))
+        return page
 
-
-def _piece(
-    detector: Any,
-    preprocessing: Preprocessing,
-    writer: _Writer,
-    items: Sequence[tuple[int, tuple[str, Fetch]]],
-) -> tuple[list[Case], list[tuple[str, str]], list[str]]:
-    """Read, score and draw some images, in one thread."""
-    read: list[tuple[int, Block, Blob]] = []
-    errors: list[tuple[str, str]] = []
-    for number, (path, fetch) in items:
-        once = cache(fetch)
-        block = read_block(preprocessing, detector.input_shape_, [(path, once)])
-        errors += block.errors
-        if block.path:
-            read.append((number, block, once()))
-    if not read:
-        return [], errors, []
-    images = np.concatenate([block.images for _, block, _ in read])
-    scores = scores_of(detector, images)
-    maps = _maps(detector, images[np.isfinite(scores)])
-    cases: list[Case] = []
-    remarks: list[str] = []
-    for (number, block, blob), score in zip(read, scores.tolist(), strict=True):
-        (path,) = block.path
-        if not np.isfinite(score):
-            errors.append((printable(path), NO_SCORE.format(printable(path))))
-            continue
-        identity, person = _id(path, digest_of(blob)), person_on(blob)
-        if isinstance(blob, bytes):
-            blob = decode(blob, printable(path), preprocessing.voi)
-        whole = remarked(blob).pixels
-        if not is_colour(whole):
-            whole = whole.reshape(*whole.shape[:2], -1)[..., 0]
-        total, layers = next(maps)
-        is_sum = bool(np.isclose(score, total, rtol=SUM_TOLERANCE, atol=0))
-        case = Case(number, identity, path, score, is_sum, person)
-        place = placed(whole.shape[0], whole.shape[1], preprocessing)
-        drawn = {"id": case.id, **stored(whole), "place": place, **layers}
-        writer.write(number, drawn, thumbnail(whole, drawn["window"]))
-        cases.append(case)
-        remarks += block.remarks
-    return cases, errors, remarks
+    def _piece(
+        self, items: Sequence[tuple[int, tuple[str, Fetch]]]
+    ) -> list[tuple[int, Drawn | tuple[str, str]]]:
+        """Read, score and draw some images, in one thread."""
+        detector, preprocessing = self.detector, self.preprocessing
+        done: list[tuple[int, Drawn | tuple[str, str]]] = []
+        read: list[tuple[int, Block, Blob]] = []
+        for number, (path, fetch) in items:
+            once = cache(fetch)
+            block = read_block(preprocessing, detector.input_shape_, [(path, once)])
+            done += [(number, error) for error in block.errors]
+            if block.path:
+                read.append((number, block, once()))
+        if not read:
+            return done
+        images = np.concatenate([block.images for _, block, _ in read])
+        scores = scores_of(detector, images)
+        maps = _maps(detector, images[np.isfinite(scores)])
+        for (number, block, blob), score in zip(read, scores.tolist(), strict=True):
+            (path,) = block.path
+            if not np.isfinite(score):
+                done.append((number, (printable(path), NO_SCORE.format(printable(path)))))
+                continue
+            total, layers = next(maps)
+            is_sum = bool(np.isclose(score, total, rtol=SUM_TOLERANCE, atol=0))
+            identity = _id(path, digest_of(blob))
+            case = Case(number, identity, path, score, is_sum, person_on(blob))
+            if isinstance(blob, bytes):
+                blob = decode(blob, printable(path), preprocessing.voi)
+            whole = remarked(blob).pixels
+            if not is_colour(whole):
+                whole = whole.reshape(*whole.shape[:2], -1)[..., 0]
+            picture = {"id": identity, **stored(whole), **layers}
+            picture["place"] = placed(whole.shape[0], whole.shape[1], preprocessing)
+            small = thumbnail(whole, picture["window"])
+            done.append((number, Drawn(case, picture, small, block.remarks)))
+        return done
 
 
 def _maps(detector: Any, images: np.ndarray) -> Iterator[tuple[float, dict[str, str]]]:
