@@ -154,7 +154,7 @@ def test_bad_files_are_listed_the_good_ones_scored_and_the_exit_code_says_so(run
     (tmp_path / "in" / "empty.png").touch()
     code, said = call("score", run, tmp_path / "in", "--out", tmp_path / "s.csv", "--quiet")
     assert code == SOME_FAILED
-    assert "Scored 1 images" in said
+    assert "Scored 1 image:" in said
     assert "2 could not be read" in said
     errors = {Path(r["path"]).name: r["reason"] for r in table(tmp_path / "s.errors.csv")}
     assert errors.keys() == {"cut.png", "empty.png"}
@@ -227,7 +227,7 @@ def test_the_share_to_test_on_can_be_set(folder, tmp_path):
     assert code == 0, said
     assert "Fitted conocc on 20 images" in said
     code, said = call("data", "inspect", folder, "--majority", "plain", "--test-size", "2")
-    assert "'test_size' parameter must be in the range [0, 1]" in " ".join(said.split())
+    assert "The option --test-size must be in the range [0, 1]" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(
@@ -363,6 +363,72 @@ def test_methods_are_listed_with_one_line_each():
     code, said = call("methods")
     assert code == 0
     assert all(name in said and method.source in said for name, method in METHODS.items())
+
+
+def test_what_is_said_of_a_method_is_so():
+    from conocc.detectors import METHODS, method_class
+
+    for name, method in METHODS.items():
+        made = method_class(name)()
+        assert method.epochs == str(made.get_params().get("epochs", "–")), name
+        assert method.heat_map == (
+            "yes" if hasattr(made, "_reconstruct") or name == "lrt" else "no"
+        )
+        assert method.export == ("no" if made._no_graph else "yes"), name
+
+
+def test_a_command_says_at_once_that_it_began():
+    """Before torch is imported, which takes seconds, and before anything else is said."""
+    program = "import sys; from conocc.cli import run; run(sys.argv[1:])"
+    for quiet in ([], ["-q"]):
+        arguments = ["evaluate", "nowhere", "nowhere", *quiet]
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+        )
+        before, began, after = done.stderr.partition("conocc evaluate: starting …\n")
+        assert bool(began) != bool(quiet)
+        assert quiet or ("| torch\n" not in before and " torch\n" in after)
+
+
+@pytest.mark.parametrize("words", [["fit", "x", "--out", ""], ["score", " ", "x"]])
+def test_an_empty_word_is_no_folder(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = call(*words)
+    assert (code, "An empty word" in said) == (1, True), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_that_is_closed_is_no_error(run, folder):
+    program = "import sys; from conocc.cli import main; main()"
+    arguments = ["evaluate", str(run), str(folder), "--json", "--no-cache"]
+    command = [sys.executable, "-c", program, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_table_is_cut_in_no_terminal(monkeypatch):
+    """Figures stay whole where a terminal is narrow, and words where there is none."""
+    from rich.table import Table
+
+    from conocc.cli import application
+
+    made = Table("method")
+    values = ("0.870 (0.835–0.899)", "0.813 (0.770–0.850)")
+    for value in values:
+        made.add_column(value, no_wrap=True)
+    made.add_row("a word of many letters " * 5, *values)
+    for terminal, most in ((False, 170), (True, 60)):
+        said = io.StringIO()
+        screen = application.Screen(file=said, width=30, force_terminal=terminal, no_color=True)
+        monkeypatch.setattr(application, "out", screen)
+        with contextlib.redirect_stdout(said):
+            application.show(made)
+        lines = said.getvalue().splitlines()
+        assert all(said.getvalue().count(value) == 2 for value in values)
+        assert max(map(len, lines)) <= most
 
 
 @pytest.mark.parametrize(
@@ -589,13 +655,13 @@ def test_a_run_is_calibrated_afterwards(folder, tmp_path):
         (["--false-alarms", "0.3", "--fdr", "0.1"], "one promise"),
         (["--unit", "patient"], "whose patients are known"),
         (["--unit", "slice"], "'slice'"),
-        (["--fdr", "1"], "'fdr'"),
+        (["--fdr", "1"], "option --fdr"),
     ],
 )
 def test_a_promise_that_cannot_be_made_is_refused(calibrated, folder, tmp_path, options, said):
     code, output = call("score", calibrated, folder, "--out", tmp_path / "s.csv", *options)
     assert (code, said in output) == (1, True), output
-    assert output.startswith("Error: ")
+    assert "Error: " in output
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""What the pages show runs: the README's Python, its commands, and every docstring's example."""
+"""What the pages show runs: Python, commands, and every docstring's example."""
 
 import doctest
 import importlib
@@ -18,35 +18,47 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [README, PYTHON], ids=["README", "python"])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
-    assert (tmp_path / "model.safetensors").exists()
+    for block in blocks(page, "python"):
+        exec(compile(block, "page", "exec"), names)
+    assert len(names) > 3
 
 
-def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
+FITTING = ["data", "fit", "evaluate", "score"]
+DECIDING = ["calibrate", "evaluate", "score"]
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        (README, [*FITTING, "review"]),
+        (GUIDE, [*FITTING, *DECIDING, "explain", "review", "export", "benchmark", "report"]),
+    ],
+    ids=["README", "guide"],
+)
+def test_the_commands_of_a_page_run(page, names, tmp_path, monkeypatch):
     """On made images, in the order of the page, to the letter."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    for folder in ("my-images/benign", "my-images/malignant", "new-images"):
+    folders = {"my-images/benign": 8, "my-images/malignant": 8, "new-images": 8}
+    for folder, n in {**folders, "more-images/benign": 60}.items():
         (tmp_path / folder).mkdir(parents=True)
-        for i in range(8):
+        for i in range(n):
             pixels = rng.integers(0, 255, (64, 64), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
-    (tmp_path / "more-images/benign").mkdir(parents=True)
-    for i in range(60):
-        pixels = rng.integers(0, 255, (64, 64), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "more-images/benign" / f"{i}.png")
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("conocc ")]
-    fitting, deciding = ["data", "fit", "evaluate", "score"], ["calibrate", "evaluate", "score"]
-    names = [*fitting, *deciding, "explain", "export", "benchmark", "report"]
     assert [command[0] for command in commands] == names
     for command in commands:
         code, said = call(*command)

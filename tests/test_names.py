@@ -151,7 +151,7 @@ def test_a_command_that_no_file_can_note_is_refused_before_it_works(said, place,
     for command in (
         ("fit", "c\udcff", *majority, "--out", "r", *QUICK),
         ("benchmark", "c\udcff", *majority, "--out", "s", "--quiet"),
-        ("evaluate", RUN, "c\udcff", "--no-cache"),
+        ("evaluate", RUN, "c\udcff", "--no-cache", "--quiet"),
         ("calibrate", RUN, "c\udcff", *QUICK),
     ):
         monkeypatch.setattr(sys, "argv", ["conocc", *map(str, command)])

@@ -28,9 +28,11 @@ from torch.overrides import TorchFunctionMode
 
 from conocc.io.progress import bar
 from conocc.io.safetensors import below, read, write
+from conocc.io.words import count, duration, readable
 
 logger = logging.getLogger("conocc")
 
+TIMED_S = 0.5  # of training, by which all of it is foretold
 SAVE_EVERY_S = 60.0  # at most so often, and only at the end of an epoch
 # Matrix products of another height can round differently, so that the score of an image would
 # hang on how many came with it: all blocks are padded to this one height.
@@ -202,13 +204,21 @@ def train(
     keep_pages()
     plan = [(i, epoch) for i, stage in enumerate(stages) for epoch in range(stage.epochs)]
     history = checkpoint.restore(stages, X.chance) if checkpoint else []
-    saved = time.monotonic()
+    saved, first, begun = time.monotonic(), len(history) + 1, 0.0
     with bar("Training", len(plan), verbose=verbose, done=len(history)) as advance:
         for i, epoch in plan[len(history) :]:
             order = np.random.default_rng([X.chance.seed, i, epoch]).permutation(len(X))
             history.append(_epoch(stages[i], epoch, X, order, batch_size))
-            terms = [f"{k} {v:.4g}" for k, v in list(history[-1].items())[2:]]
+            terms = [f"{k} {readable(v)}" for k, v in list(history[-1].items())[2:]]
             advance(state=f"{stages[i].name}: {', '.join(terms)}")
+            timed = len(history) - first  # but for the first epoch, which warms up
+            if timed == 0:
+                begun = time.monotonic()
+            elif verbose and begun and (spent := time.monotonic() - begun) > TIMED_S:
+                left = duration(spent / timed * len(plan[first:]))
+                images, epochs = count(len(X), "image"), count(len(plan), "epoch")
+                logger.info("%s, %s: about %s.", images, epochs, left)
+                begun = 0.0
             if checkpoint and time.monotonic() - saved >= SAVE_EVERY_S:
                 checkpoint.save(stages, history, X.chance)
                 saved = time.monotonic()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import logging
+import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from conocc._version import __version__
+from conocc.cli.options import OUTPUT
+from conocc.io.progress import bar
+from conocc.io.words import count
 
 logger = logging.getLogger("conocc")
 
@@ -25,6 +34,22 @@ FAILED = 1
 MISUSED = 2  # a command, an option or its value is not known
 SOME_FAILED = 3  # some files could not be read, or some fits failed
 INTERRUPTED = 130
+WIDEST = 10_000  # of a table's lines, in letters
+
+# What each command that takes seconds imports first, while it says that it has begun.
+SLOW = {
+    **dict.fromkeys(("demo", "fit", "calibrate", "evaluate"), "conocc.experiments.run"),
+    **dict.fromkeys(("benchmark", "crossval", "sweep"), "conocc.experiments.benchmark"),
+    **{name: f"conocc.visualization.{name}" for name in ("report", "explain", "review")},
+    "score": "conocc.experiments.inference",
+    "embed": "conocc.visualization.charts",
+    "export": "conocc.deploy.onnx",
+    "inspect": "conocc.data.load",
+    "patches": "conocc.data.patches",
+}
+SILENT = {"--quiet", "-q", "--json"}
+# Options that are called otherwise than the parameters which they set.
+OPTIONS = {"n_jobs": "jobs", "random_state": "seed"}
 
 
 def printable(text: str) -> str:
@@ -41,24 +66,26 @@ class Screen(Console):
         return super().render_str(printable(text), **options)
 
 
-class Lines(logging.Formatter):
-    """The lines of a log, likewise."""
+class Log(logging.Handler):
+    """The lines of a log, likewise; above a bar, where there is one."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(printable(self.format(record)) + "\n")
 
 
 def _default_shown(value: Any) -> Any:
     return None if value is False else value
 
 
-out = Screen(soft_wrap=True, highlight=False)
-err = Screen(stderr=True, soft_wrap=True, highlight=False)
+# Words are wrapped on a terminal, and nowhere else.
+out = Screen(soft_wrap=not sys.stdout.isatty(), highlight=False)
+err = Screen(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
 
 app = App(
     name="conocc",
     help="One-class learning on medical images: train on the majority class, score the rest.",
-    help_format="plaintext",
+    help_format="markdown",
+    group_parameters=OUTPUT,
     version=__version__,
     console=Console(highlight=False),
     default_parameter=Parameter(negative="", show_default=_default_shown),
@@ -67,6 +94,7 @@ app = App(
 )
 data_app = App(name="data", help="Look at cohorts, cut patches, and see to the cache.")
 app.command(data_app)
+app.register_install_completion_command()
 
 
 @app.command
@@ -104,18 +132,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # γ and – on a terminal that has none
             stream.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines("%(message)s"))
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [Log()]
     logger.setLevel(logging.INFO)
     given = sys.argv[1:] if arguments is None else arguments
     words = ["/dev/stdin" if word == "-" else word for word in given]  # - looks like an option
     try:
-        return app(words, exit_on_error=False, print_error=False) or 0
+        if "" in [word.strip() for word in words]:
+            raise ValueError("An empty word is no name and no value. Nothing was done.")
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        if module := SLOW.get(command.__name__):
+            with bar(f"conocc {words[0]}: starting", verbose=SILENT.isdisjoint(words)):
+                importlib.import_module(module)
+        code = command(*bound.args, **bound.kwargs) or 0
+        sys.stdout.flush()
+        return code
     except CycloptsError as error:
         return _say(f"{error} See '--help'.", MISUSED)
+    except BrokenPipeError:  # such as 'head', which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (ValueError, OSError, MemoryError) as error:
-        return _say(_sentence(error), FAILED)
+        return _say(_with_options(_sentence(error), words), FAILED)
     except KeyboardInterrupt:
         err.print("Stopped. The same command goes on from what is saved.")
         return INTERRUPTED
@@ -134,13 +171,27 @@ def _sentence(error: BaseException) -> str:
     return str(error)
 
 
+def _with_options(sentence: str, words: Sequence[str]) -> str:
+    """Call a parameter by its option, where it was given by one."""
+
+    def called(found: re.Match[str]) -> str:
+        option = "--" + OPTIONS.get(found[1], found[1].replace("_", "-"))
+        return f"option {option}" if option in [w.partition("=")[0] for w in words] else found[0]
+
+    return re.sub(r"'(\w+)' parameter(?: of \w+)?", called, sentence)
+
+
 # --- what commands say ---------------------------------------------------------------------------
 
 
-def say_start(quiet: bool = False) -> None:
-    """Say on a terminal that the command has begun: importing PyTorch takes seconds."""
-    if err.is_terminal and not quiet:
-        err.print("Starting …")
+def show(table: Table) -> None:
+    """Print a table, as wide as its figures need, and on no terminal as wide as its words too."""
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = max(cell_len(str(cell)) for cell in [column.header, *column.cells])
+    needed = Measurement.get(out, out.options.update(max_width=WIDEST), table)
+    width = max(out.width, needed.minimum) if out.is_terminal else needed.maximum
+    Screen(highlight=False, width=width).print(table)
 
 
 def say_all(sentences: Iterable[str], before: str = "") -> None:
@@ -149,9 +200,14 @@ def say_all(sentences: Iterable[str], before: str = "") -> None:
         out.print(f"{before}{escape(sentence)}")
 
 
+def say_next(*words: object) -> None:
+    """Say which command goes on from here."""
+    out.print(f"Next: {escape(shlex.join(['conocc', *map(str, words)]))}")
+
+
 def say_left_out(reasons: dict[str, int]) -> None:
     """Say how many images were left out, for each reason."""
-    say_all(f"{number} images left out: {reason}." for reason, number in reasons.items() if number)
+    say_all(f"{count(n, 'image')} left out: {reason}." for reason, n in reasons.items() if n)
 
 
 def say_failed(reasons: Sequence[str], failed: int, table: Path, what: str) -> int:

@@ -16,7 +16,7 @@ from conocc.cli.application import (
     out,
     say_all,
     say_failed,
-    say_start,
+    show,
     write_unreadable,
 )
 from conocc.cli.options import (
@@ -52,7 +52,6 @@ def inspect(
     What cannot be read is listed in NAME-unreadable.csv, beside the montage or here; the exit code
     is then 3.
     """
-    say_start()
     where = Path(cohort).resolve()
     if picture is not None and where.is_dir() and picture.resolve().is_relative_to(where):
         raise ValueError(
@@ -71,13 +70,14 @@ def inspect(
     table = Table("split", "class", "images", "patients")
     for row in loaded.counts().itertuples(index=False):
         table.add_row(*(str(value) for value in row))
-    out.print(table)
+    show(table)
     if picture is not None:
         from conocc.visualization.drawing import save_figure  # not before: it takes a second
         from conocc.visualization.images import montage
 
         save_figure(montage(loaded), picture)
         out.print(f"Montage: {escape(str(picture))}")
+    out.print("Next: 'conocc fit' with these options, --method lrt and --out RUN.")
     errors = [*loaded.unreadable, *loaded.no_images]
     listed = (picture or Path("x")).with_name(f"{Path(loaded.name).name}-unreadable.csv")
     if errors:
@@ -148,7 +148,7 @@ def list_cache(
     for entry in found:
         shape = "×".join(map(str, entry.shape))
         table.add_row(str(entry.images), shape, f"{entry.megabytes:,.1f}")
-    out.print(table)
+    show(table)
     total = sum(entry.megabytes for entry in found)
     out.print(f"{len(found)} sets of images, {total:,.1f} MB: {escape(str(where))}")
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions
@@ -25,16 +25,29 @@ from conocc.thresholds.rule import Rule
 if TYPE_CHECKING:
     from conocc.data.cohort import Cohort
 
-FLATTENED = Parameter(name="*")
+# The groups of the help, in their order; what names none is of the output.
+GROUPS = ("Output", "Method", "Decision", "Images", "Classes and patients", "Tables", "Work")
+OUTPUT, METHOD, DECISION, IMAGES, CLASSES, TABLES, WORK = (
+    Group(name, sort_key=place) for place, name in enumerate(GROUPS)
+)
 
 
-def option(help: str, name: str | None = None, *, any_value: bool = False) -> Parameter:
+def flattened(group: Group) -> Parameter:
+    """Have the fields of a dataclass taken as options of one group."""
+    return Parameter(name="*", group=group)
+
+
+def option(
+    help: str, name: str | None = None, *, any_value: bool = False, **more: Any
+) -> Parameter:
     """Describe an option; with `any_value`, what it is given may begin with a hyphen."""
-    return Parameter(name=name, help=help, allow_leading_hyphen=any_value)
+    return Parameter(name=name, help=help, allow_leading_hyphen=any_value, **more)
 
 
-def as_options(kind: type[Any], made: Callable[..., Any], /, **parameters: Parameter) -> type[Any]:
-    """Give a dataclass whose fields are those of `kind` that are named, as options.
+def as_options(
+    group: Group, kind: type[Any], made: Callable[..., Any], /, **parameters: Parameter
+) -> type[Any]:
+    """Give a dataclass whose fields are those of `kind` that are named, as options of a group.
 
     What the library makes of it is what `made` returns for the values.
     """
@@ -46,7 +59,7 @@ def as_options(kind: type[Any], made: Callable[..., Any], /, **parameters: Param
     ]
     # Its own module's: what comes from `types` is not taken apart.
     space = {"__module__": __name__, "__new__": lambda _, **values: made(**values)}
-    return FLATTENED(make_dataclass(kind.__name__, chosen, kw_only=True, namespace=space))
+    return flattened(group)(make_dataclass(kind.__name__, chosen, kw_only=True, namespace=space))
 
 
 _AXIS = option("Slices of volumes: axial, coronal or sagittal.")
@@ -75,7 +88,7 @@ def _table_options(*names: str) -> type[Any]:
         for name, help in _OF_TABLE.items()
         if name in names
     }
-    return as_options(TableOptions, TableOptions, **given)
+    return as_options(TABLES, TableOptions, TableOptions, **given)
 
 
 # The cohort of a command, until it says where that is.
@@ -93,8 +106,9 @@ if TYPE_CHECKING:
     ClassOptions = CohortSpec
     SpecOptions = CohortSpec
 else:
-    AxisOptions = as_options(Preprocessing, Preprocessing, axis=_AXIS)
+    AxisOptions = as_options(IMAGES, Preprocessing, Preprocessing, axis=_AXIS)
     PreprocessingOptions = as_options(
+        IMAGES,
         Preprocessing,
         Preprocessing,
         size=option("Side in pixels that images are resized to."),
@@ -108,6 +122,7 @@ else:
         ),
     )
     RuleOptions = as_options(
+        DECISION,
         Rule,
         Rule,
         false_alarms=option("Flag at most this share of new majority images; needs calibration."),
@@ -116,6 +131,7 @@ else:
         fdr=option("Instead: at most this share of the images flagged in a batch is majority."),
     )
     PatchOptions = as_options(
+        IMAGES,
         Rules,
         Rules,
         size=option("Side in pixels that patches are resized to."),
@@ -131,9 +147,10 @@ else:
     )
     ListGroup = _table_options("path_column", "suffix", "root")
     _spec = partial(CohortSpec, ASKED.where)
-    PatientOptions = as_options(CohortSpec, _spec, patient_regex=_PATIENT_REGEX)
-    ClassOptions = as_options(CohortSpec, _spec, **_CLASSES)
+    PatientOptions = as_options(CLASSES, CohortSpec, _spec, patient_regex=_PATIENT_REGEX)
+    ClassOptions = as_options(CLASSES, CohortSpec, _spec, **_CLASSES)
     SpecOptions = as_options(
+        CLASSES,
         CohortSpec,
         _spec,
         **_CLASSES,
@@ -143,22 +160,28 @@ else:
         test_size=option("Share of the majority images to test on, where there is no split."),
     )
 
-Device = Annotated[str, option("auto, cpu, cuda.")]
+Device = Annotated[str, option("auto, cpu or cuda.", group=WORK)]
+Epochs = Annotated[
+    int | None, option("Passes over the training images; 1000 where there are any.", group=METHOD)
+]
+Method = Annotated[str, option("Which method; see 'conocc methods'.", group=METHOD)]
+Seed = Annotated[int, option("Seed of the training.", group=METHOD)]
 CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phantom.")]
 ImagesArgument = Annotated[list[Path], option("Files, folders, or tables that list files.")]
 RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
-Threads = Annotated[int | None, option("Threads that decode; all cores.")]
+Threads = Annotated[int | None, option("Threads that decode; all cores.", group=WORK)]
 SamePatients = Annotated[
     bool | None,
     Parameter(
         negative="--no-same-patients",
         help="Patients with a name that the run knows are the same people.",
+        group=CLASSES,
     ),
 ]
-Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), help="Show no progress.")]
+Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), help="Show no progress.", group=WORK)]
 
 
-@FLATTENED
+@flattened(WORK)
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
     """Where decoded images are kept."""
@@ -172,7 +195,7 @@ class CacheOptions:
         return False if self.no_cache else str(self.cache) if self.cache else True
 
 
-@FLATTENED
+@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class CohortOptions(CacheOptions):
     """How a cohort is read that no run knows yet."""
@@ -192,7 +215,7 @@ class CohortOptions(CacheOptions):
         )
 
 
-@FLATTENED
+@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ReadAsOptions(CacheOptions):
     """How a cohort is read as a run's own was: a table as that was, if it is the same one."""
@@ -224,7 +247,7 @@ class ReadAsOptions(CacheOptions):
         return spec.load(n_jobs=self.threads, verbose=int(not quiet))
 
 
-@FLATTENED
+@flattened(WORK)
 @dataclass(frozen=True, kw_only=True)
 class ParallelOptions:
     """Where the work is done."""
@@ -234,19 +257,36 @@ class ParallelOptions:
     address: Annotated[str | None, option("Of Dask's scheduler, tcp://HOST:PORT.")] = None
 
 
-@FLATTENED
+@flattened(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """What is fitted."""
+
+    method: Method = "conocc"
+    epochs: Epochs = None
+    gamma: Annotated[float | None, option("γ of Eq. 3, what compactness counts; 10.")] = None
+    interval: Annotated[int | None, option("T, epochs between updates of the center μ; 60.")] = None
+    lr: Annotated[float | None, option("λ, learning rate; 0.001 for ConOCC.")] = None
+    seed: Seed = 0
+    settings: Annotated[
+        list[str] | None, option("NAME=VALUE, any other parameter of the method.", "--set")
+    ] = None
+
+
+@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(CohortOptions, ParallelOptions):
     """What all studies take."""
 
-    out: Annotated[Path, option("Folder for the study; rows accumulate.")]
-    epochs: Annotated[int | None, option("Of the methods that have epochs.")] = None
+    out: Annotated[Path, option("Folder for the study; rows accumulate.", group=OUTPUT)]
+    epochs: Epochs = None
     settings: Annotated[
         list[str] | None,
         option(
             "[METHOD.]NAME=VALUE, a parameter of the methods that have it, or of one; "
             "V1,V2 makes a fit of each.",
             "--set",
+            group=METHOD,
         ),
     ] = None
     device: Device = "auto"

@@ -8,7 +8,7 @@ from typing import Annotated
 from rich.markup import escape
 from rich.table import Table
 
-from conocc.cli.application import app, out, say_all, say_failed, say_start
+from conocc.cli.application import app, out, say_all, say_failed, show
 from conocc.cli.options import (
     ASKED,
     ImagesArgument,
@@ -60,7 +60,7 @@ def embed(
     for name, embedding in embeddings:
         compactness = embedding.compactness()
         table.add_row(escape(name), "–" if compactness is None else f"{compactness:.3f}")
-    out.print(table)
+    show(table)
     out.print(f"Figure: {escape(str(picture))}")
 
 
@@ -135,7 +135,6 @@ def review(
     makes one. The browser keeps the verdicts; what it exports 'evaluate' and 'calibrate' read.
     Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
     """
-    say_start(quiet)
     from conocc.visualization.review import review_files
 
     verbose = int(not quiet)

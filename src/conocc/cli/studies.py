@@ -17,10 +17,11 @@ from conocc.cli.application import (
     err,
     out,
     say_all,
-    say_start,
+    say_next,
+    show,
     unreadable_listed,
 )
-from conocc.cli.options import CohortArgument, StudyOptions, option
+from conocc.cli.options import METHOD, CohortArgument, Method, Seed, StudyOptions, option
 from conocc.cli.runs import setting
 from conocc.io.files import refuse_foreign
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from conocc.experiments.benchmark import Job
 
 CohortsArgument = Annotated[list[str], option("Folders, archives, manifests or phantoms.")]
-Methods = Annotated[str, option("'all', or some, separated by commas.")]
+Methods = Annotated[str, option("'all', or some, separated by commas.", group=METHOD)]
 
 
 @app.command
@@ -38,14 +39,13 @@ def benchmark(
     *,
     study: StudyOptions,
     methods: Methods = "all",
-    runs: Annotated[int, option("Fits of each method, with seeds from 0.")] = 3,
+    runs: Annotated[int, option("Fits of each method, with seeds from 0.", group=METHOD)] = 3,
 ) -> int:
     """Fit methods to the split of each cohort, several times: the paper's Table 2.
 
     Killed, and started again with the same command, it does what is missing.
     Cohorts that need other options are added by a second call with the same --out.
     """
-    say_start(study.quiet)
     from conocc.experiments.benchmark import benchmark_jobs
 
     jobs = benchmark_jobs(
@@ -64,17 +64,19 @@ def crossval(
     *,
     study: StudyOptions,
     methods: Methods = "all",
-    folds: Annotated[str, option("'paper', or how many.")] = "paper",
+    folds: Annotated[str, option("'paper', or how many.", group=METHOD)] = "paper",
     group: Annotated[
         str | None,
-        option("'patient' or 'none': whose images stay together; patient, but for the paper's."),
+        option(
+            "'patient' or 'none': whose images stay together; patient, but for the paper's.",
+            group=METHOD,
+        ),
     ] = None,
 ) -> int:
     """Cross-validate methods on each cohort: the paper's Table 3.
 
     Killed, and started again with the same command, it does what is missing.
     """
-    say_start(study.quiet)
     from conocc.experiments.benchmark import crossval_jobs
 
     jobs = crossval_jobs(
@@ -93,17 +95,16 @@ def sweep(
     /,
     *,
     study: StudyOptions,
-    method: Annotated[str, option("Which method; see 'conocc methods'.")] = "conocc",
-    lr: Annotated[str | None, option("Values of λ.")] = None,
-    gamma: Annotated[str | None, option("Values of γ.")] = None,
-    interval: Annotated[str | None, option("Values of T.")] = None,
-    seed: Annotated[int, option("Seed of every fit.")] = 0,
+    method: Method = "conocc",
+    lr: Annotated[str | None, option("Values of λ.", group=METHOD)] = None,
+    gamma: Annotated[str | None, option("Values of γ.", group=METHOD)] = None,
+    interval: Annotated[str | None, option("Values of T.", group=METHOD)] = None,
+    seed: Seed = 0,
 ) -> int:
     """Fit a method at every combination of the values given, separated by commas: Fig. 5.
 
     Where ConOCC's λ is swept, the plain autoencoder is fitted at each λ too.
     """
-    say_start(study.quiet)
     from conocc.experiments.benchmark import sweep_jobs
 
     named = {"lr": lr, "gamma": gamma, "interval": interval}
@@ -175,6 +176,7 @@ def _study(jobs: list[Job], study: StudyOptions) -> int:
         )
     say_all(as_text(made) for made in [*write_tables(study.out), *write_comparisons(study.out)])
     out.print(f"Tables and rows are in {escape(str(study.out / 'tables'))}")
+    say_next("report", study.out)
     for sentence in other_contents(read_rows(study.out), {row["key"] for row in rows}):
         err.print(escape(sentence))
     failed = sum(row["status"] == "error" for row in rows)
@@ -192,5 +194,5 @@ def _list_missing(jobs: list[Job], study: Path) -> None:
         params = " ".join(f"{k}={v}" for k, v in job.params.items() if k != "device")
         fit, where = escape(f"{job.method} {params}"), escape(Path(job.cohort.where).name)
         table.add_row(fit, where, str(job.seed), str(job.fold or ""))
-    out.print(table)
+    show(table)
     out.print(f"{len(missing)} of {len(jobs)} fits are missing.")

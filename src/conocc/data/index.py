@@ -27,6 +27,7 @@ from conocc.data.companions import (
 from conocc.data.image_io.pixels import Remarked
 from conocc.data.image_io.read import HEAD_BYTES, SUFFIXES, companions, format_of
 from conocc.data.image_io.stack import slice_name, volume_and_slice
+from conocc.io.words import count as count
 
 # An image as it lies there: the bytes of a file, an array of an archive or a phantom, or what an
 # image of a stack was decoded to.
@@ -378,16 +379,6 @@ def side(word: str, where: str) -> str:
         raise ValueError(
             f"{where}: the split is {word!r}, where one of {', '.join(SIDES)} is expected."
         ) from None
-
-
-def count(number: int, thing: str) -> str:
-    """Put a number and a noun together.
-
-    >>> count(1, "image"), count(3, "image"), count(2, "class")
-    ('1 image', '3 images', '2 classes')
-    """
-    plural = "es" if thing.endswith("s") else "s"
-    return f"{number} {thing}" + ("" if number == 1 else plural)
 
 
 def some(paths: Sequence[str], thing: str) -> str:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 
 class Method(NamedTuple):
-    """Where a method's class is found, and who published it."""
+    """A line of ``methods.csv``: where a method's class is, who published it, what it can do.
+
+    `epochs` are its default, "–" where it has none; `heat_map` says whether it reconstructs, as
+    'explain' needs, `export` whether ONNX can hold it, `seconds` about how long a fit to 1,000
+    images of 64 pixels a side takes on two cores (docs/research/performance.md and results.md).
+    """
 
     module: str
     class_name: str
     source: str
+    what: str
+    epochs: str
+    heat_map: str
+    export: str
+    seconds: str
 
 
-METHODS = {
-    "conocc": Method("conocc", "ConOCC", "Gao et al., the paper"),
-    "ocsvm": Method("ocsvm", "OCSVM", "Schölkopf et al. 2000"),
-    "cocsvm": Method("cocsvm", "COCSVM", "Gao et al., section 3.1"),
-    "cae": Method("cae", "CAE", "Gao et al., section 3.1"),
-    "sae": Method("sae", "SAE", "Glorot et al. 2011"),
-    "dagmm": Method("dagmm", "DAGMM", "Zong et al. 2018"),
-    "dsvdd": Method("deep_svdd", "DeepSVDD", "Ruff et al. 2018"),
-    "anogan": Method("anogan", "AnoGAN", "Schlegl et al. 2017"),
-    "lrt": Method("lrt.lrt", "LRT", "this package, docs/research/successor.md"),
-    "gabor_mahalanobis": Method("gabor_mahalanobis", "GaborMahalanobis", "Ledoit and Wolf 2004"),
-}
+_TABLE = files("conocc.detectors").joinpath("methods.csv").read_text(encoding="utf-8")
+METHODS = {row.pop("id"): Method(**row) for row in csv.DictReader(_TABLE.splitlines())}
 ALIASES = {"profile": "gabor_mahalanobis"}  # until 0.2
 
 

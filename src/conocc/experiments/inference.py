@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import nlargest
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -62,7 +63,7 @@ SHARD_FORMAT = 2
 # Files in a shard: what is done again at most after a kill, and given up with one file that
 # kills every worker.
 SHARD = 2048
-SHOWN_ERRORS = 5
+SHOWN = 5  # errors, and highest scores
 
 Row = tuple[Any, ...]
 Scores = tuple[list[Row], Sequence[Row]]
@@ -72,6 +73,7 @@ Scores = tuple[list[Row], Sequence[Row]]
 class Scored:
     """How many files `score_files` scored and could not read, and the first such errors.
 
+    `flagged` of them are flagged (None where nothing is decided); `highest` are scores and paths.
     `words` say which rule made the predictions, what it promises, and whether the images are
     like those of the calibration; `remarks`, of how many
     images something was done to the pixels, and what.
@@ -82,6 +84,8 @@ class Scored:
     errors: tuple[tuple[str, str], ...]
     words: tuple[str, ...]
     remarks: tuple[str, ...]
+    flagged: int | None = None
+    highest: tuple[tuple[float, str], ...] = ()
 
 
 class Shard(NamedTuple):
@@ -378,6 +382,7 @@ def _join(
     count = 0
     errors: list[tuple[str, str]] = []
     remarks = Counter[str]()
+    flagged, highest = None, list[tuple[float, str]]()
 
     def scored() -> Iterator[tuple[Sequence[str], np.ndarray]]:
         nonlocal count
@@ -389,6 +394,7 @@ def _join(
                 paths, scores = zip(*shard["rows"], strict=True)
                 count += len(paths)
                 pairs = zip(paths, scores, strict=True)
+                highest[:] = nlargest(SHOWN, [*highest, *zip(scores, paths, strict=True)])
                 slices.update((path, score) for path, score in pairs if is_slice_name(path))
                 files.extend(hash(volume_and_slice(path)[0]) for path in paths)
                 all_scores.append(np.array(scores))
@@ -404,13 +410,18 @@ def _join(
         lines = [(*volume, said) for volume, said in zip(volumes, predicted, strict=True)]
         _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
         words += [NO_DECISION] if "" in predicted else []
-        batch = decided.words_on(np.concatenate(all_scores), np.array(files))
+        everything = np.concatenate(all_scores)
+        batch = decided.words_on(everything, np.array(files))
+        is_flagged = decided.flagged(everything)
+        flagged = None if is_flagged is None else int(is_flagged.sum())
         decision = decided.as_json()
         note = {"written_by": "conocc score", **about, "images": count, "decision": decision}
         write_json(note_beside(out), {**note, "batch": batch})
         words += batch
     _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
-    return Scored(count, len(errors), tuple(errors[:SHOWN_ERRORS]), tuple(words), said_of(remarks))
+    shown = tuple(errors[:SHOWN])
+    said = said_of(remarks)
+    return Scored(count, len(errors), shown, tuple(words), said, flagged, tuple(highest))
 
 
 def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:

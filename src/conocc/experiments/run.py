@@ -254,7 +254,12 @@ def _alone(
 
 @_alone
 def calibrate_run(
-    run: str | Path, cohort: Cohort, *, command: str, same_patients: bool | None = None
+    run: str | Path,
+    cohort: Cohort,
+    *,
+    command: str,
+    same_patients: bool | None = None,
+    verbose: int = 0,
 ) -> dict[str, Any]:
     """Calibrate a finished run on the majority images of a cohort, in place of a former time.
 
@@ -275,7 +280,7 @@ def calibrate_run(
         If no image is left.
     """
     run = Path(run)
-    detector = load_model(run)
+    detector = load_model(run, verbose=verbose)
     about = read_run(run)
     table = split_table(run)
     tested = table[table["split"] == "test"]
@@ -345,9 +350,9 @@ def model_path(run: str | Path) -> Path:
     return run / "model.safetensors"
 
 
-def load_model(run: str | Path) -> Any:
-    """Load the detector of a run's folder, or of a model file."""
-    return load(model_path(run))
+def load_model(run: str | Path, *, verbose: int = 0) -> Any:
+    """Load the detector of a run's folder, or of a model file; with `verbose` 1 it shows bars."""
+    return load(model_path(run)).set_params(verbose=verbose)
 
 
 def preprocessing_of(detector: Any, run: str | Path) -> Preprocessing:
@@ -399,6 +404,7 @@ def evaluate_run(
     rule: Rule = RULE,
     by: Sequence[str] = (),
     same_patients: bool | None = None,
+    verbose: int = 0,
 ) -> dict[str, Any]:
     """Score the labelled test images of a cohort, and write what later pages are made of.
 
@@ -412,6 +418,7 @@ def evaluate_run(
     `same_patients` says whether equal names of patients mean one person here and where the run
     was fitted and calibrated; by itself they do where names hold everywhere (`Cohort.namespace`),
     and in cohorts that share an image with its patient's name.
+    With `verbose` 1, bars show how far it is.
 
     Returns
     -------
@@ -430,7 +437,7 @@ def evaluate_run(
         there or has too many values, or the run's folder has results on other images.
     """
     run = Path(run)
-    detector = load_model(run)
+    detector = load_model(run, verbose=verbose)
     decided = decisions(detector, rule)
     namespaces, assumed = namespaces_of(run, read_run(run), detector, cohort, same_patients)
     rows, left_out = test_rows(run, detector, cohort, namespaces)
@@ -498,7 +505,7 @@ def _refuse_other_results(run: Path, tested: str) -> None:
 
 
 @_alone
-def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
+def embed_run(run: str | Path, cohort: Cohort, *, verbose: int = 0) -> Embedding:
     """Write ``embedding.npz`` alone, of the same images as `evaluate_run`, and return it.
 
     Raises
@@ -507,7 +514,7 @@ def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
         If the method has no bottleneck features.
     """
     run = Path(run)
-    detector = load_model(run)
+    detector = load_model(run, verbose=verbose)
     if not hasattr(detector, "embed"):
         raise ValueError(f"The {type(detector).__name__} of '{run}' has no bottleneck features.")
     namespaces, _ = namespaces_of(run, read_run(run), detector, cohort, None)

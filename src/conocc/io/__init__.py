@@ -1,1 +1,1 @@
-"""Whole files or none, tables, saved tensors, progress."""
+"""Whole files or none, tables, saved tensors, progress, and numbers as people read them."""

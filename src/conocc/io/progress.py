@@ -18,11 +18,14 @@ class Advance(Protocol):
 
 
 @contextmanager
-def bar(description: str, total: int, *, verbose: int, done: int = 0) -> Iterator[Advance]:
+def bar(
+    description: str, total: int | None = None, *, verbose: int, done: int = 0
+) -> Iterator[Advance]:
     """Show on stderr how far `total` steps have come; with ``verbose=0`` show nothing.
 
-    On a terminal this is a bar with the time left; where stderr is a file (a SLURM log) or a
-    notebook, a line every half minute.
+    On a terminal this is a bar with the time left, gone when all is done; where stderr is a file
+    (a SLURM log) or a notebook, a line every half minute. Without a total it only says what is
+    being done.
 
     >>> with bar("Training", 2, verbose=0) as advance:
     ...     advance(state="loss 1.5")
@@ -35,21 +38,24 @@ def bar(description: str, total: int, *, verbose: int, done: int = 0) -> Iterato
         yield _in_lines(description, total, done)
 
 
-def _on_terminal(description: str, total: int, done: int) -> Iterator[Advance]:
+def _on_terminal(description: str, total: int | None, done: int) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[s]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    what, moving, *rest = Progress.get_default_columns()
+    if total is None:
+        columns = [what, moving, TimeElapsedColumn()]
+    else:
+        columns = [what, moving, *rest, MofNCompleteColumn(), TextColumn("{task.fields[s]}")]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(description, total=total, completed=done, s="")
         yield lambda steps=1, state="": progress.update(task, advance=steps, s=state)
 
 
-def _in_lines(description: str, total: int, done: int) -> Advance:
+def _in_lines(description: str, total: int | None, done: int) -> Advance:
+    if total is None:
+        sys.stderr.write(f"{description} …\n")
+        return lambda steps=1, state="": None
     start = last = time.monotonic()
     first = done
 

@@ -1,0 +1,36 @@
+"""Numbers, counts and times, as people read them."""
+
+from __future__ import annotations
+
+
+def count(number: int, thing: str) -> str:
+    """Put a number and a noun together.
+
+    >>> count(1, "image"), count(3, "image"), count(2, "class")
+    ('1 image', '3 images', '2 classes')
+    """
+    plural = "es" if thing.endswith("s") else "s"
+    return f"{number} {thing}" + ("" if number == 1 else plural)
+
+
+def readable(value: float) -> str:
+    """Give a number with about four digits, and without exponent from 0.001 to 10 million.
+
+    >>> readable(11382.4), readable(0.98765), readable(0.00012345), readable(-31.0)
+    ('11,382', '0.9877', '1.23e-04', '-31')
+    """
+    size = abs(value)
+    if 1000 <= size < 1e7:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if value == 0 or 1e-3 <= size < 1000 else f"{value:.2e}"
+
+
+def duration(seconds: float) -> str:
+    """Say about how long it takes.
+
+    >>> duration(0.4), duration(34), duration(230), duration(9000)
+    ('1 second', '35 seconds', '4 minutes', '2.5 hours')
+    """
+    if seconds < 90:
+        return count(max(1, round(seconds) if seconds < 10 else 5 * round(seconds / 5)), "second")
+    return count(round(seconds / 60), "minute") if seconds < 5400 else f"{seconds / 3600:.1f} hours"
