@@ -301,9 +301,10 @@ def _dask(address: str | None, tasks: Sequence[Task]) -> Iterator[_Workers]:
         except TimeoutError:
             raise ConnectionError(LOST) from None
         dumps: Any = distributed.protocol.pickle.dumps  # no types either
+        job = dumps((_work, tasks[:1]))
         try:  # Dask waits for ever for a job that its worker cannot read
             for run in (client.run_on_scheduler, client.run):
-                run(pickle.loads, dumps((_work, tasks[:1])))
+                run(lambda: bool(pickle.loads(job)))
         except Exception as error:
             raise ValueError(
                 f"The Dask cluster at '{address}' cannot read the jobs ({error}). Install the same "
