@@ -304,7 +304,7 @@ def _dask(address: str | None, tasks: Sequence[Task]) -> Iterator[_Workers]:
         job = dumps((_work, tasks[:1]))
         try:  # Dask waits for ever for a job that its worker cannot read
             for run in (client.run_on_scheduler, client.run):
-                run(lambda: bool(pickle.loads(job)))
+                run(lambda: bool(pickle.loads(job)))  # noqa: S301  (it is our own)
         except Exception as error:
             raise ValueError(
                 f"The Dask cluster at '{address}' cannot read the jobs ({error}). Install the same "
