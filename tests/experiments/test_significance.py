@@ -1,6 +1,8 @@
 """Intervals of means and paired tests of a study, from folders written by hand."""
 
 import csv
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conocc.experiments.significance import write_comparisons
+from conocc.cli import run as run_command
+from conocc.experiments.significance import compare_runs, write_comparisons
 from conocc.metrics.auc_variance import Fold, mean_auc_covariance
 from conocc.metrics.confidence_intervals import compare_auc, holm, metric_interval
 from conocc.metrics.ranking import METRICS
@@ -18,6 +21,7 @@ N = 40
 MINORITY = np.arange(N) % 4 == 0
 PATHS = np.array([f"{i}.png" for i in range(N)])
 PATIENT = np.array([f"p{i // 2}" for i in range(N)])
+TABLE = {"path": PATHS, "digest": PATHS, "minority": MINORITY, "patient": PATIENT}
 
 
 def scores(seed: int, shift: float = 1.0) -> np.ndarray:
@@ -29,8 +33,8 @@ def scores(seed: int, shift: float = 1.0) -> np.ndarray:
 
 def write_fit(study: Path, key: str, method: str, score, *, images=slice(None), **changes) -> Path:
     """Write the row of a fit and its scores of some of the images, of patients of two each."""
-    table = {"path": PATHS, "minority": MINORITY, "patient": PATIENT, **changes.pop("table", {})}
-    path, minority, patient = (np.asarray(column)[images] for column in table.values())
+    table = {**TABLE, **changes.pop("table", {})}
+    path, digest, minority, patient = (np.asarray(column)[images] for column in table.values())
     score = np.asarray(score)[images]
     metrics = {
         name: {"value": metric(minority, score), "low": 0.01, "high": 0.99}
@@ -40,8 +44,8 @@ def write_fit(study: Path, key: str, method: str, score, *, images=slice(None), 
     folder.mkdir(parents=True)
     with (folder / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "minority", "patient", "anomaly_score"])
-        writer.writerows(zip(path, minority, patient, score.tolist(), strict=True))
+        writer.writerow(["path", "digest", "minority", "patient", "anomaly_score"])
+        writer.writerows(zip(path, digest, minority, patient, score.tolist(), strict=True))
     return folder
 
 
@@ -266,3 +270,83 @@ def test_tests_need_no_torch(study):
         "assert len(write_comparisons(sys.argv[1])) == 2"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(study)], check=True)
+
+
+# Runs
+
+
+def write_runs(folder: Path, *scored: np.ndarray, **changes) -> list[Path]:
+    """Write evaluated runs of the same images, the images of each in an order of their own."""
+    runs = []
+    for i, score in enumerate(scored):
+        order = np.random.default_rng(i).permutation(N)
+        table = TABLE | (changes if i == 1 else {})
+        table = {name: np.asarray(column)[order] for name, column in table.items()}
+        runs.append(write_fit(folder, f"run{i}", "cae", score[order], table=table))
+        (runs[-1] / "run.json").write_text('{"method": "cae"}')
+        counts = {"majority": 30, "minority": 10, "patients": 20}
+        result = {"tested": "these", "cohort": "made", "metrics": {}, "counts": counts}
+        (runs[-1] / "metrics.json").write_text(json.dumps({**result, "prevalence": 0.25}))
+    return runs
+
+
+def test_runs_are_compared_on_the_same_images_in_whatever_order(tmp_path):
+    scored = [scores(1, 0.5), scores(2, 1.5), scores(3, 0.6)]
+    runs = write_runs(tmp_path, *scored)
+    results, table = compare_runs(runs)
+    assert list(results) == [f"cae ({run})" for run in runs]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    assert [line.head for line in table.lines] == [
+        ("made", f"cae ({runs[a]})", f"cae ({runs[b]})") for a, b in pairs
+    ]
+    tests = [compare_auc(MINORITY, scored[a], scored[b], patient=PATIENT) for a, b in pairs]
+    for line, test, p in zip(table.lines, tests, holm([t.p for t in tests]), strict=True):
+        area, plain, corrected = (cell.parts for cell in line.cells)
+        assert [*area.values()] == pytest.approx([test.difference, test.low, test.high])
+        assert plain[""] == pytest.approx(test.p)
+        assert corrected[""] == pytest.approx(p)
+    assert "seeds would have changed" in table.caption
+    assert "averaged" not in table.caption
+
+
+def test_slices_of_a_volume_whose_patient_is_unknown_are_one_patient(tmp_path):
+    slices = np.array([f"v{i // 2}.nii.gz[{i % 2}]" for i in range(N)])
+    unknown = {"path": slices, "patient": slices}
+    scored = [scores(1), scores(2)]
+    (line,) = compare_runs(write_runs(tmp_path, *scored, **unknown))[1].lines
+    expected = compare_auc(MINORITY, *scored, patient=PATIENT)
+    assert line.cells[1].parts[""] == pytest.approx(expected.p)
+
+
+@pytest.mark.parametrize("how", ["images", "patients", "not evaluated", "twice", "alone"])
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, how):
+    others = {"patient": PATHS} if how == "patients" else {}
+    runs = write_runs(tmp_path, scores(1), scores(2), **others)
+    said = f"'{runs[1]}' was evaluated on other images than '{runs[0]}', or on images of other pat"
+    if how == "images":
+        result = json.loads((runs[1] / "metrics.json").read_text())
+        (runs[1] / "metrics.json").write_text(json.dumps({**result, "tested": "others"}))
+    elif how == "not evaluated":
+        (runs[1] / "metrics.json").unlink()
+        said = f"'{runs[1]}' is no evaluated run: 'conocc evaluate {runs[1]} COHORT'"
+    elif how != "patients":
+        runs, said = {"twice": [runs[0], runs[0] / "."], "alone": runs[:1]}[how], "at least two"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        compare_runs(runs)
+
+
+@pytest.mark.parametrize("ending", ["csv", "md", "tex", "xls"])
+def test_the_command_writes_its_table_and_no_other_file(tmp_path, capsys, ending):
+    runs = [*map(str, write_runs(tmp_path, scores(1, 0.5), scores(2, 1.5)))]
+    to = tmp_path / f"t.{ending}"
+    again = ["compare", *runs, "--out", str(to)]
+    if ending == "xls":
+        assert run_command(again) == 1
+        assert "must end in .csv, .md or .tex" in capsys.readouterr().err
+        return
+    assert run_command(again) == run_command(again) == 0
+    assert "cae" in to.read_text()
+    assert "30 majority and 10 minority" in capsys.readouterr().out
+    to.write_text("mine\n")
+    assert run_command(again) == 1
+    assert to.read_text() == "mine\n"

@@ -22,8 +22,9 @@ from conocc.cli.application import (
     unreadable_listed,
 )
 from conocc.cli.options import METHOD, CohortArgument, Method, Seed, StudyOptions, option
-from conocc.cli.runs import setting
-from conocc.io.files import refuse_foreign
+from conocc.cli.runs import say_metrics, setting
+from conocc.io.files import refuse_foreign, write_text
+from conocc.io.tables import refuse_other
 
 if TYPE_CHECKING:
     from conocc.experiments.benchmark import Job
@@ -114,6 +115,29 @@ def sweep(
 
 
 @app.command
+def compare(
+    runs: Annotated[list[Path], option("Two runs or more, evaluated on the same images.")],
+    /,
+    *,
+    to: Annotated[Path | None, option("File for the table: .csv, .md or .tex.", "--out")] = None,
+) -> None:
+    """Test whether runs differ in AUC: each pair on the same images, corrected after Holm."""
+    from conocc.experiments.significance import compare_runs
+    from conocc.experiments.table_formats import FORMATS, as_text
+
+    if to is not None and to.suffix[1:] not in FORMATS:
+        raise ValueError(f"'{to}' must end in .csv, .md or .tex (--out).")
+    results, table = compare_runs(runs)
+    say_metrics("runs", results)
+    say_all(["", as_text(table)])
+    if to is not None:
+        text = FORMATS[to.suffix[1:]](table)
+        refuse_other(to, text.partition("\n")[0])
+        write_text(to, text)
+        out.print(f"Table: {escape(str(to))}")
+
+
+@app.command
 def plan(
     *,
     false_alarms: Annotated[float, option("Rate of false alarms to promise.")] = 0.05,
@@ -123,7 +147,7 @@ def plan(
     prevalence: Annotated[float, option("Share of the test patients in the minority.")] = 0.5,
     images: Annotated[int, option("Images of each test patient.")] = 1,
     likeness: Annotated[
-        float, option("Correlation of the scores of images of one patient, 0 to 1.")
+        float, option("Correlation of the scores of images of one patient, between 0 and 1.")
     ] = 0.5,
 ) -> None:
     """Say how many patients a promise takes to calibrate, and an AUC to be tested."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from conocc.data.cohort import Cohort
 from conocc.data.index import printable
-from conocc.experiments.table_formats import Line, Table, estimate, number, share
+from conocc.experiments.table_formats import Cell, Line, Table, estimate, share
 from conocc.experiments.tables import caption
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
@@ -22,7 +22,8 @@ from conocc.thresholds.rules import observed_rates
 MOST_GROUPS = 20
 # Shares of the test images that are left to a reader, in `left_to_a_reader`.
 LEFT = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-BY_CLASS = "class"
+# Some test images: a column, one of its values, and which images these are, (n,) bool.
+Group: TypeAlias = tuple[str, str, np.ndarray]
 
 
 def measured(
@@ -40,19 +41,10 @@ def with_interval(
 ) -> dict[str, Any]:
     """Give one metric, as `measured` does all."""
     try:
-        found = metric_interval(name, minority, anomaly_score, patient=patient)._asdict()
+        return dict(metric_interval(name, minority, anomaly_score, patient=patient)._asdict())
     except ValueError as error:
         value = METRICS[name](minority, anomaly_score)
         return {"value": value, "low": None, "high": None, "reason": str(error)}
-    return dict(found)
-
-
-class Group(NamedTuple):
-    """Some test images: a column, one of its values, and which images these are; (n,) bool."""
-
-    column: str
-    value: str
-    rows: np.ndarray
 
 
 def groups_of(test: Cohort, by: Sequence[str] = ()) -> list[Group]:
@@ -67,7 +59,7 @@ def groups_of(test: Cohort, by: Sequence[str] = ()) -> list[Group]:
     ValueError
         If a column is not there, or has more than `MOST_GROUPS` values.
     """
-    groups = [Group("all", "", np.ones(len(test), dtype=bool))]
+    groups: list[Group] = [("all", "", np.ones(len(test), dtype=bool))]
     for minority in (True, False):
         of_class = test.minority == minority
         labels = zip(test.label.tolist(), of_class, strict=True)
@@ -75,13 +67,12 @@ def groups_of(test: Cohort, by: Sequence[str] = ()) -> list[Group]:
         if len(found) > 1:
             others = of_class & ~np.any([*found.values()], axis=0)
             found |= {"all others": others} if others.any() else {}
-            groups += [Group(BY_CLASS, value, its | ~of_class) for value, its in found.items()]
+            groups += [("class", value, its | ~of_class) for value, its in found.items()]
     for column in by:
         if column not in test.facts:
             has = ", ".join(map(printable, test.facts)) or "none; only a table can have some"
             raise ValueError(
-                f"'{test.name}' has no column {column!r} (--by). It has these, beside those of "
-                f"path, label, patient and split: {has}."
+                f"'{test.name}' has no column {column!r} (--by). Further columns: {has}."
             )
         found, number = _members(test.facts[column].tolist())
         if number > MOST_GROUPS:
@@ -90,7 +81,7 @@ def groups_of(test: Cohort, by: Sequence[str] = ()) -> list[Group]:
                 f"{', '.join(list(found)[:3])}, where at most {MOST_GROUPS} are told apart. Add a "
                 "column of groups to the table, such as of ages 0-39, 40-59 and 60-99."
             )
-        groups += [Group(column, value, its) for value, its in found.items()]
+        groups += [(column, value, its) for value, its in found.items()]
     return groups
 
 
@@ -98,18 +89,11 @@ def _members(values: Sequence[str | None]) -> tuple[dict[str, np.ndarray], int]:
     """Say which images have each of the most usual values, and how many values there are."""
     parts = [set() if v is None else {part.strip() for part in v.split("|")} for v in values]
     counts = Counter(part for its in parts for part in its)
-    usual = sorted((name for name, _ in counts.most_common(MOST_GROUPS)), key=_in_order)
+    usual = sorted(name for name, _ in counts.most_common(MOST_GROUPS))
+    usual.sort(key=lambda name: int(name) if name.isdecimal() else np.inf)
     return {
         printable(name) or "no value": np.array([name in its for its in parts]) for name in usual
     }, len(counts)
-
-
-def _in_order(value: str) -> tuple[bool, float, str]:
-    """Put numbers before words, by size."""
-    try:
-        return False, float(value), value
-    except ValueError:
-        return True, 0.0, value
 
 
 def measured_groups(
@@ -180,7 +164,8 @@ def groups_table(result: Mapping[str, Any]) -> Table:
     for group in result.get("groups", ()):
         area = group["AUC"] and estimate(*(group["AUC"][key] for key in ("value", "low", "high")))
         rates = (share(group[name]) for name in ("false_alarms", "sensitivity"))
-        counts = (number(group[name]) for name in ("majority", "minority"))
+        sizes = (group[name] for name in ("majority", "minority"))
+        counts = (Cell(f"{size:,}", "", {"": size}) for size in sizes)
         lines.append(Line((group["by"], group["group"]), (*counts, area, *rates)))
     columns = ("majority", "minority", "AUC", "false alarms", "sensitivity")
     return Table("groups", caption("groups", [result]), ("by", "group"), columns, tuple(lines))

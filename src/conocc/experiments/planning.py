@@ -57,13 +57,11 @@ def for_test(
     ValueError
         If a value is outside its range.
     """
-    for name, value in {"auc": auc, "width": width, "prevalence": prevalence}.items():
+    named = {"auc": auc, "width": width, "prevalence": prevalence, "likeness": likeness}
+    for name, value in named.items():
         in_unit_interval(name, value)
-    if images < 1 or not 0 <= likeness <= 1 or width < 0.001:
-        raise ValueError(
-            "The 'images' parameter must be at least 1, 'likeness' in the range [0, 1] and 'width' "
-            f"at least 0.001. Got {images}, {likeness} and {width} instead."
-        )
+    if images < 1:
+        raise ValueError(f"The 'images' parameter must be at least 1. Got {images} instead.")
 
     def interval(n: int) -> Interval:
         classes = n * images * prevalence, n * images * (1 - prevalence)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from conocc.data.image_io.stack import volume_and_slice
 from conocc.experiments.table_formats import Cell, Line, Table, difference, estimate, p_value
 from conocc.experiments.tables import (
     caption,
@@ -30,6 +31,7 @@ from conocc.experiments.tables import (
     rows_by,
     write_formats,
 )
+from conocc.io.files import read_json
 from conocc.io.tables import read_csv
 from conocc.metrics.auc_variance import Fold, mean_auc_covariance
 from conocc.metrics.confidence_intervals import difference_test, holm, metric_interval
@@ -38,7 +40,9 @@ from conocc.metrics.ranking import METRICS, Floats
 Rows = Sequence[Mapping[str, Any]]
 
 # Columns of a fit's scores.csv.
-SCORES = ["path", "minority", "patient", "anomaly_score"]
+SCORES = ["path", "digest", "minority", "patient", "anomaly_score"]
+# What an evaluation leaves.
+EVALUATED = ("metrics.json", "scores.csv")
 
 
 def write_comparisons(study: str | Path) -> list[Table]:
@@ -70,6 +74,47 @@ def compared(study: Path, rows: Rows) -> list[Table]:
         if any(len(cohort.methods) > 1 for cohort in cohorts):
             made.append(_comparisons(f"{name}-comparisons", done, cohorts))
     return made
+
+
+def compare_runs(runs: Sequence[str | Path]) -> tuple[dict[str, dict[str, Any]], Table]:
+    """Compare the AUCs of evaluated runs on the same test images, each with each, by their scores.
+
+    Returns
+    -------
+    results : dict
+        What ``metrics.json`` holds of each run, by its method and folder.
+    table : Table
+        As of a study.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two runs, one is named twice or was not evaluated, or they were
+        evaluated on other images or take them for other patients'.
+    """
+    folders = [Path(run) for run in runs]
+    if len({folder.resolve() for folder in folders}) < max(len(runs), 2):
+        raise ValueError("Name at least two runs, each once.")
+    for folder in folders:
+        if not all((folder / name).exists() for name in ("run.json", *EVALUATED)):
+            raise ValueError(f"'{folder}' is no evaluated run: 'conocc evaluate {folder} COHORT'.")
+    found = [read_json(folder / EVALUATED[0]) for folder in folders]
+    labels = [f"{read_json(folder / 'run.json')['method']} ({folder})" for folder in folders]
+    tables = [_scores_of(folder).sort_values(["digest", "minority"]) for folder in folders]
+    for folder, result, table in zip(folders, found, tables, strict=True):
+        whose, there = (pd.factorize(one["patient"])[0] for one in (table, tables[0]))
+        if result["tested"] != found[0]["tested"] or not np.array_equal(whose, there):
+            raise ValueError(
+                f"'{folder}' was evaluated on other images than '{folders[0]}', or on images of "
+                "other patients. Evaluate both on the same cohort ('conocc evaluate', with --out "
+                "where a run holds other results)."
+            )
+    scores = [[table["anomaly_score"].to_numpy()] for table in tables]
+    split = _Split(tables[0], dict(zip(labels, scores, strict=True)))
+    last_first = labels[::-1]  # as `_pairs` takes them
+    cohort = _Cohort(found[0]["cohort"], [], [split], last_first, last_first)
+    results = dict(zip(labels, found, strict=True))
+    return results, _comparisons("comparisons", [{"protocol": "runs"}], [cohort])
 
 
 # --- the scores of a cohort --------------------------------------------------------------------
@@ -114,12 +159,21 @@ def _split(study: Path, rows: Rows) -> _Split:
         if not path.exists():
             unfit.add(row["label"])
             continue
-        table = read_csv(path, usecols=SCORES, dtype={"minority": bool, "anomaly_score": float})
+        table = _scores_of(path.parent)
         images = table if images.empty else images
         if not table[["path", "minority"]].equals(images[["path", "minority"]]):
             unfit.add(row["label"])
         fits[row["label"]].append(table["anomaly_score"].to_numpy())
     return _Split(images, {label: its for label, its in fits.items() if label not in unfit})
+
+
+def _scores_of(run: Path) -> pd.DataFrame:
+    """Read scores; slices of one volume are of one patient, where patients are not known."""
+    kinds = {"minority": bool, "anomaly_score": float}
+    table = read_csv(run / EVALUATED[1], usecols=SCORES, dtype=kinds)
+    volumes = [volume_and_slice(path)[0] for path in table["path"]]
+    table["patient"] = table["patient"].where(table["patient"] != table["path"], volumes)
+    return table
 
 
 # --- intervals ---------------------------------------------------------------------------------

@@ -70,11 +70,6 @@ def share(rate: Mapping[str, Any] | None) -> Cell | None:
     return Cell(f"{round(value * of):,} of {of:,}", spread, parts)
 
 
-def number(count: int) -> Cell:
-    """Print how many there are."""
-    return Cell(f"{count:,}", "", {"": count})
-
-
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 

@@ -162,6 +162,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; a damaged one is a `ValueError` with its name."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Cannot read '{path}': {error}.") from error
+    return value
+
+
 def _umask() -> int:
     # The only portable way to read it is to set it.
     mask = os.umask(0o077)

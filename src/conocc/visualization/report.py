@@ -24,7 +24,7 @@ from conocc.experiments.groups import groups_table
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import caption, grouped, make_tables, read_rows
-from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.files import claim, read_json, refuse_foreign, write_text
 from conocc.io.tables import read_csv
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import summary
@@ -155,17 +155,9 @@ class Fit:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
-    return value
-
-
 # The other files of a fit are tables.
 READERS = {
-    "metrics.json": _read_json,
+    "metrics.json": read_json,
     "gallery.npz": Gallery.load,
     "embedding.npz": Embedding.load,
 }
@@ -201,8 +193,8 @@ def _place(fit: Fit, columns: Sequence[str]) -> tuple[Any, ...]:
 
 def _run_page(folder: Path) -> Context:
     """Take a run for a study of one fit."""
-    about = _read_json(folder / "run.json")
-    measured = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+    about = read_json(folder / "run.json")
+    measured = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     unfinished = None if about.get("finished") else "The fit is not finished."
     error = unfinished or (None if measured else "It has not been evaluated.")
     unknown = ("metrics", "counts", "prevalence", "left_out", "fold", "seconds", "threads")
