@@ -82,6 +82,21 @@ def test_vectors_and_odd_sided_colour_images_are_taken_too(tmp_path):
         assert residual.shape == X.shape
 
 
+def test_a_graph_follows_the_score_in_force(raw, tmp_path):
+    colour = np.repeat(raw, 3, axis=1)[:, :, :, :15].repeat(2, axis=3)
+    fitted = quick("cae", false_alarms=0.2).fit(colour).set_params(scored_by="correlation")
+    parity = export_onnx(fitted, tmp_path / "m", images=colour)
+    assert max(parity.score, parity.residual) < 1e-4
+    score, difference = session_of(tmp_path / "m").run(None, {"image": colour})
+    assert np.allclose(score, fitted.anomaly_score(colour), rtol=1e-4)
+    assert np.allclose(difference.mean((1, 2, 3)), score, rtol=1e-4)
+    about = metadata(tmp_path / "m")
+    assert (about["scored_by"], about["threshold"]) == (
+        "correlation",
+        None,
+    )  # that it has is the other's
+
+
 @pytest.fixture(scope="module")
 def fitted(raw):
     return quick("cae", false_alarms=0.2).fit(raw[:12]).calibrate(raw[12:])

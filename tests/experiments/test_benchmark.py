@@ -64,7 +64,8 @@ class Deadly(CAE):
 '''
 REGISTER = """
 import conocc.detectors
-conocc.detectors.METHODS["deadly"] = conocc.detectors.Method("deadly", "Deadly", "a test")
+method = conocc.detectors.Method("deadly", "Deadly", "a test", *["–"] * 5)
+conocc.detectors.METHODS["deadly"] = method
 conocc.detectors.__path__.append({folder!r})
 """
 
@@ -83,7 +84,7 @@ def deadly(tmp_path_factory):
         patch.setitem(
             conocc.detectors.METHODS,
             "deadly",
-            conocc.detectors.Method("deadly", "Deadly", "a test"),
+            conocc.detectors.Method("deadly", "Deadly", "a test", *["–"] * 5),
         )
         patch.setattr(conocc.detectors, "__path__", [*conocc.detectors.__path__, str(folder)])
         yield
@@ -239,6 +240,14 @@ def test_a_default_written_out_and_the_device_change_no_key(cohort):
     assert job_key(Job("cae", cohort, "benchmark", {"lr": 1e-4, "device": "cpu"})) == plain
 
 
+def test_the_methods_own_score_written_out_changes_no_key_and_another_does(cohort):
+    """So rows are found that were made before there was a choice."""
+    plain = Job("cae", cohort, "benchmark", SMALL)
+    assert job_key(replace(plain, params={**SMALL, "scored_by": "residual"})) == job_key(plain)
+    assert "scored_by" not in plain.detector_params()
+    assert job_key(replace(plain, params={**SMALL, "scored_by": "correlation"})) != job_key(plain)
+
+
 def test_what_another_revision_of_a_method_made_is_not_taken_for_this_ones(cohort, monkeypatch):
     """While rows of a first revision keep the key that they were made with."""
     first = job_key(Job("cae", cohort, "benchmark"))
@@ -337,6 +346,30 @@ def test_a_job_gives_the_numbers_of_the_commands_by_hand(done, cohort, tmp_path)
     job = Job("cae", cohort, "benchmark", SMALL, seed=1)
     row = json.loads((done / "rows" / f"{job_key(job)}.json").read_text())
     assert row["metrics"] == by_hand["metrics"]
+
+
+def test_two_scores_are_two_rows_of_one_fit(cohort, tmp_path, monkeypatch):
+    from conocc import CAE, load
+    from conocc.metrics.ranking import METRICS
+
+    fits = []
+    monkeypatch.setattr(CAE, "_fit", lambda *args, was=CAE._fit: (fits.append(1), was(*args))[1])
+    settings = {**QUICK, "scored_by": ["correlation", "residual"]}
+    jobs = benchmark_jobs([cohort], "cae", settings=settings, runs=1)
+    assert len(jobs) == 2
+    for job in jobs:  # in this process, where fits can be counted
+        row = benchmark._blank_row(job, "cae", "conocc test")
+        benchmark.do(benchmark.WorkerJob(job, tmp_path, row), 1)
+    correlation, residual = do(jobs, tmp_path)
+    assert (len(fits), correlation["status"], residual["status"]) == (1, "done", "done")
+    (table,) = write_tables(tmp_path)
+    assert {"cae", "cae scored_by=correlation"} <= set(table.columns)
+    detector = load(tmp_path / residual["run"] / "model.safetensors")
+    test = cohort.load().where(split="test")
+    for row, score in ((residual, "residual"), (correlation, "correlation")):
+        scores = detector.set_params(scored_by=score).anomaly_score(test.images)
+        assert row["metrics"]["AUC"]["value"] == METRICS["AUC"](test.minority, scores)
+        assert row["seconds"] == residual["seconds"]
 
 
 def test_the_papers_folds_test_patients_who_were_trained_on_too(tmp_path):

@@ -1,13 +1,17 @@
 """A calibrated run: what calibrates it and what must not, and what its threshold then keeps to."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from test_run import PARAMS, small_cohort
 
+from conftest import quick
 from conocc import Cohort, load
+from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.inference import score_files
 from conocc.experiments.run import calibrate_run, copy_run, evaluate_run, fit_run, read_run
 from conocc.thresholds.rule import Rule
@@ -162,6 +166,41 @@ def test_a_run_is_calibrated_afterwards_on_majority_images_it_never_saw(run):
     assert after.preprocessing_ == before.preprocessing_
     assert read_run(run)["calibration"] == found
     assert not fit_run(small_cohort(), "conocc", PARAMS, run, command="again")  # still finished
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_each_score_of_a_run_is_decided_on_by_its_own_calibration(calibrated, tmp_path):
+    before = load(calibrated / "model.safetensors")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    out = tmp_path / "scores.csv"
+    asked = {"score": "correlation", "rule": Rule(false_alarms=0.7)}
+    with pytest.raises(ValueError, match="ConOCC is not calibrated"):
+        score_files(calibrated, [folder], out, **asked)
+    found = calibrate_run(calibrated, new_images(), command="", score="correlation")
+    assert read_run(calibrated)["calibration-correlation"] == found
+    after = load(calibrated / "model.safetensors")
+    assert (after.scored_by, after.calibration_) == ("residual", before.calibration_)
+    turned = load(calibrated / "model.safetensors").set_params(scored_by="correlation")
+    table = pd.read_csv(calibrated / "calibration-correlation.csv")
+    assert tuple(table["anomaly_score"]) == turned.calibration_.scores
+    assert len(pd.read_csv(calibrated / "calibration.csv")) == 4
+    score_files(calibrated, [folder], out, **asked)
+    (row,) = pd.read_csv(out).itertuples()
+    assert row.anomaly_score == turned.anomaly_score(pixels[None])[0]
+    assert (row.predicted == "minority") == (row.anomaly_score > turned.threshold(false_alarms=0.7))
+    assert json.loads((tmp_path / "scores.about.json").read_text())["scored_by"] == "correlation"
+    copied = copy_run(calibrated, tmp_path / "copy", "correlation")
+    assert copy_run(calibrated, tmp_path / "copy", "correlation") == copied
+    assert read_run(copied)["calibration"] == found
+    evaluate_run(copied, small_cohort(), command="")
+    scores = pd.read_csv(copied / "scores.csv")["anomaly_score"]
+    tested = small_cohort().where(split="test")
+    assert set(scores) == set(turned.anomaly_score(tested.images))
+    with pytest.raises(ValueError, match="OCSVM has one score"):
+        told_to_score_by(quick("ocsvm").fit(tested.images), "correlation")
 
 
 def test_what_was_trained_on_or_is_tested_does_not_calibrate(run):

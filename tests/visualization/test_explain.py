@@ -183,6 +183,22 @@ def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, fi
     assert "in standard deviations of its pixels" in legend
 
 
+def test_by_correlation_the_picture_is_of_the_correlation_on_a_scale_of_its_own(
+    run, files, tmp_path
+):
+    done = explain_files(run, [files / "c.png"], tmp_path / "out", score="correlation")
+    detector = load_model(run, "correlation")
+    (tmp_path / "one").mkdir()
+    pixels = np.array(Image.open(files / "c.png").resize((16, 16)))
+    Image.fromarray(pixels).save(tmp_path / "one" / "c.png")
+    page = explain_files(run, [tmp_path / "one"], tmp_path / "own", score="correlation").page
+    assert f"score {detector.anomaly_score(pixels[None])[0]:.4g} ·" in page.read_text()
+    said, training = done.legend
+    assert "one less the correlation of the two around each pixel. The score is the mean" in said
+    assert f"nothing is drawn up to {detector.residual_scale_.faint:.3g}" in said
+    assert "These are training images" in training
+
+
 def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(files, tmp_path):
     cohort = load_cohort("phantom-mri", Preprocessing(size=16), cache=False)
     cohort = cohort.take(np.flatnonzero(cohort.split == "train")[:12])

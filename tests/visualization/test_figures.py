@@ -211,7 +211,9 @@ def test_a_gallery_is_on_the_scale_that_was_kept_with_it():
 
 def test_an_explanation_has_a_colour_bar_in_units():
     given = np.random.default_rng(0).normal(size=(1, 16, 16))
-    figure = images.explanation(given, 0 * given, SCALE, title="1: a  score 3", unit="a unit")
+    figure = images.explanation(
+        given, 0 * given, given, SCALE, title="1: a  score 3", unit="a unit"
+    )
     said = texts(figure)
     assert {"1: a  score 3", "image", "reconstruction", "image − reconstruction"} <= set(
         said.split("\n")
@@ -230,6 +232,16 @@ def test_an_explanation_has_a_colour_bar_in_units():
     # The reconstruction is on the grey scale of its image: zeros are no darker than that.
     again = figure.axes[1].images[0].get_array()
     assert np.unique(again).tolist() == [round(255 * -given.min() / np.ptp(given))]
+
+
+def test_a_correlation_has_no_sign_and_a_colour_bar_from_zero():
+    given = np.random.default_rng(0).random((1, 16, 16))
+    scale = replace(SCALE, of="correlation", faint=0.5, full=1.5)
+    figure = images.explanation(given, 0 * given, given, scale, title="a", unit="a unit")
+    assert "1 − correlation" in texts(figure)
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "0 where the patterns are alike"
+    assert (bar.get_yticks().tolist(), bar.get_ylim()) == ([0.5, 1.5], (0, 1.5))
 
 
 def test_a_sheet_lays_images_out_in_rows():

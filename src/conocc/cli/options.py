@@ -169,6 +169,10 @@ Seed = Annotated[int, option("Seed of the training.", group=METHOD)]
 CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phantom.")]
 ImagesArgument = Annotated[list[Path], option("Files, folders, or tables that list files.")]
 RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
+Score = Annotated[
+    str | None,
+    option("By what reconstructions are scored: residual (Eq. 6) or correlation; the run's own."),
+]
 Threads = Annotated[int | None, option("Threads that decode; all cores.", group=WORK)]
 SamePatients = Annotated[
     bool | None,
@@ -267,6 +271,9 @@ class MethodOptions:
     gamma: Annotated[float | None, option("γ of Eq. 3, what compactness counts; 10.")] = None
     interval: Annotated[int | None, option("T, epochs between updates of the center μ; 60.")] = None
     lr: Annotated[float | None, option("λ, learning rate; 0.001 for ConOCC.")] = None
+    score: Annotated[
+        str | None, option("By what reconstructions are scored: residual (Eq. 6) or correlation.")
+    ] = None
     seed: Seed = 0
     settings: Annotated[
         list[str] | None, option("NAME=VALUE, any other parameter of the method.", "--set")

@@ -17,6 +17,7 @@ from conocc.cli.options import (
     ReadAsOptions,
     RuleOptions,
     RunArgument,
+    Score,
     Threads,
     option,
 )
@@ -101,6 +102,7 @@ def explain(
     /,
     *,
     folder: Annotated[Path, option("Folder for the pictures.", "--out")],
+    score: Score = None,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
@@ -110,7 +112,7 @@ def explain(
     """
     from conocc.visualization.explain import explain_files
 
-    done = explain_files(run, images, folder, n_jobs=threads, verbose=int(not quiet))
+    done = explain_files(run, images, folder, score=score, n_jobs=threads, verbose=int(not quiet))
     say_all(done.legend)
     out.print(f"Explained {done.count} images: {escape(str(done.page))}")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]
@@ -157,6 +159,7 @@ def export(
         list[Path] | None,
         option("Images to compare with PyTorch on, in place of drawn phantoms; may be repeated."),
     ] = None,
+    score: Score = None,
     threads: Threads = None,
 ) -> None:
     """Write a run as one ONNX graph, checked against PyTorch.
@@ -166,6 +169,6 @@ def export(
     """
     from conocc.deploy.onnx import export_run
 
-    parity = export_run(run, model, check or (), n_jobs=threads)
+    parity = export_run(run, model, check or (), score=score, n_jobs=threads)
     out.print(escape(parity.words()))
     out.print(f"Exported: {escape(str(model))}")

@@ -39,6 +39,7 @@ from conocc.cli.options import (
     RuleOptions,
     RunArgument,
     SamePatients,
+    Score,
     Threads,
     option,
 )
@@ -104,6 +105,7 @@ def fit(
 
     command = command_line()
     given = {name: getattr(how, name) for name in ("epochs", "gamma", "interval", "lr")}
+    given["scored_by"] = how.score
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     params |= {"device": device, "verbose": int(not quiet), "random_state": how.seed}
     params |= dict(setting(text) for text in how.settings or [])
@@ -132,13 +134,15 @@ def calibrate(
     *,
     read: ReadAsOptions = ReadAsOptions(),
     same_patients: SamePatients = None,
+    score: Score = None,
     quiet: Quiet = False,
 ) -> None:
     """Calibrate a run's threshold on majority images that it was not trained on.
 
     Only majority images count; images and patients of the run's training and test split are left
     out. 'score' and 'evaluate' then flag images by the promise that is said, or by another one
-    (--false-alarms, --fdr).
+    (--false-alarms, --fdr). Each score has a calibration of its own: that of 'score --score NAME'
+    is of 'calibrate --score NAME'.
     """
     from conocc.experiments.run import calibrate_run, load_model
     from conocc.thresholds.rules import decisions
@@ -146,11 +150,16 @@ def calibrate(
     command = command_line()
     loaded = read.load(run, cohort, quiet=quiet)
     found = calibrate_run(
-        run, loaded, command=command, same_patients=same_patients, verbose=int(not quiet)
+        run,
+        loaded,
+        command=command,
+        same_patients=same_patients,
+        score=score,
+        verbose=int(not quiet),
     )
     say_calibration(found)
     say_all(found["assumed"])
-    out.print(escape(decisions(load_model(run), RULE).words()))
+    out.print(escape(decisions(load_model(run, score), RULE).words()))
     say_next("score", run, "IMAGES")
 
 
@@ -170,6 +179,7 @@ def evaluate(
         option("Column of the table to tell results apart by; may be given more than once."),
     ] = None,
     as_json: Annotated[bool, option("Print metrics.json instead.", "--json")] = False,
+    score: Score = None,
     rule: RuleOptions = RULE,
     quiet: Quiet = False,
 ) -> None:
@@ -180,8 +190,8 @@ def evaluate(
     the threshold of a promise: the smallest of 5, 10 and 20 % false alarms that the calibration
     can promise, or another one (--false-alarms, --fdr). Where there are several minority classes,
     each is told apart, and so is each value of a column of the table, such as its site (--by).
-    A run has the results on one set of images; those on others, or of a run that may only be
-    read, go into a copy of it (--out).
+    A run has the results on one set of images, by its own score; those on others, by another score
+    (--score), or of a run that may only be read, go into a copy of it (--out).
     """
     from conocc.experiments.groups import groups_table
     from conocc.experiments.run import copy_run, evaluate_run, read_run
@@ -192,7 +202,9 @@ def evaluate(
     quiet = quiet or as_json
     loaded = read.load(run, cohort, quiet=quiet)
     if folder is not None:
-        run = copy_run(run, folder)
+        run = copy_run(run, folder, score)
+    elif score is not None:
+        raise ValueError("Results by another score go into a copy of the run: say where (--out).")
     how: dict[str, Any] = {"rule": rule, "by": by or (), "same_patients": same_patients}
     result = evaluate_run(run, loaded, command=command, verbose=int(not quiet), **how)
     if as_json:
@@ -216,6 +228,7 @@ def score(
     scores: Annotated[Path, option("The table to write.", "--out")] = Path("scores.csv"),
     top: Annotated[int, option("Slices of a volume whose scores are averaged.")] = 3,
     table: ListGroup = ASKED.table,
+    score: Score = None,
     rule: RuleOptions = RULE,
     parallel: ParallelOptions = ParallelOptions(),
     quiet: Quiet = False,
@@ -242,6 +255,7 @@ def score(
         scores,
         table=table,
         rule=rule,
+        score=score,
         top=top,
         engine=parallel.engine,
         n_jobs=parallel.jobs,

@@ -78,11 +78,12 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
 
     The input ``image`` is float32 of shape (n, c, h, w), or (n, d) for vectors, raw: as decoded
     and resized. The outputs are ``anomaly_score``, float32 of shape (n,), higher less like the
-    majority, and, where the method reconstructs, ``residual``, shaped like the input: the
-    normalised image less its reconstruction.
+    majority, and, where the method reconstructs, ``residual``, shaped like the input:
+    `OneClassDetector.differences`.
 
     Metadata, each a JSON text: ``format``, ``class``, ``version`` (of conocc), ``input_shape``,
-    ``preprocessing`` (`Preprocessing.to_dict`, null for arrays), ``normalize``, ``threshold``
+    ``preprocessing`` (`Preprocessing.to_dict`, null for arrays), ``normalize``, ``scored_by``
+    (null where a method has one score), ``threshold``
     (scores above it are minority; null where there is none), ``calibration``
     (`Calibration.as_json`, or null), ``residual_scale`` (`ResidualScale.as_json`, or null),
     ``parity``.
@@ -151,6 +152,7 @@ def export_run(
     path: str | Path,
     where: Sequence[str | Path] = (),
     *,
+    score: str | None = None,
     n_jobs: int | None = None,
 ) -> Parity:
     """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
@@ -183,7 +185,7 @@ class _Graph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = self.normalize(image).float()
         score = self.detector._score(x).float()
-        return (score, self.detector._residual(x)) if RESIDUAL in self.outputs else (score,)
+        return (score, self.detector._difference(x)) if RESIDUAL in self.outputs else (score,)
 
 
 def _graph(detector: Any) -> Any:
@@ -234,7 +236,7 @@ def _compare(graph: bytes, detector: Any, images: np.ndarray, of: str) -> Parity
     size = np.maximum(np.abs(expected), np.median(np.abs(expected)))
     differs, left = _largest(np.abs(score - expected), size), None
     if residual:
-        known = detector.normalized(images) - detector.reconstruct(images)
+        known = detector.differences(images)
         left = _largest(np.abs(residual[0] - known), np.abs(known).reshape(len(known), -1).max(1))
     return Parity(len(images), of, differs, left, onnxruntime.__version__)
 
@@ -256,6 +258,7 @@ def _describe(graph: Any, detector: Any, parity: Parity) -> None:
         "input_shape": detector.input_shape_,
         "preprocessing": detector.preprocessing_,
         "normalize": detector.normalize,
+        "scored_by": getattr(detector, "scored_by", None),
         "threshold": None if detector.offset_ is None else -detector.offset_,
         "calibration": detector.calibration_ and detector.calibration_.as_json(),
         "residual_scale": detector.residual_scale_ and detector.residual_scale_.as_json(),

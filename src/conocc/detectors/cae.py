@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conocc.detectors.one_class_detector import POSITIVE, param
+from conocc.detectors.reconstruction_scores import ScoredByReconstruction
 from conocc.detectors.trained import AutoencoderDetector
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CAE(AutoencoderDetector):
+class CAE(ScoredByReconstruction, AutoencoderDetector):
     """Convolutional autoencoder, scored by its reconstruction error.
 
     Parameters
@@ -20,7 +21,7 @@ class CAE(AutoencoderDetector):
     lr : float
         λ, Adam's learning rate; of {1e-3, 1e-4} the paper found 1e-4 the better for it.
     others
-        Those of `AutoencoderDetector`.
+        Those of `AutoencoderDetector` and `ScoredByReconstruction`.
 
     Examples
     --------

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from conocc import equations
 from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, param
+from conocc.detectors.reconstruction_scores import ScoredByReconstruction
 from conocc.detectors.trained import AutoencoderDetector
 from conocc.networks import Autoencoder
 from conocc.training import Batches, Terms, Train, apply
@@ -43,7 +44,7 @@ class Constrained(Autoencoder):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ConOCC(AutoencoderDetector):
+class ConOCC(ScoredByReconstruction, AutoencoderDetector):
     """Constrained one-class classifier of Gao et al.
 
     Parameters
@@ -61,7 +62,8 @@ class ConOCC(AutoencoderDetector):
         Whether L_AE sums or averages over pixels, and L_con over bottleneck features. The paper's
         formulas sum, its words ("MSE") average.
     others
-        Those of `AutoencoderDetector`; the epochs of the constraint count.
+        Those of `AutoencoderDetector`, where the epochs of the constraint count, and
+        `ScoredByReconstruction`.
 
     Attributes
     ----------

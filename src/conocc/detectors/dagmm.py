@@ -19,10 +19,12 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
 from conocc import equations
 from conocc.detectors.one_class_detector import COUNT, NOT_NEGATIVE, POSITIVE, param
+from conocc.detectors.reconstruction_scores import SCORES, ScoredByReconstruction
 from conocc.detectors.trained import AutoencoderDetector
 from conocc.networks import Autoencoder
 from conocc.training import Batches, Terms, Train, apply, summed
@@ -200,7 +202,7 @@ class StoredMixture(nn.Module):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DAGMM(AutoencoderDetector):
+class DAGMM(ScoredByReconstruction, AutoencoderDetector):
     r"""Deep autoencoding Gaussian mixture model of Zong et al. (ICLR 2018).
 
     Learns :math:`L_{AE} + \lambda_1 E + \lambda_2 P` (Eq. 7) and scores by the energy (Eq. 6).
@@ -224,6 +226,8 @@ class DAGMM(AutoencoderDetector):
         :math:`\lambda_1` and :math:`\lambda_2` of Eq. (7).
     lr : float
         Adam's learning rate, Zong's.
+    scored_by : {"energy", "residual", "correlation"}
+        The energy of Eq. (6), or the autoencoder alone, as `ScoredByReconstruction` says.
     others
         Those of `AutoencoderDetector`.
 
@@ -243,6 +247,7 @@ class DAGMM(AutoencoderDetector):
     (8,)
     """
 
+    scored_by: str = param("energy", StrOptions({"energy", *SCORES}))
     lr: float = param(1e-4, POSITIVE)
     components: int = param(4, COUNT)
     lambda_energy: float = param(0.1, NOT_NEGATIVE)
@@ -279,5 +284,7 @@ class DAGMM(AutoencoderDetector):
             yield rows[:, self.components :], rows[:, : self.components]
 
     def _score(self, x: Tensor) -> Tensor:
+        if self.scored_by != "energy":
+            return super()._score(x)
         _, z = self.network_.compress(x)
         return self.mixture_(z)

@@ -31,8 +31,7 @@ CHECK_ROWS = 256  # how many images are validated at once
 def minmax(x: Tensor) -> Tensor:
     """Scale each image to [0, 1]; a constant one becomes zero; (n, c, h, w) -> the same."""
     low = x.amin((1, 2, 3), keepdim=True)
-    spread = x.amax((1, 2, 3), keepdim=True) - low
-    return (x - low) / torch.where(spread > 0, spread, 1.0)
+    return (x - low) / nonzero(x.amax((1, 2, 3), keepdim=True) - low)
 
 
 def zscore(x: Tensor) -> Tensor:
@@ -41,10 +40,18 @@ def zscore(x: Tensor) -> Tensor:
     Taken on [0, 1], so that neither a large offset nor denormal pixels leave rounding noise
     that the division would blow up.
     """
-    x = minmax(x)
-    x = x - x.mean((1, 2, 3), keepdim=True)
-    deviation = x.square().mean((1, 2, 3), keepdim=True).sqrt()
-    return x / torch.where(deviation > 0, deviation, 1.0)
+    x = centered(minmax(x))
+    return x / nonzero(x.square().mean((1, 2, 3), keepdim=True).sqrt())
+
+
+def centered(x: Tensor) -> Tensor:
+    """Take its mean from each image; (n, c, h, w) -> the same."""
+    return x - x.mean((1, 2, 3), keepdim=True)
+
+
+def nonzero(scale: Tensor) -> Tensor:
+    """Put 1 where there is nothing to divide by."""
+    return torch.where(scale > 0, scale, 1.0)
 
 
 def unchanged(x: Tensor) -> Tensor:

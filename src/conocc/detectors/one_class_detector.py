@@ -113,8 +113,11 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     calibration_digests_, calibration_patients_ : ndarray of shape (n, 16) and (p, 16), uint8
         Hashes of these images and of their patients.
     residual_scale_ : ResidualScale or None
-        How large residuals of majority images are: of calibration images, and until `calibrate`
+        How large `differences` of majority images are: of calibration images, and until `calibrate`
         has seen some, of training images. None without a reconstruction, and for vectors.
+    other_scores_ : dict
+        By the name of a score that is not in force (`ScoredByReconstruction`), its own threshold,
+        calibration and scale.
     """
 
     normalize: str = param("zscore", StrOptions(set(NORMALIZE)))
@@ -135,6 +138,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # One more each time that the same parameters, seed and images come to give other numbers, so
     # that no model, checkpoint or row of a study is taken for what this version would make.
     revision: ClassVar[int] = 1
+
+    # Which map of an image and its reconstruction `_difference` gives, as `ResidualScale.of` says.
+    _draws: ClassVar[str] = "residual"
 
     # A sentence that says why the score is no graph of tensor operations, where it is none.
     _no_graph: ClassVar[str] = ""
@@ -217,6 +223,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.origin_: dict[str, Any] = {}
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
+        self.other_scores_: dict[str, Any] = {}
         folds = self._held_out(array, groups)
         scores = []
         with default_settings(self._device()):
@@ -419,6 +426,15 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Give the reconstructions, in the units of `normalized`; shaped like its result."""
         return self._rows(self._reconstruct, self._checked(X)).numpy()
 
+    @available_if(lambda self: hasattr(self, "_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
+    def differences(self, X: Any) -> np.ndarray:
+        """Map where images differ from their reconstructions; shaped like `normalized`'s result.
+
+        `normalized` less `reconstruct`, whose squares add up to Eq. (6); of a method that is
+        scored by 'correlation', one less the local correlation, whose mean is the score.
+        """
+        return self._rows(self._difference, self._checked(X)).numpy()
+
     def normalized(self, X: Any) -> np.ndarray:
         """Give what the network sees of `X`; -> (n, c, h, w) or (n, d) float32."""
         return self._rows(input_validation.unchanged, self._checked(X)).numpy()
@@ -541,10 +557,10 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             return None
         some = array[:: max(1, len(array) // RESIDUAL_IMAGES)]
         with default_settings(self._device()):
-            blocks = self._blocks(self._residual, some)
-            return scale_of((block.numpy(force=True) for block in blocks), source=source)
+            blocks = (rows.numpy(force=True) for rows in self._blocks(self._difference, some))
+            return scale_of(blocks, source=source, of=self._draws)
 
-    def _residual(self, x: Tensor) -> Tensor:
+    def _difference(self, x: Tensor) -> Tensor:
         return x - self._reconstruct(x)
 
     def _rows(self, function: Callable[[Tensor], Tensor], array: np.ndarray) -> Tensor:
@@ -575,7 +591,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _checkpoint(self, path: str | Path) -> Checkpoint:
         params = self.plain_params(random_state=self.seed_, **persistence.NEUTRAL)
         params["false_alarms"] = self.false_alarms is not None  # how many moves the threshold alone
-        del params["minority"]
+        for name in ("minority", "scored_by"):  # which nothing that is learned hangs on
+            params.pop(name, None)
         images = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
         about = {"class": type(self).__name__, "revision": self.revision, "images": images}
         return Checkpoint(Path(path), {**about, **params})

@@ -24,7 +24,18 @@ FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "input_shape_": tuple,
     "calibration_": lambda values: values and Calibration.from_json(values),
     "residual_scale_": lambda values: values and ResidualScale(**values),
+    **dict.fromkeys(
+        ("calibration_digests_", "calibration_patients_"),
+        lambda rows: np.array(rows, np.uint8).reshape(-1, 16),
+    ),
+    "other_scores_": lambda scores: {k: from_json(values) for k, values in scores.items()},
 }
+
+
+def from_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Give learned values as they were before JSON held them."""
+    return {k: FROM_JSON[k](value) if k in FROM_JSON else value for k, value in values.items()}
+
 
 NEEDED = {
     *("input_shape_", "offset_", "seed_", "threads_", "history_", "preprocessing_"),
@@ -97,9 +108,9 @@ def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
     detector = cls(**params)
-    detector.origin_ = {}  # which older files lack
-    for name, value in header["values"].items():
-        setattr(detector, name, FROM_JSON[name](value) if name in FROM_JSON else value)
+    older: dict[str, Any] = {"origin_": {}, "other_scores_": {}}  # which older files lack
+    for name, value in from_json({**older, **header["values"]}).items():
+        setattr(detector, name, value)
     if min(detector.input_shape_) < 1:
         raise ValueError(f"its images are of shape {detector.input_shape_}")
     detector._validate_params()

@@ -38,6 +38,8 @@ class ResidualScale:
     source : str
         ``"calibration"``; or ``"training"``, whose residuals are smaller than those of new
         images of the majority, which then look less calm than they are.
+    of : str
+        ``"residual"``; or ``"correlation"``: one less the local correlation, which has no sign.
 
     Examples
     --------
@@ -50,6 +52,12 @@ class ResidualScale:
     full: float
     images: int
     source: str
+    of: str = "residual"
+
+    def totals(self, differences: Floats) -> Floats:
+        """Add up what is drawn of images, as the score does that it is of; (n, ...) -> (n,)."""
+        rows = differences.reshape(len(differences), -1).astype(np.float64)
+        return (rows**2).sum(1) if self.of == "residual" else rows.mean(1)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON keeps."""
@@ -61,7 +69,7 @@ def averaged(residual: Floats) -> Floats:
     return residual.mean(1)
 
 
-def scale_of(blocks: Iterable[Floats], *, source: str) -> ResidualScale:
+def scale_of(blocks: Iterable[Floats], *, source: str, of: str = "residual") -> ResidualScale:
     """Take the scale of residuals that come in blocks, in the memory of one; (·, c, h, w) each.
 
     Where nothing is left of any image, the scale is the smallest there is.
@@ -84,4 +92,4 @@ def scale_of(blocks: Iterable[Floats], *, source: str) -> ResidualScale:
     faint, full = (int(np.searchsorted(share, quantile)) for quantile in (FAINT, FULL))
     faint = min(faint, len(EDGES) - 2)
     full = max(full, faint + 1)
-    return ResidualScale(float(EDGES[faint]), float(EDGES[full]), images, source)
+    return ResidualScale(float(EDGES[faint]), float(EDGES[full]), images, source, of)

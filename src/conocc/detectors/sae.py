@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from conocc import equations
 from conocc.detectors.one_class_detector import NOT_NEGATIVE, param
+from conocc.detectors.reconstruction_scores import ScoredByReconstruction
 from conocc.detectors.trained import AutoencoderDetector
 from conocc.training import Batches, Terms, Train, summed
 
@@ -31,7 +32,7 @@ def mean_square_error(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SAE(AutoencoderDetector):
+class SAE(ScoredByReconstruction, AutoencoderDetector):
     r"""Sparse autoencoder, scored by its reconstruction error (Eq. 6).
 
     It descends :math:`L_{AE} / (c h w) + \text{sparsity} \sum_j \max(0, z_j)`. The error is the
@@ -49,7 +50,7 @@ class SAE(AutoencoderDetector):
         λ, Adam's learning rate. The paper reports the better of {1e-3, 1e-4} by test labels and
         does not say which; 1e-3 is its λ of section 2.5. Report both.
     others
-        Those of `AutoencoderDetector`.
+        Those of `AutoencoderDetector` and `ScoredByReconstruction`.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ class TrainedDetector(OneClassDetector):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AutoencoderDetector(TrainedDetector):
-    """A method with an autoencoder, as a rule trained on Eq. (2) and scored by Eq. (6).
+    """A method with an autoencoder, as a rule trained on Eq. (2).
 
     Parameters
     ----------
@@ -89,9 +89,6 @@ class AutoencoderDetector(TrainedDetector):
 
     def _loss(self, x: Tensor, epoch: int) -> tuple[Tensor, Terms]:
         return reconstruction_terms(self.network_, x)
-
-    def _score(self, x: Tensor) -> Tensor:
-        return equations.anomaly_score(self._reconstruct(x), x)
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.network_.encoder(x)

@@ -71,8 +71,8 @@ class Gallery(Arrays):
     input : ndarray of float32, shape (k, c, h, w)
         What the network saw: normalised units. The majority first, each class from its worst.
     reconstruction, residual : ndarray of float32, shape (k, c, h, w), or (0, c, h, w)
-        In the same units; the residual is the input less its reconstruction. None of them where
-        the method has no reconstruction.
+        In the same units; the residual is that of `OneClassDetector.differences`. None of them
+        where the method has no reconstruction, or no scale for the score in force.
     path, anomaly_score, minority : ndarray of shape (k,)
     montage : ndarray of float32, shape (m, c, h, w)
         Test images drawn with a seed, in the cohort's units; the majority first.
@@ -157,14 +157,16 @@ def gallery_of(detector: Any, test: Cohort, anomaly_score: np.ndarray) -> Galler
     rows = extremes(test.minority, anomaly_score)
     images = test.take(rows).images
     given = detector.normalized(images)
-    again = detector.reconstruct(images) if hasattr(detector, "reconstruct") else given[:0]
     scale: ResidualScale | None = detector.residual_scale_
+    again = left = given[:0]
+    if scale is not None:
+        given, again, left = explained(detector, images)
     classes = (test.rows(minority=minority) for minority in (False, True))
     some = test.take(np.concatenate([subsample(of_class, IN_MONTAGE) for of_class in classes]))
     return Gallery(
         input=given,
         reconstruction=again,
-        residual=given[: len(again)] - again,
+        residual=left,
         path=test.path[rows],
         anomaly_score=anomaly_score[rows],
         minority=test.minority[rows],
@@ -173,6 +175,13 @@ def gallery_of(detector: Any, test: Cohort, anomaly_score: np.ndarray) -> Galler
         montage_label=some.label,
         residual_scale=np.array(json.dumps(scale.as_json()) if scale else ""),
     )
+
+
+def explained(detector: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give images as the method sees them, its reconstructions, and `differences`, on its scale."""
+    given, again = detector.normalized(images), detector.reconstruct(images)
+    signed = detector.residual_scale_.of == "residual"  # for AnoGAN another search would be saved
+    return given, again, given - again if signed else detector.differences(images)
 
 
 def embedding_of(detector: Any, trained_on: Cohort, test: Cohort) -> Embedding:

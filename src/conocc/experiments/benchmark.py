@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -32,6 +33,8 @@ from conocc.experiments.cross_validation import folds
 from conocc.experiments.parallel import Task, check_engine, run_tasks
 from conocc.experiments.run import (
     FREE_PARAMETERS,
+    calibrate_run,
+    copy_run,
     evaluate_run,
     fit_run,
     make_detector,
@@ -87,9 +90,19 @@ class Job:
                 object.__setattr__(self, name, value.item())
 
     def detector_params(self) -> dict[str, Any]:
-        """All parameters, defaults filled in, as JSON values."""
+        """All parameters, defaults filled in, as JSON values; a score only if not the default.
+
+        So rows are found again that were made when each method had one score.
+        """
         detector = make_detector(self.method, {**self.params, "random_state": self.seed})
-        return {k: v for k, v in detector.plain_params().items() if k not in FREE_PARAMETERS}
+        left_out = {*FREE_PARAMETERS, *(() if self.score() else ("scored_by",))}
+        return {k: v for k, v in detector.plain_params().items() if k not in left_out}
+
+    def score(self) -> str | None:
+        """Give the score that its images are scored by, if it is not the method's default."""
+        score: str | None = self.params.get("scored_by")
+        default = getattr(method_class(self.method)(), "scored_by", None)
+        return None if score == default else score
 
 
 def benchmark_jobs(
@@ -190,6 +203,7 @@ def _configurations(
 
 _cohorts: dict[CohortSpec, Cohort] = {}
 COHORTS_KEPT = 4
+WAIT_S = 2.0
 
 
 def _loaded(spec: CohortSpec, verbose: int = 0) -> Cohort:
@@ -305,7 +319,10 @@ def _result(work: WorkerJob) -> dict[str, Any]:
     cohort = _cohort_of(job)
     run, command = work.out / row["run"], row["command"]
     params = {**job.params, "random_state": job.seed}
-    fit_run(cohort, job.method, params, run, command=command, spec=job.cohort)
+    if (score := job.score()) is None:
+        fit_run(cohort, job.method, params, run, command=command, spec=job.cohort)
+    else:
+        _fitted_by_another(work, cohort, params, run, score)
     if not cohort.where(split="test").minority.any():
         raise ValueError(f"Cohort '{cohort.name}' has no minority image to test on.")
     result = evaluate_run(run, cohort, command=command)
@@ -315,6 +332,33 @@ def _result(work: WorkerJob) -> dict[str, Any]:
         **{name: result[name] for name in ("metrics", "counts", "prevalence", "left_out")},
         **{name: about[name] for name in ("seconds", "threads", "notes")},
     }
+
+
+def _fitted_by_another(
+    work: WorkerJob, cohort: Cohort, params: dict[str, Any], run: Path, score: str
+) -> None:
+    """Take the fit of the same job under the default score, which is done first if it is not."""
+    job, command = work.job, work.row["command"]
+    plain = replace(job, params={k: v for k, v in job.params.items() if k != "scored_by"})
+    trained = work.out / "jobs" / job_key(plain)
+    while True:
+        try:
+            fit_run(
+                cohort,
+                job.method,
+                {k: v for k, v in params.items() if k != "scored_by"},
+                trained,
+                command=command,
+                spec=job.cohort,
+            )
+            break
+        except BlockingIOError:  # another worker is at it
+            time.sleep(WAIT_S)
+    if not (run / "run.json").exists():
+        copy_run(trained, run, score)
+    calibrating = cohort.where(split="calibration")
+    if len(calibrating):
+        calibrate_run(run, calibrating, command=command)
 
 
 def _blank_row(job: Job, label: str, command: str) -> dict[str, Any]:

@@ -51,6 +51,7 @@ from conocc.data.unlabelled import (
 from conocc.data.volumes import VOLUME_COLUMNS, by_volume, check_top
 from conocc.detectors import load
 from conocc.detectors.one_class_detector import NonFiniteError
+from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_of
 from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
 from conocc.io.files import folder_lock, write_json
@@ -95,10 +96,11 @@ class Shard(NamedTuple):
     model: Path
     checksum: str
     result: Path
+    score: str | None = None
 
     def detector(self) -> Any:
         """Load the model, once a process."""
-        return _load(self.model, self.checksum)
+        return _load(self.model, self.checksum, self.score)
 
     def preprocessing(self) -> Preprocessing:
         """Say how the files are read: as the training images were."""
@@ -117,6 +119,7 @@ def score_files(
     *,
     table: TableOptions = TableOptions(),
     rule: Rule = RULE,
+    score: str | None = None,
     top: int = 3,
     engine: str = "processes",
     n_jobs: int = 1,
@@ -145,6 +148,9 @@ def score_files(
         How manifests and archives among `where` are read.
     rule
         When an image is ``predicted`` to be of the minority.
+    score
+        By which of its scores a method that has several scores; by default the run's. Decisions are
+        by the calibration of the same score.
     top
         At least 1.
     engine : {"processes", "dask"}
@@ -168,7 +174,7 @@ def score_files(
     check_top(top)
     model = model_path(run).absolute()
     checksum = _sha256(model.read_bytes())
-    detector = _load(model, checksum)
+    detector = _load(model, checksum, score)
     preprocessing = preprocessing_of(detector, run)
     decided = decisions(detector, rule)
     decided.columns(np.empty(0))  # what the rule refuses, it refuses before anything is scored
@@ -179,9 +185,9 @@ def score_files(
     images = [printable(Path(one).absolute()) for one in where]
     with folder_lock(folder):
         _refuse_other(folder, {"model": printable(model), "images": images})
-        about = [SHARD_FORMAT, __version__, checksum]
+        about = [SHARD_FORMAT, __version__, checksum, *([score] if score else [])]
         work = [
-            Shard(some, model, checksum, folder / f"{_key(about, some)}.json")
+            Shard(some, model, checksum, folder / f"{_key(about, some)}.json", score)
             for some in shards(parts, SHARD)
         ]
         # Files that are given twice may make one shard twice.
@@ -203,6 +209,7 @@ def score_files(
                 verbose=verbose,
             )
         made_by = {"model": type(detector).__name__, "sha256": checksum, "conocc": __version__}
+        made_by |= {"scored_by": detector.scored_by} if hasattr(detector, "scored_by") else {}
         done = _join([shard.result for shard in work], decided, top, out, made_by)
         for path in folder.iterdir():
             if path.name != ".lock":
@@ -217,10 +224,10 @@ def _sha256(data: bytes) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, checksum: str) -> Any:
+def _load(path: Path, checksum: str, score: str | None) -> Any:
     if _sha256(path.read_bytes()) != checksum:
         raise ValueError(f"The model '{path}' changed while images were being scored.")
-    return load(path)
+    return told_to_score_by(load(path), score)
 
 
 # --- shards ------------------------------------------------------------------------------------

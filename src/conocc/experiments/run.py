@@ -40,6 +40,7 @@ from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
+from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
 from conocc.experiments.groups import (
     groups_of,
@@ -164,8 +165,9 @@ def fit_run(
         write_text(out / "history.csv", history.to_csv(index=False, lineterminator="\n"))
         calibrating = cohort.where(split="calibration")
         if len(calibrating):
-            namespaces = [cohort.namespace]
-            about["calibration"] = _calibrate(detector, calibrating, out, command, namespaces)
+            about["calibration"] = _calibrate(
+                detector, calibrating, out / "calibration.csv", command, [cohort.namespace]
+            )
         detector.save(out / "model.safetensors", preprocessing=cohort.preprocessing.to_dict())
         done = {"finished": True, "seed": detector.seed_, "seconds": round(seconds, 1)}
         write_json(out / "run.json", {**about, **done, "threads": detector.threads_})
@@ -206,7 +208,9 @@ def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
         refuse_foreign(out, "fit", "|".join(map(re.escape, (*FIT_FILES, "checkpoint"))))
         return False
     about = read_run(out)
-    was = {**about["params"], **{k: v for k, v in about.items() if k in identity}}
+    # A parameter that came after the run was made is what it is by default.
+    defaults = make_detector(identity["method"], {}).plain_params()
+    was = {**defaults, **about["params"], **{k: v for k, v in about.items() if k in identity}}
     now = {**identity["params"], **identity}
     changes = [
         f"{key} was {was.get(key)!r}, is {value!r}"
@@ -259,9 +263,13 @@ def calibrate_run(
     *,
     command: str,
     same_patients: bool | None = None,
+    score: str | None = None,
     verbose: int = 0,
 ) -> dict[str, Any]:
     """Calibrate a finished run on the majority images of a cohort, in place of a former time.
+
+    Calibrated by another `score` than its own, the run keeps its own, with what that was calibrated
+    on: the model holds both.
 
     Left out, and counted by reason, are minority images; images and patients that were trained
     on; and those of the test split that ``split.csv`` tells, whose scores must not set a
@@ -280,7 +288,8 @@ def calibrate_run(
         If no image is left.
     """
     run = Path(run)
-    detector = load_model(run, verbose=verbose)
+    own = getattr(load_model(run), "scored_by", None)
+    detector = load_model(run, score, verbose=verbose)
     about = read_run(run)
     table = split_table(run)
     tested = table[table["split"] == "test"]
@@ -294,17 +303,20 @@ def calibrate_run(
         & is_known,
     }
     taken, left_out = sorted_out(reasons)
-    found = _calibrate(detector, cohort.take(taken), run, command, namespaces, left_out)
-    about["calibration"] = {**found, "assumed": assumed}
-    detector.save(run / "model.safetensors")
+    name = "calibration" if score in (None, own) else f"calibration-{score}"
+    about[name] = _calibrate(
+        detector, cohort.take(taken), run / f"{name}.csv", command, namespaces, left_out
+    )
+    about[name]["assumed"] = assumed
+    told_to_score_by(detector, own).save(run / "model.safetensors")
     write_json(run / "run.json", about)
-    return about["calibration"]
+    return about[name]
 
 
 def _calibrate(
     detector: Any,
     cohort: Cohort,
-    out: Path,
+    table: Path,
     command: str,
     namespaces: Sequence[str],
     left_out: Mapping[str, int] | None = None,
@@ -326,7 +338,7 @@ def _calibrate(
     columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
     scores = detector.calibration_.scores
     names = (*COHORT_COLUMNS, "anomaly_score")
-    write_csv(out / "calibration.csv", names, zip(*columns, scores, strict=True))
+    write_csv(table, names, zip(*columns, scores, strict=True))
     return {
         "cohort": cohort.name,
         "images": len(kept),
@@ -350,9 +362,12 @@ def model_path(run: str | Path) -> Path:
     return run / "model.safetensors"
 
 
-def load_model(run: str | Path, *, verbose: int = 0) -> Any:
-    """Load the detector of a run's folder, or of a model file; with `verbose` 1 it shows bars."""
-    return load(model_path(run)).set_params(verbose=verbose)
+def load_model(run: str | Path, score: str | None = None, *, verbose: int = 0) -> Any:
+    """Load the detector of a run's folder, or of a model file; with `verbose` 1 it shows bars.
+
+    With a `score` it scores by that one of its scores.
+    """
+    return told_to_score_by(load(model_path(run)).set_params(verbose=verbose), score)
 
 
 def preprocessing_of(detector: Any, run: str | Path) -> Preprocessing:
@@ -362,9 +377,10 @@ def preprocessing_of(detector: Any, run: str | Path) -> Preprocessing:
     return Preprocessing.from_dict(detector.preprocessing_)
 
 
-def copy_run(run: str | Path, out: str | Path) -> Path:
+def copy_run(run: str | Path, out: str | Path, score: str | None = None) -> Path:
     """Copy a finished run without its results, to be evaluated on another cohort, or by others.
 
+    With a `score` the copy is scored by that, with its own calibration, if there is one.
     Where `out` holds the same run already, nothing is done.
 
     Raises
@@ -373,9 +389,14 @@ def copy_run(run: str | Path, out: str | Path) -> Path:
         If `out` holds anything else.
     """
     run, out = Path(run), Path(out)
-    model_path(run)  # or it is not finished
+    detector, about = load_model(run, score), read_run(run)  # or it is not finished
+    files = {name: name for name in FIT_FILES}
+    if score is not None and score != about["params"].get("scored_by", load_model(run).scored_by):
+        about["params"]["scored_by"] = score
+        about["calibration"] = about.pop(f"calibration-{score}", None)
+        files["calibration.csv"] = f"calibration-{score}.csv"
     if (out / "run.json").exists():
-        if read_run(out) == read_run(run):
+        if read_run(out) == about:
             return out
         raise FileExistsError(
             f"'{out}' holds another run than '{run}', or it before it was calibrated. Choose "
@@ -384,11 +405,13 @@ def copy_run(run: str | Path, out: str | Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"'{out}' is no empty folder. Choose another --out.")
     with folder_lock(out):
-        for name in FIT_FILES:
-            if (run / name).exists():
+        for name, source in files.items():
+            if (run / source).exists():
                 with atomic_write(out / name) as temporary:
-                    shutil.copyfile(run / name, temporary)
-        write_json(out / "run.json", read_run(run))
+                    shutil.copyfile(run / source, temporary)
+        if files["calibration.csv"] != "calibration.csv":
+            detector.save(out / "model.safetensors")
+        write_json(out / "run.json", about)
     return out
 
 

@@ -78,7 +78,8 @@ def column_labels(fits: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             values[method, name].add(repr(value))
 
     def differs(method: str, name: str) -> bool:
-        return name != "random_state" and len(values[method, name]) > 1
+        # Only a score that is not the method's own is among the parameters of a row.
+        return name != "random_state" and (name == "scored_by" or len(values[method, name]) > 1)
 
     return [
         " ".join([method, *(f"{name}={v}" for name, v in params.items() if differs(method, name))])

@@ -20,6 +20,7 @@ from conocc._version import __version__
 from conocc.data.index import printable
 from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.residual_scale import FAINT, FULL
+from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model, preprocessing_of
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import ERROR_COLUMNS, write_csv
@@ -61,6 +62,7 @@ def explain_files(
     where: Sequence[str | Path],
     out: str | Path,
     *,
+    score: str | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Explained:
@@ -78,6 +80,8 @@ def explain_files(
         Files, folders, archives, manifests or names of phantoms.
     out : path
         A folder.
+    score : str, optional
+        By which of its scores a method that has several is explained; by default the run's.
     n_jobs : int, optional
         Threads that decode; all cores by default.
     verbose : int, default=0
@@ -95,12 +99,17 @@ def explain_files(
     """
     out = Path(out)
     refuse_foreign(out, COMMAND, FILES)
-    detector = load_model(run)
+    detector = load_model(run, score)
     method = type(detector).__name__
     if not hasattr(detector, "reconstruct"):
         raise ValueError(
             f"{method} makes no reconstruction: it scores an image as a whole, and no pixel adds "
             "a part of its own. Only methods that reconstruct can be explained."
+        )
+    if detector.residual_scale_ is None:
+        raise ValueError(
+            f"'{run}' is older than the score {score!r}, and has no scale for its pictures. "
+            f"Calibrate it: conocc calibrate RUN COHORT --score {score}."
         )
     reading = preprocessing_of(detector, run), detector.input_shape_
     cases: list[dict[str, Any]] = []
@@ -128,12 +137,12 @@ def explain_files(
 def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, Any]]:
     """Draw the images of a block, numbered from `first` on; give what the page says of each.
 
-    `is_sum` is whether the score is the sum of the squared differences, Eq. (6).
+    `is_sum` is whether the score is what the differences add up to, as `differences` says.
     """
     scores = detector.anomaly_score(block.images)
-    given, again = detector.normalized(block.images), detector.reconstruct(block.images)
-    sums = ((given - again).astype(np.float64) ** 2).sum((1, 2, 3))
-    is_sum = np.isclose(scores, sums, rtol=SUM_TOLERANCE, atol=0)
+    given, again, left = explained(detector, block.images)
+    scale = detector.residual_scale_
+    is_sum = np.isclose(scores, scale.totals(left), rtol=SUM_TOLERANCE, atol=0)
     said = [f"score {score:.4g}" for score in scores]
     if detector.calibration_ is not None:
         p_values = detector.calibration_.p_values(scores, unit="image")
@@ -149,10 +158,10 @@ def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, 
         for i, path in enumerate(block.path)
     ]
     claim(out, COMMAND, [case["file"] for case in cases])
-    scale, unit = detector.residual_scale_, UNITS[detector.normalize]
+    unit = UNITS[detector.normalize]
     for i, case in enumerate(cases):
         title = f"{first + i}: {_safe(block.path[i])}   {said[i]}"
-        figure = explanation(given[i], again[i], scale, title=title, unit=unit)
+        figure = explanation(given[i], again[i], left[i], scale, title=title, unit=unit)
         save_figure(figure, out / case["file"])
     return cases
 
@@ -169,9 +178,17 @@ def _safe(path: str) -> str:
 def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
     """Say what the colours are, of what images their scale is, and what the score is of them."""
     scale = detector.residual_scale_
-    yield (
+    what = (
         "Orange is where an image is brighter than its reconstruction, blue where it is darker, "
-        f"in {UNITS[detector.normalize]}: nothing is drawn up to {scale.faint:.3g}, and full "
+        f"in {UNITS[detector.normalize]}"
+    )
+    if scale.of == "correlation":
+        what = (
+            "Orange is where the pattern of an image is not that of its reconstruction: one less "
+            "the correlation of the two around each pixel. The score is the mean over all pixels"
+        )
+    yield (
+        f"{what}: nothing is drawn up to {scale.faint:.3g}, and full "
         f"colour is from {scale.full:.3g} on. "
         f"The scale is the same for all images. It is of {scale.images} majority images, of "
         f"whose pixels {FAINT:.0%} show nothing and {1 - FULL:.1%} full colour."

@@ -64,7 +64,7 @@ def case_strip(kept: Gallery, case: int) -> np.ndarray:
     given = kept.input[case]
     parts = [rgb(given)]
     if len(kept.reconstruction):
-        parts = _explained(given, kept.reconstruction[case], kept.scale())
+        parts = _explained(given, kept.reconstruction[case], kept.residual[case], kept.scale())
     gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
 
@@ -89,10 +89,12 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _explained(given: np.ndarray, again: np.ndarray, scale: ResidualScale) -> list[np.ndarray]:
+def _explained(
+    given: np.ndarray, again: np.ndarray, residual: np.ndarray, scale: ResidualScale
+) -> list[np.ndarray]:
     """Give an image, its reconstruction on the same grey scale, and the overlay; (h, w, 3) each."""
     low, high = float(given.min()), float(given.max())
-    return [rgb(given), rgb(again, low, high), overlay(given, given - again, scale)]
+    return [rgb(given), rgb(again, low, high), overlay(given, residual, scale)]
 
 
 def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
@@ -117,28 +119,37 @@ def colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
 
 @styled
 def explanation(
-    given: np.ndarray, reconstruction: np.ndarray, scale: ResidualScale, *, title: str, unit: str
+    given: np.ndarray,
+    reconstruction: np.ndarray,
+    residual: np.ndarray,
+    scale: ResidualScale,
+    *,
+    title: str,
+    unit: str,
 ) -> Figure:
     """Show an image, what a method makes of it, and where the two differ, with a colour bar.
 
-    (c, h, w), (c, h, w), in the units of `OneClassDetector.normalized`, which `unit` names.
+    (c, h, w) each, the first two in the units of `OneClassDetector.normalized`, which `unit`
+    names; the third is that of `OneClassDetector.differences`.
     """
     figure = blank(9.2, 3.2)
     figure.suptitle(title)
-    pictures = _explained(given, reconstruction, scale)
-    names = ("image", "reconstruction", "image − reconstruction")
+    pictures = _explained(given, reconstruction, residual, scale)
+    signed = scale.of == "residual"
+    names = ("image", "reconstruction", "image − reconstruction" if signed else "1 − correlation")
     for axes, picture, name in zip(figure.subplots(1, 3), pictures, names, strict=True):
         axes.imshow(picture)
         axes.set_title(name)
         axes.set_axis_off()
-    shades = ListedColormap(colours(np.linspace(-scale.full, scale.full, SHADES), scale))
-    scaled = ScalarMappable(Normalize(-scale.full, scale.full), shades)
-    bar = figure.colorbar(scaled, ax=axes, extend="both")
+    low = -scale.full if signed else 0.0
+    shades = ListedColormap(colours(np.linspace(low, scale.full, SHADES), scale))
+    scaled = ScalarMappable(Normalize(low, scale.full), shades)
+    bar = figure.colorbar(scaled, ax=axes, extend="both" if signed else "max")
     bar.ax.set_facecolor(GROUND)
     full, faint = f"{scale.full:.3g}", f"{scale.faint:.2g}"
-    bar.set_ticks(
-        [-scale.full, -scale.faint, scale.faint, scale.full],
-        labels=[f"−{full} darker", f"−{faint}", faint, f"{full} brighter"],
-    )
-    bar.set_label(unit, fontsize=7)
+    ticks = {scale.faint: faint, scale.full: f"{full} brighter" if signed else full}
+    if signed:
+        ticks = {-scale.full: f"−{full} darker", -scale.faint: f"−{faint}", **ticks}
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    bar.set_label(unit if signed else "0 where the patterns are alike", fontsize=7)
     return figure

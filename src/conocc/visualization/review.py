@@ -40,6 +40,7 @@ from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, list_images, read_block
 from conocc.detectors.residual_scale import averaged
+from conocc.experiments.artifacts import explained
 from conocc.experiments.inference import NO_SCORE, one_torch_thread, scores_of
 from conocc.experiments.run import load_model, model_path, preprocessing_of
 from conocc.io.files import claim, refuse_foreign, write_text
@@ -337,13 +338,12 @@ def _maps(detector: Any, images: np.ndarray) -> Iterator[tuple[float, dict[str, 
     if not hasattr(detector, "reconstruct") or not len(images):
         yield from ((0.0, {}) for _ in images)
         return
-    given, again = detector.normalized(images), detector.reconstruct(images)
-    for one, other in zip(given, again, strict=True):
-        residual = one - other
-        heat = np.rint(255 * colours(averaged(residual[None])[0], detector.residual_scale_))
+    scale = detector.residual_scale_
+    for one, other, left in zip(*explained(detector, images), strict=True):
+        heat = np.rint(255 * colours(averaged(left[None])[0], scale))
         grey = rgb(other, float(one.min()), float(one.max()))
         layers = {"heat": _picture(heat), "again": _picture(grey)}
-        yield float((residual.astype(np.float64) ** 2).sum()), layers
+        yield float(scale.totals(left[None])[0]), layers
 
 
 def _picture(layer: np.ndarray) -> str:
