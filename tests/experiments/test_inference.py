@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from conocc import load, load_cohort
+from conocc import Preprocessing, load, load_cohort
+from conocc.data.acquisition import FACTS
 from conocc.experiments import inference
 from conocc.experiments.inference import score_files, table_beside
 from conocc.experiments.run import fit_run, make_detector
@@ -484,12 +485,44 @@ def test_a_note_says_of_a_table_how_it_came_to_be(run, images, tmp_path):
     assert note["sha256"] == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
     assert note["images"] == len(GOOD)
     assert "nothing can be promised" in note["decision"]["words"]
-    assert note["batch"] == []
+    assert note["batch"] == {"words": [], "moved": {}}
     detector = load(run / "model.safetensors")
     rng = np.random.default_rng(0)
     detector.calibrate(rng.normal(size=(20, *detector.input_shape_)))
     detector.save(tmp_path / "calibrated")
     done = score_files(tmp_path / "calibrated", [images], tmp_path / "s.csv")
     note = json.loads((tmp_path / "s.about.json").read_text())
-    assert (note["decision"]["words"], *note["batch"]) == done.words
-    assert f"of {len(GOOD)} images have p ≤" in note["batch"][0]
+    batch = note["batch"]
+    assert (note["decision"]["words"], *batch["words"]) == done.words
+    assert f"of {len(GOOD)} images have p ≤" in batch["words"][0]
+    assert {"majority", "most", "lower_half", "differs", "moved"} < {*batch}
+
+
+def test_a_batch_whose_images_moved_says_how(tmp_path):
+    """Blurred ones, and of another size; training images alone, or from before facts, say none."""
+    rng = np.random.default_rng(0)
+    for kind in ("plain", "new"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i in range(20):
+            image = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+            drawn = Image.fromarray(image)
+            if kind == "new":
+                drawn = drawn.filter(ImageFilter.GaussianBlur(2)).resize((64, 64))
+            drawn.save(tmp_path / "set" / kind / f"{i}.png")
+    cohort = load_cohort(tmp_path / "set", Preprocessing(size=32), majority="plain", cache=False)
+    fit_run(cohort, "ocsvm", {}, tmp_path / "run", command="")
+
+    def moved(kind, run="run"):
+        score_files(tmp_path / run, [tmp_path / "set" / kind], tmp_path / "s.csv")
+        return json.loads((tmp_path / "s.about.json").read_text())["batch"]["moved"]
+
+    assert {"size", "sharpness", "contrast"} <= {*moved("new")}
+    assert moved("new")["sharpness"].endswith(
+        "the middle batch image lies below all training images."
+    )
+    assert moved("plain") == {}
+    detector = load(tmp_path / "run" / "model.safetensors")
+    assert [*detector.origin_["acquisition"]] == [*FACTS]
+    del detector.origin_
+    detector.save(tmp_path / "old.safetensors")
+    assert moved("new", "old.safetensors") == {}

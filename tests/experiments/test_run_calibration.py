@@ -15,6 +15,7 @@ from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.inference import score_files
 from conocc.experiments.run import calibrate_run, copy_run, evaluate_run, fit_run, read_run
 from conocc.thresholds.rule import Rule
+from conocc.thresholds.rules import summary
 
 
 @pytest.fixture
@@ -254,6 +255,18 @@ def test_patients_of_another_hospital_calibrate_unless_they_are_said_to_be_the_s
     assert result["counts"]["majority"] == 16
     with pytest.raises(ValueError, match=r" 8 left out: of a patient of the test split"):
         calibrate_run(run, other, command="", same_patients=True)
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_an_evaluation_says_whether_the_majority_images_are_like_the_calibration(calibrated):
+    """Of the minority images nothing is expected; of each patient one image counts."""
+    result = evaluate_run(calibrated, calibrating_cohort(), command="")
+    batch = result["batch"]
+    assert (batch["images"], batch["expected"]) == (4, pytest.approx(4 / 3))
+    said = f"{batch['small']} of 4 majority images, one a patient, have p ≤ 0.33; 1.33 would be"
+    assert batch["words"][0].startswith(said)
+    assert {*batch["words"]} < {*summary(result)}
+    assert batch["moved"] == {}  # of a cohort that was not read from files
 
 
 @pytest.mark.usefixtures("no_intervals")

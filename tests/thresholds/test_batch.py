@@ -60,10 +60,16 @@ def test_what_is_said_of_a_batch():
     high = check_batch(calibration, np.arange(200.0, 252))
     facts, warned = high.words()
     assert facts.startswith("52 of 52 images have p ≤ 0.01; ")
-    assert warned.startswith("At most 9.6 % of this batch look like the calibration images: unless")
+    assert warned.startswith(
+        "About 0 %, at most 9.6 % of this batch look like the calibration images: unless"
+    )
     low = check_batch(calibration, np.full(40, 0.5))
     assert low.most == 1
     assert "Kolmogorov-Smirnov, p = " in low.words()[1]
     few = check_batch(np.arange(14.0), np.array([20.0, 3.0]))
     assert few.words()[0].startswith("1 of 2 images have p ≤ 0.067; 0.133 ")
-    assert check_batch(calibration, np.empty(0)) is None
+    of_majority = high.words(majority_alone=True)
+    assert of_majority[0].startswith("52 of 52 majority images, one a patient, have p ≤ 0.01; ")
+    assert "of these look like the calibration images: the batch differs" in of_majority[1]
+    assert high.as_json()["words"] == [facts, warned]
+    assert (high.as_json()["majority"], high.as_json()["differs"]) == (0, True)

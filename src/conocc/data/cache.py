@@ -34,8 +34,8 @@ logger = logging.getLogger("conocc")
 Images = npt.NDArray[np.float32]
 Facts = dict[str, Any]
 
-# Raise it when the same bytes and the same preprocessing would give other pixels than before.
-CACHE_FORMAT = 2
+# Raise it when the same bytes and preprocessing would give other pixels, or facts, than before.
+CACHE_FORMAT = 3
 
 # Images beyond this size, wanted in an order of their own, go to a temporary file.
 ARRANGED_IN_MEMORY_BYTES = 2**26

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from conocc.data.acquisition import CONTRAST
 from conocc.data.decoding import pixels
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import count, printable
@@ -98,6 +99,8 @@ class Cohort:
         it is for PatientIDs and public names, or one table, or one folder.
     key : str
         The fingerprint of the key with which names of patients are hashed, "" where none is.
+    acquisition : ndarray of float64, shape (n, 6), or None
+        What `conocc.data.acquisition.FACTS` names, of each image; None where it is not known.
     unreadable, no_images : tuple of (path, reason)
         Images that were left out since they cannot be read, and files of no format beside them.
     facts : mapping of str to ndarray of str objects, shape (n,)
@@ -141,6 +144,7 @@ class Cohort:
     notes: tuple[str, ...]
     namespace: str = ""
     key: str = ""
+    acquisition: npt.NDArray[np.float64] | None = None
     unreadable: tuple[tuple[str, str], ...] = ()
     no_images: tuple[tuple[str, str], ...] = ()
     facts: Mapping[str, npt.NDArray[np.object_]] = field(default_factory=dict)
@@ -243,7 +247,8 @@ class Cohort:
             chosen = slice(int(chosen[0]), int(chosen[-1]) + 1) if chosen.size else slice(0, 0)
         columns = {name: getattr(self, name)[chosen] for name in ("images", *COLUMNS)}
         facts = {name: column[chosen] for name, column in self.facts.items()}
-        return replace(self, **columns, facts=facts)
+        acquisition = None if self.acquisition is None else self.acquisition[chosen]
+        return replace(self, **columns, facts=facts, acquisition=acquisition)
 
     def where(self, *, split: str | None = None, minority: bool | None = None) -> Cohort:
         """Return the cohort of the images on one side of the split, of one class, or both."""
@@ -272,6 +277,8 @@ class Cohort:
 
     def without_contrast(self) -> Bools:
         """Tell which images have one value in all pixels, and are no evidence; -> (n,) bool."""
+        if self.acquisition is not None:
+            return np.asarray(self.acquisition[:, CONTRAST] == 0)
         return np.array([image.min() == image.max() for image in self.images], dtype=bool)
 
     def leaks(self) -> Leaks:

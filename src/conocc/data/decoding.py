@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
+from conocc.data.acquisition import acquired
 from conocc.data.image_io.dicom_person import Person, person_of
 from conocc.data.image_io.pixels import LARGEST_VALUE, check_type, remarked
 from conocc.data.image_io.read import decode_remarked, is_colour
@@ -47,12 +48,15 @@ class Decoded:
         SHA-256 of the bytes that it was decoded from; "" where nobody asked for it.
     remarks : tuple of str
         What was done to its pixels; see `conocc.data.image_io.pixels.Remarked`.
+    acquisition : tuple of float
+        See `conocc.data.acquisition.FACTS`.
     """
 
     path: str
     image: Images
     digest: str
     remarks: tuple[str, ...] = ()
+    acquisition: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def decode_one(
         if preprocessing.colour == "grey" and is_colour(read.pixels):
             remarks += (COLOUR_LOST,)
         digest = digest_of(blob) if hashed else ""
-        return Decoded(path, prepare(read.pixels, preprocessing), digest, remarks)
+        image = prepare(read.pixels, preprocessing)
+        return Decoded(path, image, digest, remarks, acquired(read, image))
     except ValueError as error:
         reason = str(error)
         named = reason.startswith("Cannot read")

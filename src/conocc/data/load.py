@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -218,9 +218,8 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
     rank = np.array([SPLITS.index(one) for one in side.tolist()])
     order = np.lexsort((other, rank))  # stable: within a class the index's order stays
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
-    folder, no_cache = cache_folder(spec.where not in PHANTOMS and spec.cache)
-    threads, verbose = listed.threads, listed.verbose
-    images, remarks, unkept = _pixels(source, order, folder, n_jobs=threads, verbose=verbose)
+    cache = spec.where not in PHANTOMS and spec.cache
+    images, facts, remarks, unkept = _pixels(source, order, cache, listed.threads, listed.verbose)
     cohort = Cohort(
         name=printable(index.name),
         images=images,
@@ -237,7 +236,7 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
         facts=facts_of([entries[i] for i in order]),
     )
     notes = cohort_notes(cohort, index, wanted, listed.dropped, patients.note, split_note, remarks)
-    return replace(cohort, key=patients.key, notes=(*notes, *no_cache, *unkept))
+    return replace(cohort, key=patients.key, acquisition=facts, notes=(*notes, *unkept))
 
 
 def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> frozenset[str]:
@@ -438,16 +437,16 @@ class _Source(NamedTuple):
 
 
 def _pixels(
-    source: _Source, order: Rows, folder: Path | None, *, n_jobs: int, verbose: int
-) -> tuple[Images, Counter[str], tuple[str, ...]]:
-    """Images in `order`, from the cache or decoded; how many have each remark; and notes.
+    source: _Source, order: Rows, cache: Any, n_jobs: int, verbose: int
+) -> tuple[Images, np.ndarray, Counter[str], tuple[str, ...]]:
+    """Images in `order`, from the cache or decoded, and facts; how many have each remark; notes.
 
     The cache holds each image once, in the order of their digests.
     """
     unique, first, place = np.unique(source.digest, return_index=True, return_inverse=True)
     n = len(unique)
     key = cache_key(unique.tolist(), source.preprocessing.to_dict())
-    remarks: dict[str, list[int]] = {}
+    seen: dict[str, Any] = {"remarks": {}, "acquisition": [()] * n}
 
     def placed() -> Iterator[tuple[int, Images]]:
         ascending = np.argsort(first)
@@ -463,7 +462,8 @@ def _pixels(
         try:
             for i, one in zip(ascending.tolist(), decoded, strict=False):
                 for remark in one.remarks:
-                    remarks.setdefault(remark, []).append(i)
+                    seen["remarks"].setdefault(remark, []).append(i)
+                seen["acquisition"][i] = one.acquisition
                 yield i, one.image
         except UnreadableImagesError as error:
             found = {ascending[k]: one for k, one in error.errors.items()}
@@ -475,16 +475,17 @@ def _pixels(
                 bad[row] = own, reason.replace(f"'{printable(first_path)}'", f"'{printable(own)}'")
             raise UnreadableImagesError(bad, len(source.rows)) from None
 
-    notes: tuple[str, ...] = ()
+    folder, notes = cache_folder(cache)
     kept = lookup(folder, key, n) if folder else None
     if kept is None and folder and not os.access(folder, os.W_OK):
         notes = (f"Decoded images are not kept: '{folder}' may not be written.",)
         folder = None
     if kept is None and folder:
-        kept = store(folder, key, n, placed(), lambda: {"remarks": remarks})
-    images, facts = kept or (in_memory(n, placed()), {"remarks": remarks})
-    counts = {text: int(np.isin(place, at).sum()) for text, at in facts["remarks"].items()}
-    return arranged(images, place[order]), Counter(counts), notes
+        kept = store(folder, key, n, placed(), lambda: seen)
+    images, seen = kept or (in_memory(n, placed()), seen)
+    counts = {text: int(np.isin(place, at).sum()) for text, at in seen["remarks"].items()}
+    rows = place[order]
+    return arranged(images, rows), np.array(seen["acquisition"])[rows], Counter(counts), notes
 
 
 def _with_found_size(preprocessing: Preprocessing, images: Images) -> Preprocessing:

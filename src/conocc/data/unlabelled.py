@@ -63,12 +63,15 @@ class Block:
         The images among them that cannot be scored, each with a sentence.
     remarks : tuple of str
         All that is said of how they were read, as often as it is said of one.
+    acquisition : tuple of tuple of float, length k
+        See `conocc.data.acquisition.FACTS`.
     """
 
     images: npt.NDArray[np.float32]
     path: tuple[str, ...]
     errors: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...] = ()
+    acquisition: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,7 @@ def read_block(
         path=tuple(one.path for one in good),
         errors=tuple(errors),
         remarks=tuple(remark for one in good for remark in one.remarks),
+        acquisition=tuple(one.acquisition for one in good),
     )
 
 

@@ -107,7 +107,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         How files were read (`Cohort.preprocessing`), once saved with a model.
     origin_ : dict
         What is known of the files of the images, where a run noted it: ``key``, the fingerprint
-        of the key with which patients' names are hashed (`Cohort.key`).
+        of the key with which patients' names are hashed (`Cohort.key`), and ``acquisition``, what
+        `conocc.data.acquisition.quantiles` gives of the training images.
     calibration_ : Calibration or None
         Scores of majority images that were never trained on, once `calibrate` has seen some.
     calibration_digests_, calibration_patients_ : ndarray of shape (n, 16) and (p, 16), uint8

@@ -110,8 +110,8 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
     """
     if k < 2:
         raise ValueError(f"Cross-validation needs at least 2 folds. Got {k}.")
-    blank = np.isin(cohort.digest, on_several(cohort.digest, cohort.patient))
-    blank[blank] = [image.min() == image.max() for image in cohort.images[blank]]
+    is_shared = np.isin(cohort.digest, on_several(cohort.digest, cohort.patient))
+    blank = is_shared & cohort.without_contrast()
     group = patient_groups(cohort.patient, cohort.digest, blank)
     for name, minority in (("majority", False), ("minority", True)):
         patients = len(np.unique(group[cohort.rows(minority=minority)]))

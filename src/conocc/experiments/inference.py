@@ -54,13 +54,14 @@ from conocc.detectors.one_class_detector import NonFiniteError
 from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_of
 from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
+from conocc.experiments.seen import about_batch
 from conocc.io.files import folder_lock, write_json
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
 
-SHARD_FORMAT = 2
+SHARD_FORMAT = 3
 # Files in a shard: what is done again at most after a kill, and given up with one file that
 # kills every worker.
 SHARD = 2048
@@ -210,7 +211,7 @@ def score_files(
             )
         made_by = {"model": type(detector).__name__, "sha256": checksum, "conocc": __version__}
         made_by |= {"scored_by": detector.scored_by} if hasattr(detector, "scored_by") else {}
-        done = _join([shard.result for shard in work], decided, top, out, made_by)
+        done = _join([shard.result for shard in work], detector, decided, top, out, made_by)
         for path in folder.iterdir():
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -332,7 +333,8 @@ NO_SCORE = "'{}' has no score: its values are too far from those learned."
 def _score(detector: Any, block: Block) -> Scores:
     """Give the rows of images and the errors of those that could not be read."""
     scores = scores_of(detector, block.images).tolist() if block.path else []
-    rows = [row for row in zip(block.path, scores, strict=True) if np.isfinite(row[1])]
+    columns = zip(*block.acquisition, strict=True)
+    rows = [row for row in zip(block.path, scores, *columns, strict=True) if np.isfinite(row[1])]
     paths = [printable(path) for path, s in zip(block.path, scores, strict=True) if np.isnan(s)]
     return rows, [*block.errors, *((path, NO_SCORE.format(path)) for path in paths)]
 
@@ -354,7 +356,7 @@ def one_torch_thread() -> Iterator[None]:
 def _write_shard(
     path: Path, rows: Sequence[Row], errors: Sequence[Row], remarks: Counter[str]
 ) -> None:
-    """Keep paths and scores, which no rule changes, errors, and remarks."""
+    """Keep paths, scores, which no rule changes, and `FACTS`; errors, and remarks."""
     write_json(path, {"rows": list(rows), "errors": list(errors), "remarks": dict(remarks)})
 
 
@@ -381,11 +383,16 @@ def _refuse_others(out: Path) -> None:
 
 
 def _join(
-    results: Sequence[Path], decided: Decisions, top: int, out: Path, about: dict[str, Any]
+    results: Sequence[Path],
+    detector: Any,
+    decided: Decisions,
+    top: int,
+    out: Path,
+    about: dict[str, Any],
 ) -> Scored:
     """Make the tables of all shards, in their order, one shard's paths in memory at a time."""
     slices: dict[str, float] = {}
-    all_scores, files = [np.empty(0)], list[int]()  # hashes, since paths of all take memory
+    measured, files = list[np.ndarray](), list[int]()  # hashes, since paths of all take memory
     count = 0
     errors: list[tuple[str, str]] = []
     remarks = Counter[str]()
@@ -398,14 +405,14 @@ def _join(
             errors.extend((path, reason) for path, reason in shard["errors"])
             remarks.update(shard["remarks"])
             if shard["rows"]:
-                paths, scores = zip(*shard["rows"], strict=True)
+                paths, *columns = zip(*shard["rows"], strict=True)
                 count += len(paths)
-                pairs = zip(paths, scores, strict=True)
-                highest[:] = nlargest(SHOWN, [*highest, *zip(scores, paths, strict=True)])
+                pairs = zip(paths, columns[0], strict=True)
+                highest[:] = nlargest(SHOWN, [*highest, *zip(columns[0], paths, strict=True)])
                 slices.update((path, score) for path, score in pairs if is_slice_name(path))
                 files.extend(hash(volume_and_slice(path)[0]) for path in paths)
-                all_scores.append(np.array(scores))
-                yield paths, all_scores[-1]
+                measured.append(np.array(columns).T)
+                yield paths, measured[-1][:, 0]
 
     _refuse_others(out)  # once more: hours may have passed
     rows = decided.rows(scored())
@@ -417,14 +424,13 @@ def _join(
         lines = [(*volume, said) for volume, said in zip(volumes, predicted, strict=True)]
         _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
         words += [NO_DECISION] if "" in predicted else []
-        everything = np.concatenate(all_scores)
-        batch = decided.words_on(everything, np.array(files))
-        is_flagged = decided.flagged(everything)
+        images = np.concatenate(measured)
+        batch = about_batch(detector, decided, images[:, 0], images[:, 1:], np.array(files))
+        is_flagged = decided.flagged(images[:, 0])
         flagged = None if is_flagged is None else int(is_flagged.sum())
-        decision = decided.as_json()
-        note = {"written_by": "conocc score", **about, "images": count, "decision": decision}
-        write_json(note_beside(out), {**note, "batch": batch})
-        words += batch
+        note = {"written_by": "conocc score", **about, "images": count}
+        write_json(note_beside(out), {**note, "decision": decided.as_json(), "batch": batch})
+        words += [*batch["words"], *batch["moved"].values()]
     _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
     shown = tuple(errors[:SHOWN])
     said = said_of(remarks)

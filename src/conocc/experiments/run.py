@@ -36,6 +36,7 @@ import sklearn
 import torch
 
 from conocc._version import __version__
+from conocc.data.acquisition import quantiles
 from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.preprocessing import Preprocessing
@@ -50,6 +51,7 @@ from conocc.experiments.groups import (
     measured_groups,
 )
 from conocc.experiments.seen import (
+    about_batch,
     full_names,
     learned,
     namespaces_of,
@@ -62,7 +64,7 @@ from conocc.experiments.table_formats import as_csv
 from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
 from conocc.io.tables import write_csv
 from conocc.thresholds.rule import RULE, Rule
-from conocc.thresholds.rules import decisions, observed_rates
+from conocc.thresholds.rules import Decisions, decisions, observed_rates
 
 logger = logging.getLogger("conocc")
 
@@ -158,7 +160,8 @@ def fit_run(
         patients = full_names(training.patient, cohort.namespace)
         known = patients if cohort.patients_known else None
         detector.fit(training.images, groups=known, checkpoint=checkpoint)
-        detector.origin_ = {"key": cohort.key}
+        facts = quantiles(training.acquisition)
+        detector.origin_ = {"key": cohort.key, "acquisition": facts}
         seconds = time.perf_counter() - start
         # A method without epochs has a history too, an empty one.
         history = pd.DataFrame(detector.history_ or {"stage": [], "epoch": []})
@@ -449,9 +452,10 @@ def evaluate_run(
         ``metrics`` (name to value, low, high; empty without minority images), ``decision`` (the
         rule, its ``threshold`` of the anomaly score, and what it promises in ``words``),
         ``observed_rates`` (how that turned out, see `conocc.thresholds.rules.observed_rates`),
-        ``groups``, ``abstention`` (see `conocc.experiments.groups.measured_groups` and
-        `left_to_a_reader`), ``counts``, ``prevalence``, ``left_out``, ``assumed`` (who was taken
-        for whom), and what made it.
+        ``batch`` (how like the calibration the majority images are, see
+        `conocc.experiments.seen.about_batch`), ``groups``, ``abstention`` (see
+        `conocc.experiments.groups.measured_groups` and `left_to_a_reader`), ``counts``,
+        ``prevalence``, ``left_out``, ``assumed`` (who was taken for whom), and what made it.
 
     Raises
     ------
@@ -491,6 +495,7 @@ def evaluate_run(
         "metrics": measured(test.minority, scores, patient) if counts["minority"] else {},
         "decision": decided.as_json(),
         "observed_rates": observed_rates(test.minority, flagged, patient=patient, unit=rule.unit),
+        "batch": _batch_of_majority(detector, decided, test, scores),
         "groups": measured_groups(test, groups, scores, flagged, rule.unit),
         "abstention": left_to_a_reader(test.minority, scores, decided.threshold, patient),
         "counts": counts,
@@ -507,6 +512,15 @@ def evaluate_run(
         _embed(run, detector, cohort, test)
     write_json(run / "metrics.json", result)
     return result
+
+
+def _batch_of_majority(
+    detector: Any, decided: Decisions, test: Cohort, scores: np.ndarray
+) -> dict[str, Any]:
+    rows = test.rows(minority=False)
+    whose = rows if test.groups is None else test.groups[rows]
+    facts = None if test.acquisition is None else test.acquisition[rows]
+    return about_batch(detector, decided, scores[rows], facts, whose, majority_alone=True)
 
 
 def _hash_of(test: Cohort) -> str:

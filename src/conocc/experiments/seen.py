@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from conocc.data.acquisition import moved
 from conocc.data.cohort import Cohort
 from conocc.data.index import count
 from conocc.data.pseudonyms import key_file
 from conocc.io.tables import read_csv
+from conocc.thresholds.conformal import one_image_a_patient
+from conocc.thresholds.rules import Decisions
 
 
 def test_rows(
@@ -118,6 +121,24 @@ def sides(run: Path, cohort: Cohort) -> np.ndarray:
     table = split_table(run)
     side_of = dict(zip(table["digest"], table["split"], strict=True))
     return np.array([side_of.get(d, "") for d in cohort.digest.tolist()])
+
+
+def about_batch(
+    detector: Any,
+    decided: Decisions,
+    anomaly_score: np.ndarray,
+    facts: np.ndarray | None,
+    patient: np.ndarray,
+    **how: Any,
+) -> dict[str, Any]:
+    """Say whether a batch, (n,), is like the calibration, and what moved against the training.
+
+    Of each patient one image is taken. The result is that of `Decisions.about_batch`, and
+    ``moved``, that of `conocc.data.acquisition.moved`.
+    """
+    batch = decided.about_batch(anomaly_score, patient, **how)
+    drawn = None if facts is None else facts[one_image_a_patient(patient)]
+    return {**batch, "moved": moved(detector.origin_.get("acquisition", {}), drawn)}
 
 
 def split_table(run: Path) -> pd.DataFrame:

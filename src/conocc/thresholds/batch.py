@@ -13,7 +13,8 @@ Society B 64 (2002) 479-498, for the share of null p-values from those above one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import betabinom, ks_2samp
@@ -58,17 +59,24 @@ class BatchCheck:
         """Whether the batch has minority images, or is unlike the calibration."""
         return self.most < 1 or self.lower_half < FALSE_WARNINGS / 2
 
-    def words(self) -> list[str]:
-        """Say it, a sentence each; one alone of a batch that is alike."""
+    def words(self, *, majority_alone: bool = False) -> list[str]:
+        """Say it, a sentence each; one alone of a batch that is alike.
+
+        `majority_alone` is for a batch whose classes are known, of which these are the majority.
+        """
+        whose = "majority images, one a patient," if majority_alone else "images"
         said = [
-            f"{self.small} of {self.images} images have p ≤ {self.at:.2g}; {self.expected:.3g} "
-            "would be expected of majority images."
+            f"{self.small} of {self.images} {whose} have p ≤ {self.at:.2g}; "
+            f"{self.expected:.3g} would be expected{' of majority images' * (not majority_alone)}."
         ]
         if self.most < 1:
+            whose = "these" if majority_alone else "this batch"
+            unless = "" if majority_alone else "unless you expect that many minority images, "
             said.append(
-                f"At most {percent(round(self.most, 3))} of this batch look like the calibration "
-                "images: unless you expect that many minority images, the batch differs (another "
-                "scanner, another organ?), and what is promised does not hold for it."
+                f"About {percent(round(self.majority, 3))}, at most "
+                f"{percent(round(self.most, 3))} of {whose} look like the calibration images: "
+                f"{unless}the batch differs (another scanner, another organ?), and what is "
+                "promised does not hold for it."
             )
         elif self.differs:
             said.append(
@@ -78,9 +86,13 @@ class BatchCheck:
             )
         return said
 
+    def as_json(self, **how: Any) -> dict[str, Any]:
+        """Plain values: the attributes, whether it differs, and the `words`."""
+        return {**asdict(self), "differs": self.differs, "words": self.words(**how)}
 
-def check_batch(calibration_scores: Floats, scores: Floats) -> BatchCheck | None:
-    """Compare the scores of a batch with those of the calibration; None for no images.
+
+def check_batch(calibration_scores: Floats, scores: Floats) -> BatchCheck:
+    """Compare the scores of a batch, at least one, with those of the calibration.
 
     Parameters
     ----------
@@ -97,8 +109,6 @@ def check_batch(calibration_scores: Floats, scores: Floats) -> BatchCheck | None
     (False, True)
     """
     m, n = len(scores), len(calibration_scores)
-    if not m:
-        return None
     p = p_values(calibration_scores, scores)
     at = max(SMALL_P, 1 / (n + 1))
     calibration = np.sort(calibration_scores)

@@ -165,16 +165,16 @@ class Decisions:
             holds = "an image drawn at random from a new patient like these"
         return f"{promise} It was calibrated on {learned}, never trained on, and holds for {holds}."
 
-    def words_on(self, anomaly_score: Floats, patient: ArrayLike) -> list[str]:
-        """Say whether a batch is like the calibration, if there is one (`check_batch`).
+    def about_batch(self, anomaly_score: Floats, patient: ArrayLike, **how: Any) -> dict[str, Any]:
+        """Give plain values on whether a batch is like the calibration (`check_batch`).
 
-        Of each patient one image is taken, drawn as those of the calibration were.
+        Of each patient one image is taken, drawn as those of the calibration were. `how` is that
+        of `BatchCheck.words`. Without calibration nothing but ``words`` is there, and empty.
         """
-        if self.calibration is None:
-            return []
         drawn = anomaly_score[one_image_a_patient(patient)]
-        checked = check_batch(self.calibration.of("image"), drawn)
-        return checked.words() if checked else []
+        if self.calibration is None or not len(drawn):
+            return {"words": []}
+        return check_batch(self.calibration.of("image"), drawn).as_json(**how)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: the rule, the threshold, the number of calibration patients, the words.
@@ -325,6 +325,8 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
         if rate is not None:
             counted = _counted(name, rate, decision["unit"])
             sentences.append(f"{name.replace('_', ' ').capitalize()} on the test split: {counted}.")
+    batch = measured.get("batch", {"words": [], "moved": {}})
+    sentences += [*batch["words"], *batch["moved"].values()]
     for one in measured.get("abstention", ()):
         if one["share"] == TOLD_SHARE:
             rest = [_counted(name, one[name], "image") for name in [*COUNTED][:2] if one[name]]

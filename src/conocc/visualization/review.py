@@ -451,7 +451,7 @@ def _words(decided: Decisions, cases: Sequence[Case]) -> tuple[str, list[str], l
     has_volumes = any(is_slice_name(case.path) for case in cases)
     of_volumes = [NO_DECISION] if has_volumes and "" in decided.of_volumes([0.0]) else []
     files = np.array([hash(volume_and_slice(case.path)[0]) for case in cases])
-    batch = decided.words_on(scores, files)
+    batch = decided.about_batch(scores, files)["words"]
     return counts, [decided.words(), *of_volumes, *batch[:1]], batch[1:]
 
 

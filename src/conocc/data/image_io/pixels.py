@@ -25,12 +25,13 @@ class Remarked(NamedTuple):
 
     A remark is a short sentence without names and numbers, so that images of one can be counted:
     "transparent pixels laid on black". `person` is who is on the image, by a header of DICOM that
-    the pixels have left behind.
+    the pixels have left behind; `size` how many pixels the file has, where fewer were decoded.
     """
 
     pixels: Pixels
     remarks: tuple[str, ...] = ()
     person: Person | None = None
+    size: int | None = None
 
 
 def remarked(read: Pixels | Remarked) -> Remarked:

@@ -116,9 +116,10 @@ def read_frame(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None 
     with decoding():
         file = _opened(plugin, BytesIO(data))
         _check_single(file)
+        size = file.width * file.height
         if side is not None:
             file.draft(None, (side, side))
-        return _converted(file)
+        return _converted(file)._replace(size=size)
 
 
 def _converted(file: ImageFile.ImageFile) -> Remarked:

@@ -1,0 +1,90 @@
+"""Plain facts of how images were acquired, by which a batch can be held against training images.
+
+Letters: n images, m images of a batch, c channels, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from conocc.data.image_io.pixels import Remarked
+
+Floats = npt.NDArray[np.float64]
+
+# What is known of each image, in this order, and what people call it. Size and depth are those of
+# the file; the others are of the image that a detector sees.
+FACTS = {
+    "size": "Size in pixels",
+    "depth": "Bits a pixel",
+    "mean": "Mean brightness",
+    "contrast": "Contrast",
+    "sharpness": "Sharpness",
+    "border": "Dark border",
+}
+CONTRAST = [*FACTS].index("contrast")
+# Which quantiles of the training images a model keeps, in per cent.
+LEVELS = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
+# A fact has moved where the middle image lies above, or below, so many per cent of these.
+MOVED = 95
+FEWEST = 10  # images: the middle one of fewer may lie anywhere by chance
+DARK = 0.02  # of the range of an image: what its border is at most
+
+
+def acquired(read: Remarked, image: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    """Measure the `FACTS` of an image as it was read and as a detector sees it, (c, h, w).
+
+    Contrast is the standard deviation, and 0 only where all pixels are equal; sharpness is the
+    mean step from pixel to pixel in units of it; the border is the share of the image outside the
+    smallest rectangle with all that is not dark. Six digits are kept.
+    """
+    low, high = float(image.min()), float(image.max())
+    contrast = float(image.std(dtype=np.float64)) if low < high else 0.0
+    steps = [np.abs(np.diff(image, axis=axis)).mean(dtype=np.float64) for axis in (1, 2)]
+    _, *at = np.nonzero(image >= low + DARK * (high - low))
+    inside = math.prod(int(np.ptp(one)) + 1 for one in at) / math.prod(image.shape[1:])
+    facts = {
+        "size": math.sqrt(read.size or math.prod(read.pixels.shape[:2])),
+        "depth": 8 * read.pixels.dtype.itemsize,
+        "mean": float(image.mean(dtype=np.float64)),
+        "contrast": contrast,
+        "sharpness": sum(steps) / 2 / contrast if contrast else 0.0,
+        "border": 1 - inside,
+    }
+    return tuple(float(f"{facts[name]:.6g}") for name in FACTS)
+
+
+def quantiles(facts: Floats | None) -> dict[str, list[float]]:
+    """Give the `LEVELS` of each fact of the training images, (n, 6); {} where none are known."""
+    if facts is None or not len(facts):
+        return {}
+    found = np.percentile(facts, LEVELS, axis=0).T
+    return {
+        name: [float(f"{value:.6g}") for value in row]
+        for name, row in zip(FACTS, found, strict=True)
+    }
+
+
+def moved(known: Mapping[str, Sequence[float]], facts: Floats | None) -> dict[str, str]:
+    """Say which facts of a batch, (m, 6), moved most against the `quantiles` of training images.
+
+    >>> known = quantiles(np.arange(600.0).reshape(100, 6))
+    >>> moved(known, np.full((10, 6), [300, 601, 302, 303, 29, 305]))["depth"]
+    'Bits a pixel: the middle batch image lies above all training images.'
+    """
+    if facts is None or len(facts) < FEWEST:
+        return {}
+    found: dict[str, tuple[int, str]] = {}
+    for (name, label), middle in zip(FACTS.items(), np.median(facts, axis=0), strict=True):
+        pairs = [*zip(LEVELS, known.get(name, ()), strict=False)]
+        above = max((level for level, at in pairs if at < middle), default=0)
+        below = 100 - min((level for level, at in pairs if at > middle), default=100)
+        share, side = max((above, "above"), (below, "below"))
+        if share >= MOVED:
+            whom = "all" if share == 100 else f"{share} % of the"
+            said = f"{label}: the middle batch image lies {side} {whom} training images."
+            found[name] = share, said
+    return {name: found[name][1] for name in sorted(found, key=lambda name: -found[name][0])}
