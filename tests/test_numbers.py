@@ -139,7 +139,7 @@ def test_images_without_contrast_are_no_evidence(tmp_path):
     assert not [row for row in table(tmp_path / "s.csv") if "black" in row["path"]]
     code, text = call("evaluate", tmp_path / "run", folder, "--no-cache")
     assert code == 0, text
-    assert "1 images left out: without contrast." in text
+    assert "1 image left out: without contrast." in text
 
 
 def test_a_cohort_of_one_image_is_a_sentence(tmp_path):
