@@ -336,15 +336,16 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
                 f"with scores of {_score(low)} to {_score(high)}, are left to a reader, of the "
                 f"others: {' and '.join(rest)}."
             )
-    groups = measured.get("groups", [])
-    for group in groups if promised is not None else ():
-        alarms, is_part = group["false_alarms"], group["majority"] < groups[0]["majority"]
-        if is_part and alarms is not None and alarms["low"] > promised:
-            sentences.append(
-                f"{group['by']} {group['group']}: more majority {decision['unit']}s are flagged "
-                f"than the {percent(promised)} promised. Calibrate on images of this group."
-            )
-    areas = {f"{group['by']} {group['group']}".strip(): group["AUC"] for group in groups}
+    groups = {f"{one['by']} {one['group']}".strip(): one for one in measured.get("groups", [])}
+    parts = {n: one for n, one in groups.items() if one["majority"] < groups["all"]["majority"]}
+    alarms = {name: one["false_alarms"] for name, one in parts.items()} if promised else {}
+    broken = [name for name, rate in alarms.items() if rate and rate["low"] > promised]
+    if broken:
+        sentences.append(
+            f"In groups, more majority {decision['unit']}s are flagged than the "
+            f"{percent(promised)} promised: {', '.join(broken)}. Calibrate on images of each."
+        )
+    areas = {name: one["AUC"] for name, one in groups.items()}
     if below := [name for name, area in areas.items() if area and (area["high"] or 1) < 0.5]:
         sentences.append(
             f"The whole interval of the AUC lies below 0.5 ({', '.join(below)}): these minority "
