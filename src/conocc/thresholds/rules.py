@@ -345,8 +345,7 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
             f"In groups, more majority {decision['unit']}s are flagged than the "
             f"{percent(promised)} promised: {', '.join(broken)}. Calibrate on images of each."
         )
-    areas = {name: one["AUC"] for name, one in groups.items()}
-    if below := [name for name, area in areas.items() if area and (area["high"] or 1) < 0.5]:
+    if below := [n for n, one in groups.items() if ((one["AUC"] or {}).get("high") or 1) < 0.5]:
         sentences.append(
             f"The whole interval of the AUC lies below 0.5 ({', '.join(below)}): these minority "
             "images look more like the majority than the majority itself does. Try another "
