@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conocc import Cohort
+from conocc import Cohort, load_cohort
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.splits import joining_nobody
 from conocc.experiments.cross_validation import folds, paper_folds, patient_folds
@@ -183,3 +183,13 @@ def test_the_real_mri_patches_can_be_folded_by_patient_alone(data):
     for fold in folds(cohort, 5):
         assert not fold.leaks()
         assert len(np.unique(fold.where(split="test").patient)) >= 15
+
+
+def test_a_fold_tells_its_own_split_alone():
+    """What a phantom's notes say of the split that it was loaded with, a fold does not use."""
+    cohort = load_cohort("phantom-ffdm", Preprocessing(size=16))
+    assert any(note.startswith("The split is the cohort's own") for note in cohort.notes)
+    fold = folds(cohort, 2)[0]
+    assert not any(note.startswith(("The split", "train:", "test:")) for note in fold.notes)
+    assert "Fold 1 of 2: by image." in fold.notes
+    assert fold.notes[0] == cohort.notes[0]

@@ -107,12 +107,14 @@ def test_parameter_bars_show_every_cell_at_its_place_and_the_level_beside():
     names, levels = ["lr", "gamma", "interval"], [({"lr": 1e-3}, 0.6), ({"lr": 1e-4}, 0.55)]
     figure = charts.parameter_bars(grid(), names, levels=levels)
     low, high = figure.axes  # λ ascends
-    assert low.get_title() == "λ = 0.0001 · CAE 0.550"
+    assert low.get_title() == "λ = 0.0001"
+    said = texts(figure)
+    assert "CAE 0.550, λ = 0.0001" in said
+    assert "CAE 0.600, λ = 0.001" in said
     assert [label.get_text() for label in high.get_xticklabels()] == ["γ = 0.1", "γ = 1", "γ = 10"]
     tops = [[bar.get_y() + bar.get_height() for bar in bars] for bars in high.containers]
     assert np.allclose(tops, [[0.50, 0.52, 0.54], [0.51, 0.53, 0.55]])  # T = 20, T = 40
     assert 0.6 in [line.get_ydata()[0] for line in high.lines]
-    said = texts(figure)
     assert "T = 40" in said
     assert "best" not in said
 
@@ -126,7 +128,19 @@ def test_the_place_of_a_fit_that_failed_stays_empty():
 def test_one_or_two_parameters_make_one_panel(names):
     figure = charts.parameter_bars(grid()[:6], names, levels=[({}, 0.6)])
     assert len(figure.axes) == 1
-    assert figure.axes[0].get_title() == "CAE 0.600"
+    assert "CAE 0.600" in texts(figure)
+
+
+def test_a_legend_of_long_names_is_cut_nowhere():
+    names = [f"conocc gamma={gamma} interval=20 lr=0.0001" for gamma in (0.01, 0.1, 1, 10)]
+    minority = np.arange(8) >= 4
+    scored = [charts.Scored(name, minority, np.arange(8.0)) for name in names]
+    figure = charts.curves(scored, "roc")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    drawn = legend.get_window_extent()
+    assert 0 <= drawn.x0 < drawn.x1 <= figure.bbox.width
+    assert drawn.y1 <= figure.axes[0].get_window_extent().y0
 
 
 def test_values_that_are_words_or_lists_can_be_swept():

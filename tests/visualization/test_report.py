@@ -1,5 +1,6 @@
 """The report: made without torch, self-contained, escaped, and alive in a real browser."""
 
+import io
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from conocc import load_cohort
 from conocc.data.preprocessing import Preprocessing
@@ -78,6 +80,17 @@ def test_a_run_shows_command_cohort_metrics_notes_and_versions(run):
     assert "3 images, of a patient trained on" in run.text
     assert "9.9.9" in run.text
     assert "0.429" in run.text  # prevalence, 6 / 14
+
+
+def test_the_charts_of_a_run_stand_in_one_grid(run, study):
+    """A run has one or two of each kind, which would leave rows empty; a study has more."""
+    assert run.values("class").count("figures") == 1
+    assert study.values("class").count("figures") == 3
+
+
+def test_long_names_go_on_after_a_hyphen_or_slash(run):
+    assert "<wbr>" in run.source
+    assert not re.search(r"\.<wbr>", run.source)
 
 
 def test_leaks_are_set_off(run):
@@ -280,7 +293,7 @@ def test_a_report_needs_no_torch(tmp_path):
 def test_the_command_prints_where_the_report_is(tmp_path):
     code, said = call("report", write_run(tmp_path / "run"))
     assert code == 0, said
-    assert said.strip() == str(tmp_path / "run" / "report.html")
+    assert said.splitlines()[-1] == str(tmp_path / "run" / "report.html")
     code, said = call("report", tmp_path)
     assert code == 1
     assert "neither a run nor a study" in said
@@ -417,3 +430,6 @@ def test_the_dark_is_dark(opened):
         feature = {"name": "prefers-color-scheme", "value": scheme}
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
         assert opened.execute_script(background) == colour
+        chart = opened.find_element("css selector", "img[src*=svg]").screenshot_as_png
+        corner = Image.open(io.BytesIO(chart)).convert("RGB").getpixel((3, 12))
+        assert f"rgb{corner}" == colour

@@ -13,8 +13,11 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from conocc.data.cohort import Cohort, on_several
+from conocc.data.cohort import SPLITS, Cohort, on_several
 from conocc.data.splits import patient_groups, without_copies
+
+# How notes begin that tell of the split a cohort was loaded with, which folds do not use.
+OF_SPLIT = ("The split ", "LEAK", *(f"{side}:" for side in SPLITS))
 
 
 def folds(
@@ -146,4 +149,5 @@ def _fold(cohort: Cohort, split: np.ndarray, i: int, k: int, rule: str) -> Cohor
     """Give the cohort another split, and say what it is; a leak that it has is said too."""
     fold = replace(cohort, split=split, name=f"{cohort.name} fold {i + 1} of {k}")
     note = f"Fold {i + 1} of {k}: {rule}."
-    return replace(fold, notes=(*cohort.notes, note, *fold.leaks().sentences()))
+    kept = (one for one in cohort.notes if not one.startswith(OF_SPLIT))
+    return replace(fold, notes=(*kept, note, *fold.leaks().sentences()))

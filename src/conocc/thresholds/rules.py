@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from conocc.io.words import readable
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.batch import check_batch
@@ -291,10 +292,6 @@ COUNTED = {
 TOLD_SHARE = 0.2
 
 
-def _score(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def _counted(name: str, rate: Mapping[str, Any], unit: str) -> str:
     whole, part = COUNTED[name]
     return (
@@ -318,7 +315,7 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
     sentences = [NO_MINORITY] if measured.get("metrics") == {} else []
     sentences.append(decision["words"])
     if threshold is not None:
-        sentences.append(f"Images are flagged above an anomaly score of {_score(threshold)}.")
+        sentences.append(f"Images are flagged above an anomaly score of {readable(threshold)}.")
     elif promised or decision["fdr"]:
         sentences.append("No image is flagged.")
     for name, rate in rates.items():
@@ -333,7 +330,7 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
             low, high = one["band"]
             sentences.append(
                 f"If the {one['left']:,} images ({percent(one['share'])}) nearest the threshold, "
-                f"with scores of {_score(low)} to {_score(high)}, are left to a reader, of the "
+                f"with scores of {readable(low)} to {readable(high)}, are left to a reader, of the "
                 f"others: {' and '.join(rest)}."
             )
     groups = {f"{one['by']} {one['group']}".strip(): one for one in measured.get("groups", [])}

@@ -40,6 +40,8 @@ CURVES = {
 # The paper's names.
 SYMBOLS = {"lr": "λ", "gamma": "γ", "interval": "T"}
 CHANCE = 0.5
+# Of a legend's letters and lines, in inches.
+LETTER_IN, LINE_IN = 0.065, 0.17
 
 MAPS_IN_A_ROW = 4
 PERPLEXITY = 30
@@ -76,7 +78,7 @@ def curves(scored: Sequence[Scored], kind: str) -> Figure:
     x_label, y_label = f"recall of the {kind}", f"precision of the {kind}"
     if kind == "roc":
         x_label, y_label = "1 − specificity (majority flagged)", "sensitivity (minority found)"
-    figure = blank(height=4.3 + 0.09 * len(scored))  # with room for a legend below
+    figure = blank(height=4.1)
     axes = figure.add_subplot()
     axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     for i, (name, minority, score, *_) in enumerate(scored):
@@ -91,8 +93,19 @@ def curves(scored: Sequence[Scored], kind: str) -> Figure:
     share = float((scored[0].minority == (kind == "minority")).mean())
     chance, ends = (CHANCE, [0, 1]) if kind == "roc" else (share, [share, share])
     axes.plot([0, 1], ends, color=FAINT, linewidth=0.8, label=f"chance ({chance:.3f})")
-    figure.legend(title=title, loc="outside lower center", ncols=2)
+    _legend_below(figure, title)
     return figure
+
+
+def _legend_below(figure: Figure, title: str = "") -> None:
+    """Add a legend of all axes below them, with room for as many columns as its words leave."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    found = {label: handle for each in pairs for handle, label in each}
+    width = LETTER_IN * max(map(len, found)) + 0.5
+    columns = min(6, len(found), max(1, int(figure.get_figwidth() / width)))
+    figure.set_figheight(figure.get_figheight() + LINE_IN * math.ceil(len(found) / columns))
+    words = [*found.values()], [*found]
+    figure.legend(*words, title=title, loc="outside lower center", ncols=columns)
 
 
 @styled
@@ -202,9 +215,8 @@ def parameter_bars(
     panel, group, bar = keys = [*[""] * (3 - len(names)), *names]
     found = {tuple(_value(params, key) for key in keys): y for params, y in cells}
     panels, groups, bars = (_ascending(values) for values in zip(*found, strict=True))
-    level_of = {_value(params, panel): y for params, y in levels}
     bars_in_all = len(panels) * len(groups) * (len(bars) + 1.5)
-    figure = blank(width=max(4.2, 1.2 + 0.17 * bars_in_all), height=3.2)
+    figure = blank(width=max(4.2, 1.2 + 0.17 * bars_in_all), height=3.0)
     rows = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     width, colours = 0.8 / len(bars), colormaps["cividis"](np.linspace(0.05, 0.95, len(bars)))
     for axes, at in zip(rows, panels, strict=True):
@@ -213,18 +225,18 @@ def parameter_bars(
             x = np.arange(len(groups)) + (i - (len(bars) - 1) / 2) * width
             look = {"label": _named(bar, value), "color": colours[i], "edgecolor": "black"}
             axes.bar(x, heights, width, bottom=CHANCE, linewidth=0.5, **look)
-        level = level_of.get(at)
-        if level is not None:
-            axes.axhline(level, color=MINORITY, linestyle="--", linewidth=1.8, label=level_name)
+        mine = [(params, y) for params, y in levels if _value(params, panel) == at]
+        for i, (params, level) in enumerate(mine):
+            rate = f", {_named('lr', params['lr'])}" if "lr" in params else ""
+            look = {**line_style(i + 1), "color": MINORITY}
+            axes.axhline(level, **look, label=f"{level_name} {level:.3f}{rate}")
         axes.axhline(CHANCE, color="black", linewidth=0.8)
         axes.set_xticks(range(len(groups)), [_named(group, g) for g in groups])
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.grid(visible=False, axis="x")
-        title = [_named(panel, at), "" if level is None else f"{level_name} {level:.3f}"]
-        axes.set_title(" · ".join(filter(None, title)))
+        axes.set_title(_named(panel, at))
     rows[0].set_ylabel("AUC (bars stand on chance)")
-    handles, labels = rows[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    _legend_below(figure)
     return figure
 
 

@@ -46,6 +46,12 @@ UNDATED = {
 }
 
 
+# How a chart in a page looks where the page is dark; its grey grid and its colours stay.
+DARK = b"""<style>@media (prefers-color-scheme: dark) {
+svg { fill: #e6e9ec } [style*="fill: #ffffff"] { fill: #14171a !important }
+[style*="stroke: #000000"] { stroke: #e6e9ec !important }
+[style*="stroke: #dddddd"] { stroke: #3a424a !important } }</style><metadata>"""
+
 # A decorator: draws under `STYLE`, and leaves the caller's settings as they were.
 styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]  # its keys are literals
 
@@ -83,7 +89,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @styled
 def svg(figure: Figure) -> bytes:
-    """Give a figure as an SVG document."""
+    """Give a figure as an SVG document, light or dark as the page around it."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", dpi=150, metadata=UNDATED["svg"])
-    return file.getvalue()
+    return file.getvalue().replace(b"<metadata>", DARK, 1)

@@ -24,6 +24,7 @@ from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model, preprocessing_of
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import ERROR_COLUMNS, write_csv
+from conocc.io.words import readable
 from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
 from conocc.visualization.images import explanation
@@ -143,7 +144,7 @@ def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, 
     given, again, left = explained(detector, block.images)
     scale = detector.residual_scale_
     is_sum = np.isclose(scores, scale.totals(left), rtol=SUM_TOLERANCE, atol=0)
-    said = [f"score {score:.4g}" for score in scores]
+    said = [f"score {readable(score)}" for score in scores]
     if detector.calibration_ is not None:
         p_values = detector.calibration_.p_values(scores, unit="image")
         said = [f"{score}, p-value {p:.2g}" for score, p in zip(said, p_values, strict=True)]
@@ -188,8 +189,8 @@ def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
             "the correlation of the two around each pixel. The score is the mean over all pixels"
         )
     yield (
-        f"{what}: nothing is drawn up to {scale.faint:.3g}, and full "
-        f"colour is from {scale.full:.3g} on. "
+        f"{what}: nothing is drawn up to {readable(scale.faint)}, and full "
+        f"colour is from {readable(scale.full)} on. "
         f"The scale is the same for all images. It is of {scale.images} majority images, of "
         f"whose pixels {FAINT:.0%} show nothing and {1 - FULL:.1%} full colour."
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from conocc.io.words import count, readable
 
 
 def rendered(template: str, page: Mapping[str, Any], *, assets: str = "report") -> str:
@@ -21,6 +24,7 @@ def rendered(template: str, page: Mapping[str, Any], *, assets: str = "report") 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"breakable": breakable, "count_of": count, "readable": readable}
     # Ours, and allowed by their hashes alone: nothing else in the page can run.
     style, script = (
         files("conocc.visualization").joinpath("templates", name).read_text(encoding="utf-8")
@@ -33,6 +37,15 @@ def rendered(template: str, page: Mapping[str, Any], *, assets: str = "report") 
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def breakable(name: str) -> Markup:
+    """Let a long name go on in another line after a slash, a hyphen or an underscore.
+
+    >>> breakable("a<b/IM-1.png")
+    Markup('a&lt;b/<wbr>IM-<wbr>1.png')
+    """
+    return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(name))))  # noqa: S704
 
 
 def data_url(image: bytes, kind: str) -> str:

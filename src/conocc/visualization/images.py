@@ -18,6 +18,7 @@ from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.detectors.residual_scale import ResidualScale, averaged
 from conocc.experiments.artifacts import Gallery
+from conocc.io.words import readable
 from conocc.visualization.drawing import MINORITY, blank, styled
 
 GAP = 2
@@ -146,7 +147,7 @@ def explanation(
     scaled = ScalarMappable(Normalize(low, scale.full), shades)
     bar = figure.colorbar(scaled, ax=axes, extend="both" if signed else "max")
     bar.ax.set_facecolor(GROUND)
-    full, faint = f"{scale.full:.3g}", f"{scale.faint:.2g}"
+    full, faint = readable(scale.full), readable(scale.faint)
     ticks = {scale.faint: faint, scale.full: f"{full} brighter" if signed else full}
     if signed:
         ticks = {-scale.full: f"−{full} darker", -scale.faint: f"−{faint}", **ticks}

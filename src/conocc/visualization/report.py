@@ -269,6 +269,7 @@ def _part(title: str, fits: Sequence[Fit]) -> Context:
         "about": _about(done or fits),
         "montage": list(_montage(done)),
         "shown": firsts[0].part if firsts and len(done) > 1 else "",
+        "alone": len(firsts) == 1,
         "too_many": bool(done) and not firsts,
         "curves": [
             _figure(
