@@ -68,6 +68,10 @@ def run(folder, tmp_path_factory) -> Path:
     return out
 
 
+def test_a_run_is_loaded_by_its_folder(run):
+    assert (load(run).seed_, load(run).input_shape_) == (0, (1, 16, 16))
+
+
 def test_fit_says_what_it_took_for_what(folder, tmp_path):
     code, said = call("fit", folder, "--majority", "plain", "--out", tmp_path / "r", *QUICK)
     assert code == 0
@@ -390,6 +394,13 @@ def test_a_command_says_at_once_that_it_began():
         before, began, after = done.stderr.partition("conocc evaluate: starting …\n")
         assert bool(began) != bool(quiet)
         assert quiet or ("| torch\n" not in before and " torch\n" in after)
+
+
+def test_a_folder_without_the_classes_of_the_run_is_told_what_to_do(run, folder):
+    for command in ("evaluate", "calibrate"):
+        code, said = call(command, run, folder / "odd", "--no-cache", "-q")
+        assert (code, "has no class plain, the majority of" in said) == (1, True), said
+        assert "(--majority)" in said
 
 
 @pytest.mark.parametrize("words", [["fit", "x", "--out", ""], ["score", " ", "x"]])

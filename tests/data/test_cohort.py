@@ -437,11 +437,10 @@ def test_the_majority_is_never_guessed(classes, majority, sentence):
         load(classes, majority=majority)
 
 
-def test_one_class_alone_can_be_loaded_by_its_name(tmp_path):
+@pytest.mark.parametrize("majority", [None, "films"])
+def test_one_class_alone_is_the_majority(majority, tmp_path):
     folder = make_folder(tmp_path / "films", "1.png", "2.png", "3.png")
-    with pytest.raises(ValueError, match=r"--majority films"):
-        load(folder)
-    loaded = load(folder, majority="films")
+    loaded = load(folder, majority=majority)
     assert "There is no minority image." in said(loaded, "Majority")
 
 

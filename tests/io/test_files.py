@@ -1,5 +1,6 @@
 """Folders are written by one process at a time, and files whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -98,3 +99,13 @@ def test_a_lock_whose_file_cannot_be_unlinked_while_it_is_open_ends_well(tmp_pat
     with folder_lock(tmp_path):
         assert (tmp_path / ".lock").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
+    def refused(lock, *args, **kwargs):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("conocc.io.files.FileLock.acquire", refused)
+    with pytest.raises(OSError, match="No locks available") as caught, folder_lock(tmp_path):
+        pass
+    assert caught.value.filename == str(tmp_path)

@@ -248,7 +248,16 @@ class ReadAsOptions(CacheOptions):
             test_size=1,  # which images were trained on says the run
             cache=self.kept_in,
         )
-        return spec.load(n_jobs=self.threads, verbose=int(not quiet))
+        try:
+            return spec.load(n_jobs=self.threads, verbose=int(not quiet))
+        except ValueError as error:
+            if self.asked.majority or "'majority' parameter" not in str(error):
+                raise
+            raise ValueError(
+                f"'{where}' has no class {' or '.join(own.majority or ())}, the majority of "
+                f"'{run}'. Name its own (--majority), or score its images without classes "
+                "('conocc score')."
+            ) from None
 
 
 @flattened(WORK)

@@ -253,6 +253,8 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
         if index.majority and index.majority <= set(found):
             return index.majority
         mixed = mixtures(index.entries)
+        if len(found) == 1 and not mixed:
+            return frozenset(found)
         if single := sorted(set(found) - mixed, key=lambda label: ("|" in label, label)):
             example = printable(single[0])
             advice = (
