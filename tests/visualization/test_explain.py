@@ -12,6 +12,7 @@ from conocc import load_cohort
 from conocc.cli import SOME_FAILED
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.run import fit_run, load_model
+from conocc.io.words import readable
 from conocc.visualization.explain import explain_files
 from made_dicom import dicom, element
 from test_cli import call
@@ -178,7 +179,7 @@ def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, fi
     (legend,) = explain_files(run, [files], tmp_path / "out").legend
     scale = load_model(run).residual_scale_
     assert f"nothing is drawn up to {scale.faint:.3g}" in legend
-    assert f"full colour is from {scale.full:.3g} on" in legend
+    assert f"full colour is from {readable(scale.full)} on" in legend
     assert f"It is of {scale.images} majority images, of whose pixels 90% show nothing" in legend
     assert "in standard deviations of its pixels" in legend
 
