@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from conocc.detectors.lrt.lrt import LRT as LRT
     from conocc.detectors.ocsvm import OCSVM as OCSVM
     from conocc.detectors.sae import SAE as SAE
+    from conocc.experiments.model_selection import SCORERS as SCORERS
+    from conocc.experiments.model_selection import OneClassKFold as OneClassKFold
+    from conocc.experiments.model_selection import one_class_scorer as one_class_scorer
 
 _WHERE = {
     "CAE": "conocc.detectors.cae",
@@ -36,7 +39,9 @@ _WHERE = {
     "DAGMM": "conocc.detectors.dagmm",
     "LRT": "conocc.detectors.lrt.lrt",
     "OCSVM": "conocc.detectors.ocsvm",
+    "OneClassKFold": "conocc.experiments.model_selection",
     "SAE": "conocc.detectors.sae",
+    "SCORERS": "conocc.experiments.model_selection",
     "AnoGAN": "conocc.detectors.anogan",
     "Cohort": "conocc.data.cohort",
     "ConOCC": "conocc.detectors.conocc",
@@ -45,6 +50,7 @@ _WHERE = {
     "Preprocessing": "conocc.data.preprocessing",
     "load": "conocc.detectors",
     "load_cohort": "conocc.data.load",
+    "one_class_scorer": "conocc.experiments.model_selection",
 }
 
 __all__ = ["__version__", *_WHERE]

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from conocc.data.cohort import SPLITS, Cohort, on_several
 from conocc.data.splits import patient_groups, without_copies
+from conocc.experiments.model_selection import OneClassKFold
 
 # How notes begin that tell of the split a cohort was loaded with, which folds do not use.
 OF_SPLIT = ("The split ", "LEAK", *(f"{side}:" for side in SPLITS))
@@ -104,7 +104,7 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
 
     The majority images of the other patients train; their minority images are unused.
     Patients who share a byte-identical image stay together, and the classes are spread over the
-    folds as evenly as patients allow (scikit-learn's `StratifiedGroupKFold`).
+    folds as evenly as patients allow (`OneClassKFold`).
 
     Raises
     ------
@@ -125,21 +125,14 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
             )
     # The order in which images lie, which hangs on the split, must not change the folds.
     order = np.lexsort((cohort.path, group))
-    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+    y = np.where(cohort.minority, -1, 1)
     made = []
-    pieces = splitter.split(order, cohort.minority[order], group[order])
+    pieces = OneClassKFold(k, random_state=seed).split(order, y[order], group[order])
     for i, (_, tested) in enumerate(pieces):
         rows = order[tested]
         split = np.where(cohort.minority, "unused", "train")
         split[rows] = "test"
         split = without_copies(split, cohort.digest)
-        classes = np.unique(cohort.minority[rows])
-        if len(classes) < 2:
-            only = "minority" if classes[0] else "majority"
-            raise ValueError(
-                f"Fold {i + 1} of {k} of cohort '{cohort.name}' would test {only} images only. "
-                "Ask for fewer folds, or another seed."
-            )
         unit = "patient" if cohort.patients_known else "image"
         made.append(_fold(cohort, split, i, k, f"by {unit}"))
     return made
