@@ -23,15 +23,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from conocc.data.image_io import pixels
 from conocc.data.image_io.nifti import MOST_BYTES, check_voxels, stack_of_volume, turned
-from conocc.data.image_io.pixels import (
-    Pixels,
-    Remarked,
-    UnreadableError,
-    check_shape,
-    check_size,
-    decoding,
-)
+from conocc.data.image_io.pixels import Pixels, Remarked, UnreadableError
 from conocc.data.image_io.stack import Stack, StackOptions
 
 META_SIGNATURE = re.compile(
@@ -72,7 +66,7 @@ class _Header(NamedTuple):
 def open_itk(file: BinaryIO, options: StackOptions) -> Stack:
     """Open a volume as a stack of its slices, or a single image, of any direction, as one."""
     data = file.read(_LONGEST_HEADER)
-    with decoding("its header is"):
+    with pixels.decoding("its header is"):
         header = _header(data)
     if header.is_mask and not options.labels:
         raise UnreadableError("it is a segmentation of 3D Slicer, not an image")
@@ -80,8 +74,8 @@ def open_itk(file: BinaryIO, options: StackOptions) -> Stack:
     if not 2 <= len(sides) <= 4 or min(sides) < 1 or channels < 1:
         raise UnreadableError(f"header says {sides}, which are no sides of an image or volume")
     if len(sides) == 2:
-        check_size(*sides)
-        check_shape((sides[1], sides[0], *[channels] * (channels > 1)))
+        pixels.check_size(*sides)
+        pixels.check_shape((sides[1], sides[0], *[channels] * (channels > 1)))
     elif channels > 1:
         raise UnreadableError(f"it holds {channels} values a voxel, where an image has one")
     x, y, z, series = (*sides, 1, 1)[:4]
@@ -99,7 +93,7 @@ def open_itk(file: BinaryIO, options: StackOptions) -> Stack:
 
 def named_files(head: bytes) -> tuple[str, ...]:
     """Name the files beside a header that have its voxels, as the header does; none inside."""
-    with decoding("its header is"):
+    with pixels.decoding("its header is"):
         return _header(head).files
 
 
@@ -245,7 +239,7 @@ def _unpacked(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pi
     if (maker := _UNPACK[header.encoding]) is None:
         raw = file.read(nbytes)
     else:
-        with decoding("its compressed voxels are"):
+        with pixels.decoding("its compressed voxels are"):
             unpack = maker()
             raw = unpack.decompress(file.read(size), nbytes)
             # At the end of a stream, its checksum is looked at.

@@ -27,15 +27,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from conocc.data.image_io.pixels import (
-    GZIP,
-    LARGEST_VALUE,
-    Pixels,
-    UnreadableError,
-    check_size,
-    check_type,
-    decoding,
-)
+from conocc.data.image_io import pixels
+from conocc.data.image_io.pixels import Pixels, UnreadableError
 from conocc.data.image_io.stack import Stack, StackOptions, stack_of_slices
 
 # Threads that import nibabel at the same time meet it half made.
@@ -138,7 +131,7 @@ def read_nifti(
     nibabel = _nibabel()
 
     stream = _stream(data)
-    with decoding("its header is"):
+    with pixels.decoding("its header is"):
         header, after_header, remarks = _header(stream, labels=labels)
         shape, series = _shape(header)
         dtype, start = header.get_data_dtype(), header.get_data_offset()
@@ -152,7 +145,7 @@ def read_nifti(
         raise UnreadableError(f"header says that voxels begin at byte {start}")
     rescaled = slope is not None and (slope, intercept) != (1, 0)
     scaling = (slope, intercept) if rescaled else ()
-    with decoding("its voxels are"), np.errstate(all="ignore"):  # what overflows is infinite
+    with pixels.decoding("its voxels are"), np.errstate(all="ignore"):  # what overflows is infinite
         about = (shape, dtype, start or after_header, *scaling)
         stored = nibabel.arrayproxy.ArrayProxy(stream, about)
         # Memory is only claimed; it is taken slice by slice, as bytes come.
@@ -162,7 +155,7 @@ def read_nifti(
         if isinstance(stream, gzip.GzipFile):
             # At the end of a stream its checksum is looked at; behind MGH's voxels there are notes.
             stream.read(2**16 if after_header == _MGH_START else 1)
-    with decoding("the directions of its axes are"), np.errstate(all="ignore"):
+    with pixels.decoding("the directions of its axes are"), np.errstate(all="ignore"):
         affine = header.get_affine() if after_header == _MGH_START else header.get_best_affine()
     return turned(voxels, affine, series)._replace(remarks=remarks)
 
@@ -171,7 +164,7 @@ def turned(voxels: Pixels, affine: Pixels, series: int = 1) -> Volume:
     """Turn voxels to right, anterior, superior by their affine, (4, 4), without NaN."""
     orientations = _nibabel().orientations
     voxels, nan = _without_nan(voxels)
-    with decoding("the directions of its axes are"), np.errstate(all="ignore"):
+    with pixels.decoding("the directions of its axes are"), np.errstate(all="ignore"):
         voxels = orientations.apply_orientation(voxels, orientations.io_orientation(affine))
     return Volume(voxels, series, nan)
 
@@ -184,7 +177,7 @@ def _nibabel() -> Any:
 
 
 def _stream(data: bytes) -> BufferedIOBase:
-    return gzip.GzipFile(fileobj=BytesIO(data)) if data.startswith(GZIP) else BytesIO(data)
+    return gzip.GzipFile(fileobj=BytesIO(data)) if data.startswith(pixels.GZIP) else BytesIO(data)
 
 
 def _header(stream: BufferedIOBase, *, labels: bool) -> tuple[Any, int, tuple[str, ...]]:
@@ -232,10 +225,10 @@ def _shape(header: Any) -> tuple[tuple[int, int, int], int]:
 
 def check_voxels(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
     """Refuse a volume of slices or voxels that are not read, before memory is taken."""
-    check_type(dtype)
+    pixels.check_type(dtype)
     x, y, z = shape
     for width, height in ((x, y), (x, z), (y, z)):
-        check_size(width, height)
+        pixels.check_size(width, height)
     if (voxels := math.prod(shape)) * max(dtype.itemsize, 4) > MOST_BYTES:
         raise UnreadableError(
             f"header says {voxels} voxels of {8 * dtype.itemsize} bits, where at most "
@@ -255,6 +248,6 @@ def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
         raise UnreadableError(f"all of its {nan} voxels are NaN")
     if nan:
         voxels = np.where(missing, np.nanmin(voxels), voxels)
-    if (highest := float(np.abs(voxels).max())) > LARGEST_VALUE:
-        raise UnreadableError(f"its values reach {highest:g}, beyond ±{LARGEST_VALUE:g}")
+    if (highest := float(np.abs(voxels).max())) > pixels.LARGEST_VALUE:
+        raise UnreadableError(f"its values reach {highest:g}, beyond ±{pixels.LARGEST_VALUE:g}")
     return voxels, nan

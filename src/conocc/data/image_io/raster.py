@@ -25,27 +25,19 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 
-from conocc.data.image_io.pixels import (
-    MAX_PIXELS,
-    SEVERAL,
-    Pixels,
-    Remarked,
-    UnreadableError,
-    check_size,
-    decoding,
-    on_black,
-    upright,
-)
+from conocc.data.image_io import pixels
+from conocc.data.image_io.pixels import Pixels, Remarked, UnreadableError
 from conocc.data.image_io.stack import Stack, StackOptions
 
 _ORIENTATION = 274  # EXIF's tag
-_MOST_FRAME_PIXELS = 4 * MAX_PIXELS  # of all frames of an animation, which is decoded at once
+# Of all frames of an animation, which is decoded at once.
+_MOST_FRAME_PIXELS = 4 * pixels.MAX_PIXELS
 _LONGEST_XMP = 2**20
 
 
 def read_png(data: bytes) -> Remarked:
     """Read a PNG file of one frame; one without an end chunk, if all its pixels are there."""
-    with decoding():
+    with pixels.decoding():
         file = _opened(PngImageFile, BytesIO(data))
         _check_single(file)
         # What stands before the pixels is known now, and what stands behind once it was decoded.
@@ -85,9 +77,9 @@ def read_jp2(data: bytes) -> Remarked:
     if (size := _JP2_SIZE.search(data)) is None or data.find(b"\xff\xd9", size.end()) < 0:
         raise UnreadableError("its JPEG 2000 stream is damaged or cut short")
     right, bottom, left, top = struct.unpack(">4I", size[1])
-    check_size(right - left, bottom - top)
-    with decoding():
-        return Remarked(*on_black(imagecodecs.jpeg2k_decode(data)))
+    pixels.check_size(right - left, bottom - top)
+    with pixels.decoding():
+        return Remarked(*pixels.on_black(imagecodecs.jpeg2k_decode(data)))
 
 
 def _opened(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> ImageFile.ImageFile:
@@ -102,18 +94,18 @@ def _opened(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> ImageFile.Imag
     if plugin is AvifImageFile and (deep := _DEEP_AVIF.search(head)) and deep[1][0] & 0x40:
         raise UnreadableError("it is an AVIF of more than 8 bits; save it as PNG")
     opened = plugin(file)
-    check_size(*opened.size)
+    pixels.check_size(*opened.size)
     return opened
 
 
 def _check_single(file: ImageFile.ImageFile) -> None:
     if (frames := getattr(file, "n_frames", 1)) > 1:
-        raise UnreadableError(SEVERAL.format(f"{frames} frames"))
+        raise UnreadableError(pixels.SEVERAL.format(f"{frames} frames"))
 
 
 def read_frame(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Remarked:
     """Read a file of one frame by a plugin of Pillow's: BMP, GIF, WebP."""
-    with decoding():
+    with pixels.decoding():
         file = _opened(plugin, BytesIO(data))
         _check_single(file)
         size = file.width * file.height
@@ -137,34 +129,34 @@ def open_frames(
     plugin: type[ImageFile.ImageFile], file: BinaryIO, options: StackOptions | None = None
 ) -> Stack | None:
     """Decode all frames of an animation, which build on each other; None of one frame."""
-    with decoding():
+    with pixels.decoding():
         opened = _opened(plugin, file)
         number = getattr(opened, "n_frames", 1)
         if number < 2:
             return None
-        if (pixels := number * math.prod(opened.size)) > _MOST_FRAME_PIXELS:
+        if (total := number * math.prod(opened.size)) > _MOST_FRAME_PIXELS:
             raise UnreadableError(
-                f"header says {number} frames, {pixels} pixels; at most {_MOST_FRAME_PIXELS} are "
+                f"header says {number} frames, {total} pixels; at most {_MOST_FRAME_PIXELS} are "
                 "read"
             )
         frames = []
         for k in range(number):
             opened.seek(k)
-            check_size(*opened.size)  # which a frame of a GIF may enlarge
+            pixels.check_size(*opened.size)  # which a frame of a GIF may enlarge
             frames.append(_converted(opened))
     return Stack("frame", number, tuple(range(number)), frames.__getitem__)
 
 
 def _finished(image: Pixels, info: dict[Any, Any]) -> Remarked:
     """Lay pixels on black, and turn them as EXIF or XMP in `info` says, as Pillow does."""
-    pixels, remarks = on_black(image)
+    laid, remarks = pixels.on_black(image)
     holder = Image.Image()
     holder.info = info
     try:
         orientation = int(holder.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged: says nothing
         orientation = 1
-    return Remarked(upright(pixels, orientation), remarks)
+    return Remarked(pixels.upright(laid, orientation), remarks)
 
 
 # The head of PGM and PPM: kind, width, height, maximum, with comments.
@@ -181,7 +173,7 @@ def read_pnm(data: bytes) -> Pixels | Remarked:
     if (header := _PNM.match(data)) is None:
         raise UnreadableError("its PNM header is damaged or cut short")
     kind, width, height, maximum = map(int, header.groups())
-    check_size(width, height)
+    pixels.check_size(width, height)
     if not 1 <= maximum <= 65535:
         raise UnreadableError(f"header says a maximum of {maximum}, which must be from 1 to 65535")
     dtype = np.dtype(np.uint8 if maximum < 256 else ">u2")

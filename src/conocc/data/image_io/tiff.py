@@ -18,19 +18,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import tifffile
 
-from conocc.data.image_io.pixels import (
-    MAX_PIXELS,
-    SEVERAL,
-    Pixels,
-    Remarked,
-    UnreadableError,
-    check_size,
-    check_type,
-    decoding,
-    on_black,
-    opaque,
-    upright,
-)
+from conocc.data.image_io import pixels
+from conocc.data.image_io.pixels import Pixels, Remarked, UnreadableError
 from conocc.data.image_io.stack import Stack, StackOptions
 
 _PHOTOMETRIC, _ORIENTATION, _OLD_SUBFILE = 262, 274, 255
@@ -63,29 +52,29 @@ class _Pages(NamedTuple):
 
 def read_tiff(data: bytes) -> Remarked:
     """Read a TIFF or BigTIFF file of one image."""
-    with decoding(), tifffile.TiffFile(BytesIO(data)) as file:
+    with pixels.decoding(), tifffile.TiffFile(BytesIO(data)) as file:
         pages = _pages(file)
         if pages.total > 1:
-            raise UnreadableError(SEVERAL.format(f"{pages.total} pages"))
+            raise UnreadableError(pixels.SEVERAL.format(f"{pages.total} pages"))
         aside = (LEFT_ASIDE,) if pages.aside else ()
         return _image(pages.images[0], data, (*pages.remarks, *aside))
 
 
 def open_tiff(file: BinaryIO, options: StackOptions) -> Stack | None:
     """Open a TIFF file of several images; None where it has one."""
-    with decoding(), tifffile.TiffFile(file) as opened:
+    with pixels.decoding(), tifffile.TiffFile(file) as opened:
         if _pages(opened).total < 2:
             return None
         file.seek(0)
         data = file.read()
-    with decoding():
+    with pixels.decoding():
         opened = tifffile.TiffFile(BytesIO(data))
         opened.filehandle.set_lock(True)  # several threads read from it
         pages = _pages(opened)
     planes = lru_cache(maxsize=1)(lambda: _planes(pages.images[0], data, pages.planes))
 
     def image(k: int) -> Remarked:
-        with decoding():
+        with pixels.decoding():
             if pages.planes < 2:
                 return _image(pages.images[k], data, pages.remarks)
             return _finished(pages.images[0], planes()[k], pages.remarks)
@@ -131,7 +120,7 @@ def _planes(page: tifffile.TiffPage, data: bytes, planes: int) -> Pixels:
     """Decode all planes of one page; (planes, h, w) or (planes, h, w, c)."""
     _check(page, data)
     if "Z" in page.axes:
-        if math.prod(page.shape) > 16 * MAX_PIXELS:
+        if math.prod(page.shape) > 16 * pixels.MAX_PIXELS:
             raise UnreadableError(f"header says {page.shape} voxels, more than are read")
         return page.asarray(maxworkers=1)
     (start, length), *_ = zip(page.dataoffsets, page.databytecounts, strict=True)
@@ -162,11 +151,11 @@ def _finished(page: tifffile.TiffPage, image: Pixels, remarks: tuple[str, ...]) 
     transparent: tuple[str, ...] = ()
     if image.ndim == 3 and image.shape[2] > channels and page.photometric != 3:
         if page.extrasamples[:1] in ((1,), (2,)):
-            image, transparent = on_black(
+            image, transparent = pixels.on_black(
                 image[..., : channels + 1], premultiplied=page.extrasamples[0] == 1
             )
         else:
-            if channels == 1 and (image[..., 1:] != opaque(image.dtype)).any():
+            if channels == 1 and (image[..., 1:] != pixels.opaque(image.dtype)).any():
                 raise UnreadableError(
                     f"it holds {image.shape[2]} planes of grey in one page, of which its tags call "
                     "none alpha; save each as a file of its own"
@@ -180,7 +169,7 @@ def _finished(page: tifffile.TiffPage, image: Pixels, remarks: tuple[str, ...]) 
             )
         white = 2 ** max(page.bitspersample, 8) - 1
         image = np.subtract(white, image, dtype=image.dtype)
-    turned = upright(image, page.tags.valueof(_ORIENTATION))
+    turned = pixels.upright(image, page.tags.valueof(_ORIENTATION))
     return Remarked(turned, (*remarks, *transparent))
 
 
@@ -188,10 +177,10 @@ def _check(page: tifffile.TiffPage, data: bytes) -> None:
     """Refuse what is not read, what would take too much memory, and strips that are not there."""
     if page.axes not in ("YX", "YXS", "SYX", "ZYX", "ZYXS"):
         raise UnreadableError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
-    check_size(page.imagewidth, page.imagelength)
+    pixels.check_size(page.imagewidth, page.imagelength)
     sides = page.chunks[-3:-1] if "Z" in page.axes and "S" in page.axes else page.chunks
     sides = sides[-2:] if "Z" in page.axes else sides[:2]
-    check_size(*sides[::-1])
+    pixels.check_size(*sides[::-1])
     photometric = page.tags.valueof(_PHOTOMETRIC)
     channels, samples = _CHANNELS.get(photometric, 0), page.samplesperpixel
     known = samples == channels or (photometric in (0, 1, 2) and samples == channels + 1)
@@ -202,7 +191,7 @@ def _check(page: tifffile.TiffPage, data: bytes) -> None:
         )
     if page.dtype is None:
         raise UnreadableError(f"its {page.bitspersample} bits a sample are of no type that is read")
-    check_type(page.dtype)
+    pixels.check_type(page.dtype)
     if page.compression not in _COMPRESSIONS:
         raise UnreadableError(
             f"its compression {page.compression} is not read; save it uncompressed"
