@@ -172,7 +172,7 @@ def test_arrays_with_unusable_values_are_named(value):
     image = np.zeros((16, 16))
     image[3, 4] = value
     digests = [digest_of(image)]
-    with pytest.raises(ValueError, match=r"Cannot read 'images\[7\]': it has NaN or infinite"):
+    with pytest.raises(ValueError, match=r"Cannot read 'images\[7\]': 1 of 256 values are NaN"):
         list(decode_all(["images[7]"], digests, [lambda: image], READING, n_jobs=1, verbose=0))
 
 

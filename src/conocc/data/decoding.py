@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from conocc.data.acquisition import acquired
 from conocc.data.image_io.dicom_person import Person, person_of
-from conocc.data.image_io.pixels import LARGEST_VALUE, check_type, remarked
-from conocc.data.image_io.read import decode_remarked, is_colour
+from conocc.data.image_io.pixels import Remarked, remarked
+from conocc.data.image_io.read import checked, decode_remarked, is_colour
 from conocc.data.index import Blob, Fetch, count, printable
 from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.pseudonyms import hide
@@ -141,9 +141,8 @@ def decode_one(
         name = printable(path)
         if isinstance(blob, bytes):
             read = decode_remarked(blob, name, preprocessing.voi, preprocessing.least_side)
-        else:
-            read = remarked(blob)
-            _check_usable(read.pixels)
+        else:  # what a stack gave was checked there
+            read = blob if isinstance(blob, Remarked) else checked(Remarked(blob))
         remarks = read.remarks
         if read.pixels.min() == read.pixels.max():
             remarks += (CONSTANT,)
@@ -156,13 +155,6 @@ def decode_one(
         reason = str(error)
         named = reason.startswith("Cannot read")
         return Unreadable(reason if named else f"Cannot read '{printable(path)}': {reason}.", path)
-
-
-def _check_usable(image: np.ndarray[Any, Any]) -> None:
-    """Refuse an array, of an archive, with values as `decode` refuses; NaN compares false."""
-    check_type(image.dtype)
-    if image.dtype.kind == "f" and not (np.abs(image) <= LARGEST_VALUE).all():
-        raise ValueError(f"it has NaN or infinite pixels, or some beyond ±{LARGEST_VALUE:g}")
 
 
 def said_of(remarks: Mapping[str, int]) -> tuple[str, ...]:

@@ -291,14 +291,11 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
 
 def _listed_in(folder: Path | None) -> str:
     """Advise to name a table that lies beside the images, which may say their classes."""
-    beside = sorted(folder.iterdir()) if folder else ()
-    tables = [path for path in beside if is_manifest(path) and path.name.lower() not in TABLES]
-    if not tables:
-        return ""
-    return (
-        f" If '{printable(tables[0].name)}' there lists the classes of the images, name it in "
-        "place of the folder."
-    )
+    for path in sorted(folder.iterdir()) if folder else ():
+        if is_manifest(path) and path.suffix.lower() != ".txt" and path.name.lower() not in TABLES:
+            name = printable(path.name)
+            return f" If '{name}' there lists the classes of the images, name it instead."
+    return ""
 
 
 def _dropped_classes(

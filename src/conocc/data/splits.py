@@ -65,8 +65,9 @@ def joining_nobody(
     >>> joining_nobody(list("abcdea"), ["1", "1", "1", "1", "2", "3"]).tolist()
     [True, True, True, True, False, False]
     """
-    person = np.unique(np.asarray(patient, dtype=np.str_), return_inverse=True)[1]
-    image = np.unique(np.asarray(digest, dtype=np.str_), return_inverse=True)[1]
+    person, image = (
+        np.unique(np.asarray(one), return_inverse=True)[1] for one in (patient, digest)
+    )
     pairs = np.unique(np.stack([person, image]), axis=1)
     sharing = np.bincount(pairs[1])[image]
     none = np.zeros(image.size, bool) if blank is None else np.asarray(blank, dtype=bool)

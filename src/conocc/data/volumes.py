@@ -121,11 +121,13 @@ def _cut(folder: Path, options: StackOptions, path: str, prefix: str = "") -> _C
     if stack is None:
         return None
     if not stack.numbers:
-        held = count(stack.total, stack.kind)
-        why = "; ".join(stack.left_aside)
-        reason = f"none of its {held} is an image: all are left aside ({why})"
-        return _Cut(reason=f"Cannot read '{printable(prefix + path)}': {reason}.")
+        return _Cut(reason=_empty(stack, f"'{printable(prefix + path)}'"))
     return _Cut(replace(stack, image=_gone))
+
+
+def _empty(stack: Stack, named: str) -> str:
+    held, why = count(stack.total, stack.kind), "; ".join(stack.left_aside)
+    return f"Cannot read {named}: none of its {held} is an image: all are left aside ({why})."
 
 
 def _gone(k: int) -> Remarked:
@@ -211,11 +213,11 @@ def _whole(fetch: Fetch, folder: Path, options: StackOptions, path: str, prefix:
     kind = format_of(blob[:HEAD_BYTES]) if isinstance(blob, bytes) else None
     if kind is None or not READERS[kind].is_volume:
         return blob
-    one = _cut(folder, options, path, prefix)
-    stack = read_stack(folder, path, options, prefix) if one and not one.reason else None
+    stack = read_stack(folder, path, options, prefix)
     if stack is None or not stack.single:
         named = f"'{printable(prefix + path)}'"
-        raise ValueError((one and one.reason) or f"{named} changed while it was being read.")
+        why = f"{named} changed while it was being read."
+        raise ValueError(why if stack is None or stack.numbers else _empty(stack, named))
     return checked(stack.image(stack.numbers[0]))
 
 
