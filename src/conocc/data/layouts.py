@@ -167,24 +167,23 @@ def list_class_folders(where: Path) -> ImageIndex:
             f"'{printable(where)}' holds {some(loose, 'image')} beside the class folders "
             f"{', '.join(map(printable, sorted(classes)))}: which class they are of is not known."
         )
-    if loose:
-        entries = [ImageEntry(path, where.resolve().name) for path in paths]
-        return of_files("one folder, one class", where, entries, notes=notes, unknown=unknown)
     parts = [path.split("/") for path in paths]
-    if all(len(part) == 3 and part[1].lower() in SIDES for part in parts):
-        entries = [
-            ImageEntry(path, part[0], SIDES[part[1].lower()])
-            for path, part in zip(paths, parts, strict=True)
-        ]
-        return of_files("CLASS/{train,val,test}", where, entries, notes=notes, unknown=unknown)
-    if cohorts := [folder for folder in sorted(classes) if is_official_split(where / folder)]:
+    if loose:
+        layout = "one folder, one class"
+        entries = [ImageEntry(path, where.resolve().name) for path in paths]
+    elif all(len(part) == 3 and part[1].lower() in SIDES for part in parts):
+        layout = "CLASS/{train,val,test}"
+        entries = [ImageEntry("/".join(part), part[0], SIDES[part[1].lower()]) for part in parts]
+    elif cohorts := [folder for folder in sorted(classes) if is_official_split(where / folder)]:
         raise ValueError(
             f"'{printable(where)}' is no cohort, but holds folders with a split of their own: "
             f"{', '.join(map(printable, cohorts))}. Name one of them, such as "
             f"'{printable(where / cohorts[0])}'."
         )
-    entries = [ImageEntry(path, path.split("/")[0]) for path in paths]
-    return of_files("a folder for each class", where, entries, notes=notes, unknown=unknown)
+    else:
+        layout = "a folder for each class"
+        entries = [ImageEntry("/".join(part), part[0]) for part in parts]
+    return of_files(layout, where, entries, notes=notes, unknown=unknown)
 
 
 def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
