@@ -23,7 +23,7 @@ def folder(tmp_path):
 def boxed(folder, text, **options):
     table = folder.parent / "boxes.csv"
     table.write_text(text)
-    return marked_by_boxes(folder, table, **options)
+    return marked_by_boxes(folder, table, **{"reserved": None, **options})
 
 
 def test_a_table_gives_each_image_its_boxes(folder):
@@ -61,7 +61,7 @@ def test_a_table_gives_each_image_its_boxes(folder):
         (f"file,{HEAD[5:]}\na/1.png,1,2,3,4\n", "'file', which reads as if it were 'path'"),
         (
             f"{HEAD}\nv.nii,1,2,3,4\n",
-            r"'v.nii' holds several images; name one of them, 'v.nii\[0\]'",
+            r"'v.nii' holds several images; name one: 'v.nii\[0\]'",
         ),
     ],
 )

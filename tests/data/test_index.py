@@ -189,7 +189,7 @@ def test_sides_of_the_split_in_many_words():
         "unused",
         "unused",
     ]
-    with pytest.raises(ValueError, match=r"'m\.csv', line 3: the split is 'fold1'"):
+    with pytest.raises(ValueError, match=r"'m\.csv', line 3: the split 'fold1' is none of train"):
         side("fold1", "'m.csv', line 3")
 
 

@@ -140,7 +140,7 @@ def test_medmnist(tmp_path, name, majority):
         ({"train_labels": np.zeros(2, complex)}, "must hold names or whole numbers"),
         ({"train_images": np.zeros((2, 16, 16), complex)}, "must hold numbers"),
         ({"train_images": np.zeros((2, 16))}, "train_images holds no images, of shape"),
-        ({"train_images": np.zeros((2, 16, 0))}, "where 1 to 67108864 pixels are read"),
+        ({"train_images": np.zeros((2, 16, 0))}, "1 to 67108864 pixels are read"),
         ({"train_labels": np.array([None, 1])}, "holds Python objects"),
     ],
 )
@@ -263,5 +263,5 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     """Much from little: sixteen megabytes of zeros in a few kilobytes."""
     monkeypatch.setattr("conocc.data.npz.BOMB_BYTES", 2**23)
     path = save(tmp_path / "bomb.npz", images=np.zeros((64, 512, 512), np.uint8), labels=[0] * 64)
-    with pytest.raises(ValueError, match="as in a decompression bomb"):
+    with pytest.raises(ValueError, match="bytes: a decompression bomb"):
         list_cohort(path)

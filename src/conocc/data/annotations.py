@@ -43,11 +43,7 @@ BOX_COLUMNS = ("path", "x", "y", "width", "height")
 
 
 def marked_by_boxes(
-    folder: Path,
-    table: Path,
-    *,
-    reserved: str | None = None,
-    options: TableOptions = TableOptions(),
+    folder: Path, table: Path, *, reserved: str | None, options: TableOptions = TableOptions()
 ) -> tuple[ImageIndex, Marks]:
     """List the images that a table names, and give a function from an image to its boxes.
 
@@ -72,8 +68,7 @@ def marked_by_boxes(
             raise ValueError(f"{at}: there is no file '{printable(path)}' in the images.")
         if path not in found and volume_and_slice(path)[1] is None and _is_stack(folder, path):
             raise ValueError(
-                f"{at}: '{printable(path)}' holds several images; name one of them, "
-                f"'{printable(path)}[0]'."
+                f"{at}: '{printable(path)}' holds several images; name one: '{printable(path)}[0]'."
             )
         label = row.get("label", INSIDE)
         if label == reserved or not re.fullmatch(r"[^./\\][^/\\]*", label):
@@ -168,9 +163,7 @@ def _mask(
 ) -> Pixels:
     stack = open_mask(name)
     if (stack is None or stack.single) != (k is None):
-        raise ValueError(
-            f"of the image and its mask '{printable(name)}' only one holds several images"
-        )
+        raise ValueError(f"of it and its mask '{printable(name)}' only one holds several images")
     if stack is None:
         return decode(read_file(masks, name), printable(name))
     if (k or 0) >= stack.total:

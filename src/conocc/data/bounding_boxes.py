@@ -47,8 +47,7 @@ def square_around(box: Box, shape: tuple[int, int], margin: int = 0) -> Box:
     side = max(box.width, box.height) + 2 * margin
     if side > min(h, w):
         raise ValueError(
-            f"the square of {side} pixels around {named} is larger than the image, which has "
-            f"{w}x{h}"
+            f"the square of {side} pixels around {named} is larger than the image, {w}x{h}"
         )
     x = min(max(box.x + (box.width - side) // 2, 0), w - side)
     y = min(max(box.y + (box.height - side) // 2, 0), h - side)

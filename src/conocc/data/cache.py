@@ -113,12 +113,9 @@ def store(
         (folder / f"{key}.json").unlink(missing_ok=True)
         with atomic_write(array) as part:
             _write(part, n, placed)
-            written: Facts = {
-                "bytes": part.stat().st_size,
-                "crc32": _checksum(part),
-                "facts": facts(),
-            }
-        write_json(folder / f"{key}.json", written)
+            sums: Facts = {"bytes": part.stat().st_size, "crc32": _checksum(part)}
+        sums["facts"] = facts()
+        write_json(folder / f"{key}.json", sums)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise OSError(
@@ -126,7 +123,7 @@ def store(
             f"{'the disk is full' if full else error.strerror}. Another one is taken with "
             "cache=PATH (--cache DIR), none with cache=False (--no-cache)."
         ) from None
-    return np.load(array, mmap_mode="r", allow_pickle=False), written["facts"]
+    return np.load(array, mmap_mode="r", allow_pickle=False), sums["facts"]
 
 
 def in_memory(n: int, placed: Iterable[tuple[int, Images]]) -> Images:

@@ -174,8 +174,7 @@ class Cohort:
         unknown = sorted(set(self.split.tolist()) - set(SPLITS))
         if unknown:
             raise ValueError(
-                f"The 'split' of a cohort must be one of {', '.join(SPLITS)}. "
-                f"Got {unknown[0]!r} instead."
+                f"The 'split' of a cohort must be one of {', '.join(SPLITS)}. Got {unknown[0]!r}."
             )
         forbidden = np.flatnonzero(self.minority & np.isin(self.split, MAJORITY_ONLY))
         if forbidden.size:
@@ -213,9 +212,7 @@ class Cohort:
     def rows(self, *, split: str | None = None, minority: bool | None = None) -> Rows:
         """Positions of the images on one side of the split, of one class, or both; ascending."""
         if split is not None and split not in SPLITS:
-            raise ValueError(
-                f"The 'split' parameter must be one of {', '.join(SPLITS)}. Got {split!r} instead."
-            )
+            raise ValueError(f"The 'split' must be one of {', '.join(SPLITS)}. Got {split!r}.")
         chosen = np.ones(len(self), dtype=bool)
         if split is not None:
             chosen &= self.split == split
@@ -231,12 +228,8 @@ class Cohort:
         rows = np.asarray(rows)
         if rows.dtype.kind == "b" and rows.shape == (len(self),):
             rows = np.flatnonzero(rows)
-        usable = not rows.size or (
-            rows.ndim == 1
-            and rows.dtype.kind in "iu"
-            and rows.min() >= 0
-            and rows.max() < len(self)
-        )
+        is_list = rows.ndim == 1 and rows.dtype.kind in "iu"
+        usable = not rows.size or (is_list and 0 <= rows.min() <= rows.max() < len(self))
         if not usable:
             raise ValueError(
                 f"The 'rows' parameter must be positions from 0 to {len(self) - 1}, or one truth "
@@ -284,10 +277,8 @@ class Cohort:
     def leaks(self) -> Leaks:
         """Find patients and byte-identical images on more than one side; "unused" is no side."""
         used = np.flatnonzero(self.split != "unused")
-        on = {
-            column: on_several(getattr(self, column)[used], self.split[used])
-            for column in ("patient", "digest")
-        }
+        split = self.split[used]
+        on = {one: on_several(getattr(self, one)[used], split) for one in ("patient", "digest")}
         paths: dict[str, list[str]] = {digest: [] for digest in on["digest"]}
         for i in used:
             if self.digest[i] in paths:

@@ -75,15 +75,11 @@ class CohortSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CohortSpec:
         """Read what `to_dict` gave, after JSON too."""
-        classes = {name: values.get(name) for name in ("majority", "minority", "exclude")}
-        return cls(
-            **{
-                **values,
-                "preprocessing": Preprocessing.from_dict(values["preprocessing"]),
-                **{name: None if some is None else tuple(some) for name, some in classes.items()},
-                "table": TableOptions.from_dict(values["table"]),
-            }
-        )
+        read = {name: values.get(name) for name in ("majority", "minority", "exclude")}
+        read = {name: None if some is None else tuple(some) for name, some in read.items()}
+        read["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        read["table"] = TableOptions.from_dict(values["table"])
+        return cls(**{**values, **read})
 
     def absolute(self) -> CohortSpec:
         """Name folders from the root: another process may have another working directory."""

@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Work is handed to a thread in handfuls, since handing over costs as much as a small image.
-_HANDFUL = 4
+_FEW = 4
 
 CONSTANT = "every pixel has the same value"
 COLOUR_LOST = "colour read as grey; colour='rgb' (--colour rgb) keeps it"
@@ -177,11 +177,7 @@ def usable_threads(n_jobs: int | None) -> int:
 
 
 def prefetch(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    n_jobs: int,
-    handful: int = _HANDFUL,
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int, handful: int = _FEW
 ) -> Iterator[Result]:
     """Yield ``function(item)`` in order, working on threads while the caller does other things.
 

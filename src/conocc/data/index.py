@@ -37,15 +37,9 @@ Fetch: TypeAlias = Callable[[], Blob]
 
 # What folders, manifests and archives call a side of the split, in lower case.
 SIDES = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "unused",
-    "valid": "unused",
-    "validate": "unused",
-    "validation": "unused",
-    "unused": "unused",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "unused"), "unused"),
 }
 
 # More than any image within the readers' limit of pixels needs.
@@ -206,12 +200,8 @@ def walk(folder: Path) -> Found:
         if path not in voxels:
             is_image, kind = _looked_at(folder, path)
             (images if is_image else aside[kind] if kind else unknown).append(path)
-    return Found(
-        tuple(sorted(images)),
-        tuple(sorted(unknown)),
-        {kind: sorted(paths) for kind, paths in aside.items() if paths},
-        tuple(sorted(seen_again)),
-    )
+    known = {kind: sorted(paths) for kind, paths in aside.items() if paths}
+    return Found(tuple(sorted(images)), tuple(sorted(unknown)), known, tuple(sorted(seen_again)))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -225,9 +215,7 @@ def _listing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"Cannot list the folder '{printable(folder)}': {error.strerror}."
-        ) from None
+        raise ValueError(f"Cannot list '{printable(folder)}': {error.strerror}.") from None
 
 
 def scan(folder: Path, inside: str) -> tuple[list[str], list[str]]:
@@ -359,16 +347,9 @@ def of_files(
 ) -> ImageIndex:
     """List the files that `entries` name below `folder`, in the order of their paths."""
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
-    return ImageIndex(
-        layout=layout,
-        name=name or folder.resolve().name,
-        entries=ordered,
-        fetch=partial(fetch_files, folder, ordered),
-        majority=majority,
-        folder=folder,
-        notes=tuple(notes),
-        unknown=tuple(unknown),
-    )
+    name, fetch = name or folder.resolve().name, partial(fetch_files, folder, ordered)
+    more = tuple(notes), tuple(unknown)
+    return ImageIndex(layout, name, ordered, fetch, majority, folder, *more)
 
 
 def side(word: str, where: str) -> str:
@@ -376,9 +357,7 @@ def side(word: str, where: str) -> str:
     try:
         return SIDES[word.strip().lower()]
     except KeyError:
-        raise ValueError(
-            f"{where}: the split is {word!r}, where one of {', '.join(SIDES)} is expected."
-        ) from None
+        raise ValueError(f"{where}: the split {word!r} is none of {', '.join(SIDES)}.") from None
 
 
 def some(paths: Sequence[str], thing: str) -> str:

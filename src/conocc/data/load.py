@@ -183,7 +183,7 @@ def _listed(spec: CohortSpec, threads: int, verbose: int) -> _Listed:
     preprocessing = spec.preprocessing
     index = list_cohort(spec.where, preprocessing.size, set(spec.majority or ()), spec.table)
     wanted = majority_classes(index, spec.majority)
-    dropped = _dropped_classes(index, wanted, spec.minority, spec.exclude)
+    dropped = _dropped_classes(index, wanted, spec)
     leave = partial(is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
@@ -299,19 +299,14 @@ def _listed_in(folder: Path | None) -> str:
 
 
 def _dropped_classes(
-    index: ImageIndex,
-    majority: frozenset[str],
-    minority: Sequence[str] | None,
-    exclude: Sequence[str] | None,
+    index: ImageIndex, majority: frozenset[str], spec: CohortSpec
 ) -> frozenset[str]:
     """Give the classes to leave out: those asked for, and what is neither of two named sides."""
-    named = {"minority": minority, "exclude": exclude}
+    named = {"minority": spec.minority, "exclude": spec.exclude}
     asked = {name: _classes_of(index, name, classes) for name, classes in named.items() if classes}
     for name, classes in asked.items():
         if both := classes & majority:
-            raise ValueError(
-                f"The '{name}' parameter must not name the majority. Got {min(both)!r}, which is."
-            )
+            raise ValueError(f"'{name}' must not name the majority. Got {min(both)!r}, which is.")
     dropped = asked.get("exclude", frozenset())
     if "minority" in asked:
         dropped |= {entry.label for entry in index.entries} - majority - asked["minority"]
@@ -336,10 +331,8 @@ def _deidentified_paths(
             )
     if all_hidden:
         return [hide(entry.shown) for entry in entries]
-    return [
-        deidentified_path(entry.shown, one.person)
-        for entry, one in zip(entries, found, strict=True)
-    ]
+    pairs = zip(entries, found, strict=True)
+    return [deidentified_path(entry.shown, one.person) for entry, one in pairs]
 
 
 def _patients(
@@ -388,18 +381,18 @@ def _split(
     source: _Source, patients: Patients, minority: Bools, spec: CohortSpec
 ) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
-    digest, blank = source.digest, _blank(source, patients)
+    names, digest, blank = patients.names, source.digest, _blank(source, patients)
     seed, test_size, share = spec.split_seed, spec.test_size, spec.calibration_size
     entries = [source.images.entries[row] for row in source.rows]
     if entries[0].split is None:
         split = split_by_patient(
-            patients.names, minority, digest, seed=seed, test_size=test_size, blank=blank
+            names, minority, digest, seed=seed, test_size=test_size, blank=blank
         )
         note = (
             f"The split was made here: {1 - test_size:.0%} to {test_size:.0%} of the majority "
             f"images, by patient, with split_seed={seed}."
         )
-        if alone := int(joining_nobody(patients.names, digest, blank).sum()):
+        if alone := int(joining_nobody(names, digest, blank).sum()):
             note += (
                 f" {count(alone, 'image')} of several patients without contrast, or of more than "
                 f"{MOST_SHARING}, make nobody one patient with another."
@@ -408,9 +401,7 @@ def _split(
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         note = "The split is the cohort's own."
     if share is not None:
-        split = kept_for_calibration(
-            split, patients.names, digest, seed=seed, share=share, blank=blank
-        )
+        split = kept_for_calibration(split, names, digest, seed=seed, share=share, blank=blank)
         per_cent = 100 * (USUAL_SHARE if share == "auto" else float(share))
         if "calibration" in split:
             note += (

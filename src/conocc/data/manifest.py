@@ -63,29 +63,21 @@ def list_manifest(
     facts: dict[str, dict[str, str]] = {}
     for line, row in rows:
         at = f"{name}, line {line}"
-        entry = _entry(
-            {meaning: row[column] for meaning, column in claimed.items()}, at, table, root
-        )
+        entry = _entry({word: row[column] for word, column in claimed.items()}, at, table, root)
         known, same = first.setdefault(entry.path, (line, entry))
         if replace(same, label=entry.label) != entry:
             raise ValueError(
-                f"{at}: '{printable(entry.path)}' has another split or patient than in line "
-                f"{known}."
+                f"{at}: '{printable(entry.path)}' has another split or patient than line {known}."
             )
         found = _one_hot(row, table.one_hot, at) if table.one_hot else entry.label.split("|")
         labels[entry.path].update(map(str.strip, found))
         _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}))
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
-    entries = [
-        replace(
-            entry,
-            path=places[path],
-            label="|".join(sorted(labels[path])),
-            name=None if places[path] == path else path,
-            facts=facts[path],
-        )
-        for path, (_, entry) in first.items()
-    ]
+    entries = []
+    for path, (_, entry) in first.items():
+        label, place = "|".join(sorted(labels[path])), places[path]
+        listed = None if place == path else path
+        entries.append(replace(entry, path=place, label=label, name=listed, facts=facts[path]))
     notes = []
     if further:
         listed = ", ".join(map(printable, further))
@@ -125,8 +117,7 @@ def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> list[st
         value = re.sub(r"\.0*$", "", row[column].lower())
         if value not in _ONE_HOT:
             raise ValueError(
-                f"{at}: the column {column!r} (--one-hot) holds {row[column]!r}, where 1, 0, -1 or "
-                "nothing is expected."
+                f"{at}: column {column!r} (--one-hot) holds {row[column]!r}, not 1, 0, -1 or blank."
             )
         found.append(_ONE_HOT[value].format(column))
     return list(filter(None, found)) or ["other"]

@@ -127,15 +127,12 @@ def _head(archive: zipfile.ZipFile, member: str) -> Head:
             raise ValueError(f"{at} is damaged ({reason}), so it cannot be read.") from None
         declared = file.tell() + head.nbytes
     if head.dtype.hasobject:
-        raise ValueError(
-            f"{at} holds Python objects, which are not read, since reading them can run code."
-        )
+        raise ValueError(f"{at} holds Python objects, not read since reading them can run code.")
     if declared != info.file_size:
         raise ValueError(f"{at} declares {declared} bytes, but has {info.file_size}.")
     if declared > BOMB_BYTES and declared > BOMB_RATIO * info.compress_size:
         raise ValueError(
-            f"{at} would grow from {info.compress_size} to {declared} bytes, as in a "
-            "decompression bomb."
+            f"{at} would grow from {info.compress_size} to {declared} bytes: a decompression bomb."
         )
     return head
 
@@ -154,9 +151,7 @@ def _count_images(at: str, head: Head) -> int:
     if shape[0] > MOST_IMAGES:
         raise ValueError(f"{at} declares {shape[0]} images; at most {MOST_IMAGES} are read.")
     if not 0 < math.prod(shape[1:]) <= 3 * MAX_PIXELS:
-        raise ValueError(
-            f"{at} declares images of shape {shape[1:]}, where 1 to {MAX_PIXELS} pixels are read."
-        )
+        raise ValueError(f"{at} declares images of {shape[1:]}; 1 to {MAX_PIXELS} pixels are read.")
     if head.fortran and head.nbytes > BOMB_BYTES:
         raise ValueError(
             f"{at} lies in Fortran order and is too large to be turned round in memory; save it "
@@ -170,9 +165,7 @@ def _column(where: Path, heads: dict[str, Head], name: str, n: int) -> list[str]
     at = f"'{printable(where.name)}': the array {name}"
     head = heads[name]
     if len(head.shape) == 2 and head.shape[1] > 1:
-        raise ValueError(
-            f"{at} gives each image {head.shape[1]} labels; a one-class cohort needs one."
-        )
+        raise ValueError(f"{at} gives each image {head.shape[1]} labels, where one is needed.")
     if head.nbytes > MOST_COLUMN_BYTES:
         raise ValueError(f"{at} declares {head.nbytes} bytes, which is too large.")
     if head.shape not in ((n,), (n, 1)):

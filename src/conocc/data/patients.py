@@ -137,8 +137,7 @@ def by_regex(
         pattern = re.compile(regex)
     except re.error as error:
         raise ValueError(
-            f"The 'patient_regex' parameter is not a regular expression: {error}. "
-            f"Got {regex!r} instead."
+            f"The 'patient_regex' parameter is not a regular expression: {error}. Got {regex!r}."
         ) from None
     if not pattern.groups:
         raise ValueError(
@@ -147,11 +146,9 @@ def by_regex(
         )
     group: str | int = "patient" if "patient" in pattern.groupindex else 1
     matches = map(pattern.search, paths)
-    return _complete(
-        [match[group] if match else None for match in matches],
-        paths if deidentified is None else deidentified,
-        f"The 'patient_regex' parameter must find a patient in every path. {regex!r} finds none in",
-    )
+    found = [match[group] if match else None for match in matches]
+    missing = f"'patient_regex' must find a patient in every path. {regex!r} finds none in"
+    return _complete(found, deidentified or paths, missing)
 
 
 def by_standard(paths: Sequence[str]) -> Patients | None:
@@ -213,11 +210,8 @@ def by_table(
             )
         if found and patients.setdefault(found[0], who) != who:
             raise ValueError(f"{at} has the patient {who!r} here and {patients[found[0]]!r} above.")
-    return _complete(
-        [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths],
-        paths if deidentified is None else deidentified,
-        f"{name} has no patient for",
-    )
+    whose = [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths]
+    return _complete(whose, deidentified or paths, f"{name} has no patient for")
 
 
 def _complete(found: Sequence[str | None], paths: Sequence[str], missing: str) -> tuple[str, ...]:

@@ -394,8 +394,7 @@ def draw_phantom(
         smallest = SMALLEST_SIZE if parameter == "size" else 0
         if value < smallest:
             raise ValueError(
-                f"The {parameter!r} parameter of a phantom must be {smallest} or more. "
-                f"Got {value!r} instead."
+                f"The {parameter!r} of a phantom must be {smallest} or more. Got {value!r}."
             )
     phantom = replace(PHANTOMS[name], **given)
     counts = (phantom.train, phantom.test_majority, phantom.test_minority)

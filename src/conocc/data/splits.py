@@ -13,17 +13,15 @@ from scipy.sparse.csgraph import connected_components
 
 Strings = npt.NDArray[np.str_]
 Bools = npt.NDArray[np.bool_]
+Names = Sequence[str] | Strings
+Flags = Sequence[bool] | Bools
 
 
 # An image that so many share is more likely an empty slice, a test pattern or a placeholder.
 MOST_SHARING = 3
 
 
-def patient_groups(
-    patient: Sequence[str] | Strings,
-    digest: Sequence[str] | Strings,
-    blank: Sequence[bool] | Bools | None = None,
-) -> Strings:
+def patient_groups(patient: Names, digest: Names, blank: Flags | None = None) -> Strings:
     """Name the group of each image: patients who share a byte-identical image are one.
 
     An image without contrast, or that more than `MOST_SHARING` patients have, joins nobody.
@@ -55,19 +53,13 @@ def patient_groups(
     return names[first[group]][person]
 
 
-def joining_nobody(
-    patient: Sequence[str] | Strings,
-    digest: Sequence[str] | Strings,
-    blank: Sequence[bool] | Bools | None = None,
-) -> Bools:
+def joining_nobody(patient: Names, digest: Names, blank: Flags | None = None) -> Bools:
     """Tell which images several patients have without being one, see `patient_groups`; -> (n,).
 
     >>> joining_nobody(list("abcdea"), ["1", "1", "1", "1", "2", "3"]).tolist()
     [True, True, True, True, False, False]
     """
-    person, image = (
-        np.unique(np.asarray(one), return_inverse=True)[1] for one in (patient, digest)
-    )
+    person, image = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (patient, digest))
     pairs = np.unique(np.stack([person, image]), axis=1)
     sharing = np.bincount(pairs[1])[image]
     none = np.zeros(image.size, bool) if blank is None else np.asarray(blank, dtype=bool)
@@ -81,13 +73,13 @@ def without_copies(split: Strings, digest: Strings, side: str = "test") -> Strin
 
 
 def split_by_patient(
-    patient: Sequence[str] | Strings,
-    minority: Sequence[bool] | Bools,
-    digest: Sequence[str] | Strings,
+    patient: Names,
+    minority: Flags,
+    digest: Names,
     *,
     seed: int,
     test_size: float = 0.4,
-    blank: Sequence[bool] | Bools | None = None,
+    blank: Flags | None = None,
 ) -> Strings:
     """Split a cohort into "train", "test" and "unused" so that no patient is on both sides.
 
@@ -128,9 +120,7 @@ def split_by_patient(
     ['train', 'unused', 'test']
     """
     if not 0 <= test_size <= 1:
-        raise ValueError(
-            f"The 'test_size' parameter must be in the range [0, 1]. Got {test_size!r} instead."
-        )
+        raise ValueError(f"The 'test_size' parameter must be in [0, 1]. Got {test_size!r}.")
     group = patient_groups(patient, digest, blank)
     majority = ~np.asarray(minority, dtype=bool)
     names, images = _shuffled(group[majority], seed)
@@ -153,13 +143,13 @@ def split_by_patient(
 
 
 def kept_for_calibration(
-    split: Sequence[str] | Strings,
-    patient: Sequence[str] | Strings,
-    digest: Sequence[str] | Strings,
+    split: Names,
+    patient: Names,
+    digest: Names,
     *,
     seed: int,
     share: float | str,
-    blank: Sequence[bool] | Bools | None = None,
+    blank: Flags | None = None,
 ) -> Strings:
     """Move whole training patients of a split to the side "calibration".
 
@@ -194,8 +184,7 @@ def kept_for_calibration(
     wanted = USUAL_SHARE if share == "auto" else share
     if isinstance(wanted, str) or not 0 < wanted < 1:
         raise ValueError(
-            "The share of training patients to calibrate on must be in the range (0, 1). "
-            f"Got {share!r} instead."
+            f"The share of training patients to calibrate on must be in (0, 1). Got {share!r}."
         )
     split = np.asarray(split, dtype=np.str_)
     group = patient_groups(patient, digest, blank)
@@ -205,17 +194,13 @@ def kept_for_calibration(
         return split
     if len(names) < 2:
         raise ValueError(
-            "To keep training patients for calibration there must be at least two of them. "
-            f"Got {len(names)}."
+            f"To keep training patients for calibration, two are needed. Got {len(names)}."
         )
     calibrating = (split == "train") & np.isin(group, names[-min(number, len(names) - 1) :])
     split = np.where(calibrating, "calibration", split)
     split = without_copies(split, np.asarray(digest, dtype=np.str_), "calibration")
     if "calibration" not in split:
-        raise ValueError(
-            "All images kept for calibration are identical to images that train: "
-            "look for copies among the images."
-        )
+        raise ValueError("All images kept for calibration are copies of images that train.")
     return split
 
 

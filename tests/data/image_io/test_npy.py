@@ -74,7 +74,7 @@ def npy_of(header: str, body: bytes = b"") -> bytes:
         (npy(np.float64(3)), "shape is ()"),
         (npy(np.zeros((0, 5))), "header says 5x0, which holds no pixels"),
         (npy_of(npy_header("<f8", (2, 3)), bytes(9)), "header says 3x2 float64 in "),
-        (npy(np.zeros((2, 3))) + b"\0", "header says 3x2 float64 in 176 bytes, file has 177 bytes"),
+        (npy(np.zeros((2, 3))) + b"\0", "header says 3x2 float64 in 176 bytes, file has 177"),
         (npy_of(npy_header("<f8", (2**31, 2**31))), "header says 2147483648x2147483648"),
         (npy_of(npy_header("<f8", (9000, 9000))), f"at most {MAX_PIXELS} are read"),
         (npy_of(npy_header("<f8", (-3, 3))), "its NPY header is damaged"),

@@ -49,10 +49,10 @@ Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation WindowCenter W
 RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
 SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
 """
-_SEGMENTED = "Segmented"
+_SEGMENTED, _RGB = "Segmented", ("Red", "Green", "Blue")
 _PALETTE = [
     f"{word}PaletteColorLookupTable{part}"
-    for colour in ("Red", "Green", "Blue")
+    for colour in _RGB
     for word, part in ((colour, "Descriptor"), (colour, "Data"), (_SEGMENTED + colour, "Data"))
 ]
 _TAGS = [Tag(keyword) for keyword in (*_KEYWORDS.split(), *_PALETTE)]
@@ -206,9 +206,7 @@ def _own_window(group: Dataset) -> tuple[float, float, str]:
         if np.isfinite([center, width]).all() and width >= (function == "LINEAR") and width > 0:
             return center, width, function
     if not windows:
-        raise ValueError(
-            "it has no window of its own; read it with voi='none' or 'CENTER,WIDTH' (--voi)"
-        )
+        raise ValueError("it has no window; read it with voi='none' or 'CENTER,WIDTH' (--voi)")
     center, width = windows[0]
     raise ValueError(f"its DICOM window is {center:g},{width:g}, where a width is above 0")
 
@@ -242,13 +240,9 @@ def _palette_colours(ds: Dataset, stored: Pixels) -> Pixels:
     ):
         raise ValueError("its palette is missing")
     signed = stored.dtype.kind == "i"
-    planes, highest = zip(
-        *(
-            _looked_up(stored, ds, f"{colour}PaletteColorLookupTable", signed=signed)
-            for colour in ("Red", "Green", "Blue")
-        ),
-        strict=True,
-    )
+    names = [f"{colour}PaletteColorLookupTable" for colour in _RGB]
+    tables = [_looked_up(stored, ds, name, signed=signed) for name in names]
+    planes, highest = zip(*tables, strict=True)
     return np.stack(planes, axis=-1).astype(np.uint8 if max(highest) < 256 else np.uint16)
 
 

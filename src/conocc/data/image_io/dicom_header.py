@@ -42,6 +42,7 @@ _MOST_LOST = 2**16  # bytes after a damaged element, in which the next is looked
 _ENDLESS = range(2**23, UNDEFINED)  # bytes of a sequence, which may be all items
 _KINDS = {kind.encode() for kind in VR}
 _LONG = {kind.encode() for kind in EXPLICIT_VR_LENGTH_32}
+_Ends = Callable[[int], bool]
 _ANY_KIND = re.compile(b"|".join(_KINDS))
 
 
@@ -99,12 +100,7 @@ def read_header(data: bytes, tags: Collection[int] = ()) -> Dataset:
 
 
 def _elements(
-    data: bytes,
-    at: int,
-    implicit: bool,
-    little: bool,
-    ends_at: Callable[[int], bool],
-    tags: Collection[int] = (),
+    data: bytes, at: int, implicit: bool, little: bool, ends_at: _Ends, tags: Collection[int] = ()
 ) -> tuple[Dataset, int, bool]:
     """Walk through the elements of the top level; pydicom reads what they hold.
 
@@ -262,7 +258,5 @@ def number(ds: Dataset, keyword: str, default: float | None = None) -> float:
     if not values and default is not None:
         return default
     if len(values) != 1 or not np.isfinite(values[0]):
-        raise ValueError(
-            f"its DICOM {keyword} is {'not one finite number' if values else 'missing'}"
-        )
+        raise ValueError(f"its DICOM {keyword} is {'not a finite number' if values else 'missing'}")
     return values[0]

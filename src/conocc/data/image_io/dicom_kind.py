@@ -11,9 +11,7 @@ from pydicom.uid import UID
 from conocc.data.image_io.dicom_header import read_header, text
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_TAGS = [
-    Tag(word) for word in ("MediaStorageSOPClassUID", "SOPClassUID", "Modality", "Rows", "Columns")
-]
+_TAGS = list(map(Tag, ["MediaStorageSOPClassUID", "SOPClassUID", "Modality", "Rows", "Columns"]))
 
 # By the names of the standard's classes: those that have pixels of a patient.
 _IMAGES = re.compile("Image|US Volume|Volume Analysis|Parametric Map|Thickness Map|Topography Map")

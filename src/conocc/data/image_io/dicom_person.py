@@ -16,15 +16,12 @@ from conocc.data.image_io.dicom_header import items, read_header
 
 # What a message may not tell of, nor a path repeat: beside all of the patient's own group, numbers
 # of the study and its images, and who made it.
-_TELLING = re.findall(
-    r"\w+",
-    """
-    SOPInstanceUID AccessionNumber ReferringPhysicianName PhysiciansOfRecord
-    PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName StudyInstanceUID
-    SeriesInstanceUID StudyID FrameOfReferenceUID RequestingPhysician AdmissionID
-    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest
-    """,
-)
+_TELLING = """
+SOPInstanceUID AccessionNumber ReferringPhysicianName PhysiciansOfRecord
+PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName StudyInstanceUID
+SeriesInstanceUID StudyID FrameOfReferenceUID RequestingPhysician AdmissionID
+PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest
+"""
 _PATIENT_GROUP = 0x0010
 # Which many share, and which a path holds by chance.
 _SHARED = tuple(map(Tag, ("PatientSex", "PatientAge", "PatientSize", "PatientWeight")))
@@ -33,17 +30,11 @@ _CODECS = "utf-8 latin-1 iso8859-2 iso8859-5 iso8859-7 iso2022_jp_2 shift_jis eu
 _SUBSTRING = 4
 _ANYWHERE = 8
 # What is written where a name is not to be told, and what folders are called all the same.
-_NOBODY = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        test phantom anonymous anonymized anonymised anon unknown none patient subject case study
-        series image images scan ct mr mri us xray dx cr dr mg pt nm lung chest brain head neck
-        breast heart liver kidney prostate abdomen pelvis spine knee hip normal abnormal benign
-        malignant train
-        """,
-    )
-)
+_NOBODY = """
+test phantom anonymous anonymized anonymised anon unknown none patient subject case study series
+image images scan ct mr mri us xray dx cr dr mg pt nm lung chest brain head neck breast heart liver
+kidney prostate abdomen pelvis spine knee hip normal abnormal benign malignant train
+"""
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def person_of(data: bytes) -> Person | None:
     with suppress(ValueError):  # of damage, which is told when the pixels are read
         ds = read_header(data)
     own = set(ds.group_dataset(_PATIENT_GROUP).keys()) - set(_SHARED)
-    texts = [_raw(ds, tag) for tag in (*own, *_TELLING)]
+    texts = [*(_raw(ds, tag) for tag in own), *(_raw(ds, word) for word in _TELLING.split())]
     with suppress(ValueError):  # likewise
         texts += [_raw(item, "PatientID") for item in items(ds, "OtherPatientIDsSequence")]
     keywords = ("PatientID", "PatientName", "IssuerOfPatientID")
@@ -111,7 +102,8 @@ def person_of(data: bytes) -> Person | None:
         if 0 < len(text) <= _LONGEST:
             values |= {part for decoded in _decoded(text) for part in _parts(decoded)}
     # Nor does a number of one or two digits identify anybody.
-    values = {one for one in values - _NOBODY if len(one) > 2 or (one and not one.isdecimal())}
+    values -= {"", *_NOBODY.split()}
+    values = {one for one in values if len(one) > 2 or not one.isdecimal()}
     whole = frozenset(map(plain_letters, ids + names))
     return Person(patient, frozenset(values), whole, " ".join(issuers[:1]))
 

@@ -202,11 +202,7 @@ def _pieces(value: bytes, frames: int, offsets: list[int], is_head: bool) -> lis
     if not offsets and len(value[table]) % 4 == 0:
         offsets = np.frombuffer(value[table], "<u4").tolist()
     starts = [piece.start - 8 - table.stop for piece in fragments]
-    begins = [
-        start
-        for start, piece in zip(starts, fragments, strict=True)
-        if value.startswith(BEGINNINGS, piece.start)
-    ]
+    begins = [at for at in starts if value.startswith(BEGINNINGS, at + 8 + table.stop)]
     if offsets[:1] == [0] and len(offsets) >= frames and {*offsets} <= {*starts}:
         begins = offsets
     elif begins[:1] != [0] or len(starts) == frames:

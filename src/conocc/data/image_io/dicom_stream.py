@@ -140,16 +140,9 @@ def _of_2000(frame: bytes) -> Stream:
         raise EOFError
     coding = frame.find(b"\xff\x52")
     transformed, wavelet = frame[coding + 8], frame[coding + 13]
-    return Stream(
-        "JPEG 2000",
-        frame,
-        (right - left, bottom - top, channels),
-        (bits & 127) + 1,
-        "RGB" if transformed else "",
-        bool(bits >> 7),
-        lossy=wavelet == 0,
-        becomes_rgb=bool(transformed),
-    )
+    size, colours = (right - left, bottom - top, channels), "RGB" if transformed else ""
+    about = ((bits & 127) + 1, colours, bool(bits >> 7), wavelet == 0, bool(transformed))
+    return Stream("JPEG 2000", frame, size, *about)
 
 
 def decode_runs(frame: bytes, pixels: int, channels: int, width: int) -> bytes:
@@ -159,9 +152,7 @@ def decode_runs(frame: bytes, pixels: int, channels: int, width: int) -> bytes:
     """
     count, *starts = struct.unpack_from("<16I", frame)
     ends = [*starts[1:count], len(frame)]
-    planes = [
-        imagecodecs.packbits_decode(frame[start:end])[:pixels]
-        for start, end in zip(starts[:count], ends, strict=True)
-    ]
+    spans = zip(starts[:count], ends, strict=True)
+    planes = [imagecodecs.packbits_decode(frame[start:end])[:pixels] for start, end in spans]
     values = np.frombuffer(b"".join(planes), np.uint8).reshape(channels, width, pixels)
     return values[:, ::-1].transpose(0, 2, 1).tobytes()

@@ -25,7 +25,7 @@ import numpy as np
 
 from conocc.data.image_io import pixels
 from conocc.data.image_io.nifti import MOST_BYTES, check_voxels, stack_of_volume, turned
-from conocc.data.image_io.pixels import Pixels, Remarked, UnreadableError
+from conocc.data.image_io.pixels import Pixels, ReadError, Remarked
 from conocc.data.image_io.stack import Stack, StackOptions
 
 META_SIGNATURE = re.compile(
@@ -69,15 +69,15 @@ def open_itk(file: BinaryIO, options: StackOptions) -> Stack:
     with pixels.decoding("its header is"):
         header = _header(data)
     if header.is_mask and not options.labels:
-        raise UnreadableError("it is a segmentation of 3D Slicer, not an image")
+        raise ReadError("it is a segmentation of 3D Slicer, not an image")
     sides, channels = header.sides, header.channels
     if not 2 <= len(sides) <= 4 or min(sides) < 1 or channels < 1:
-        raise UnreadableError(f"header says {sides}, which are no sides of an image or volume")
+        raise ReadError(f"header says {sides}, which are no sides of an image or volume")
     if len(sides) == 2:
         pixels.check_size(*sides)
         pixels.check_shape((sides[1], sides[0], *[channels] * (channels > 1)))
     elif channels > 1:
-        raise UnreadableError(f"it holds {channels} values a voxel, where an image has one")
+        raise ReadError(f"it holds {channels} values a voxel, where an image has one")
     x, y, z, series = (*sides, 1, 1)[:4]
     check_voxels((x, y, z), header.dtype)
     values = _values(file, header, x * y * z * channels, last=series == 1)
@@ -119,19 +119,19 @@ def _fields(text: bytes, sign: str) -> dict[str, str]:
         if not found or key.startswith(("#", "comment")) or value.startswith("="):
             continue
         if fields.setdefault(key, value.strip()) != value.strip():
-            raise UnreadableError(f"its header says {key[:40]!r} twice")
+            raise ReadError(f"its header says {key[:40]!r} twice")
     return fields
 
 
 def _meta(data: bytes) -> _Header:
     end = re.search(rb"^ *ElementDataFile *= *[^\r\n]*\r?\n?", data, re.MULTILINE | re.IGNORECASE)
     if end is None:
-        raise UnreadableError("its MetaImage header is damaged or cut short")
+        raise ReadError("its MetaImage header is damaged or cut short")
     fields = _fields(data[: end.end()], "=")
     n = int(fields["ndims"])
     sides = tuple(map(int, fields["dimsize"].split()))
     if len(sides) != n:
-        raise UnreadableError(f"header says {n} dimensions of {len(sides)} sides")
+        raise ReadError(f"header says {n} dimensions of {len(sides)} sides")
     given = [fields[key] for key in ("transformmatrix", "rotation", "orientation") if key in fields]
     matrix = np.array(given[0].split(), float).reshape(n, n).T if given else np.eye(n)
     directions = np.diag([-1.0, -1, 1]) @ matrix[:3, :3] if n > 2 else np.eye(3)
@@ -160,7 +160,7 @@ def _nrrd(data: bytes) -> _Header:
     fields = _fields(data[: end.start() if end else len(data)].partition(b"\n")[2], ":")
     sizes = list(map(int, fields["sizes"].split()))
     if len(sizes) != int(fields["dimension"]):
-        raise UnreadableError(f"its {len(sizes)} sides are not of as many dimensions as it says")
+        raise ReadError(f"its {len(sizes)} sides are not of as many dimensions as it says")
     kinds = fields.get("kinds", "").lower().split() or ["domain"] * len(sizes)
     vectors = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", ""))
     has_channels = len(sizes) > 2 and (
@@ -176,7 +176,7 @@ def _nrrd(data: bytes) -> _Header:
     own = np.array(spatial, float).T[:3] if len(spatial) == 3 else np.eye(3)
     name = fields.get("datafile")
     if name is None and end is None:
-        raise UnreadableError("its NRRD header is cut short")
+        raise ReadError("its NRRD header is cut short")
     encoding = fields.get("encoding", "").lower()
     skip = int(fields.get("byteskip", 0))
     return _Header(
@@ -195,9 +195,7 @@ def _nrrd(data: bytes) -> _Header:
 def _dtype(name: str, *, big: bool) -> np.dtype[Any]:
     found = _TYPE.fullmatch(name)
     if found is None or not name:
-        raise UnreadableError(
-            f"its values are {name[:40]!r}, not integers or real numbers of up to 64 bits"
-        )
+        raise ReadError(f"its values are {name[:40]!r}, not integers or reals of up to 64 bits")
     word = (found["c"] or "int").replace(" ", "")
     size = int(found["bits"]) // 8 if found["bits"] else _SIZES[word]
     kind = "f" if word in ("float", "double") else "u" if found["un"] else "i"
@@ -207,22 +205,20 @@ def _dtype(name: str, *, big: bool) -> np.dtype[Any]:
 def _values(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pixels:
     """Read the first `number` values, which are all if it is the `last` volume."""
     if header.encoding not in _UNPACK:
-        raise UnreadableError(f"its encoding {header.encoding[:20]!r} is not read; save it as raw")
+        raise ReadError(f"its encoding {header.encoding[:20]!r} is not read; save it as raw")
     if not header.files:
         return _unpacked(file, header, number, last=last)
     each, rest = divmod(number, len(header.files))
     if rest:
-        raise UnreadableError(f"header says {number} voxels in {len(header.files)} files")
+        raise ReadError(f"header says {number} voxels in {len(header.files)} files")
     folder, parts = Path(getattr(file, "name", "")).parent, list[Pixels]()
     for name in header.files:
         inside = PureWindowsPath(name)  # in which / separates, too
         if inside.drive or inside.root or ".." in inside.parts:
-            raise UnreadableError(
-                "the file of voxels that its header names lies outside its folder"
-            )
+            raise ReadError("the file of voxels that its header names lies outside its folder")
         voxels = folder.joinpath(*inside.parts)
         if not voxels.is_file():
-            raise UnreadableError(f"the file of its voxels, {name!r}, is not beside it")
+            raise ReadError(f"the file of its voxels, {name!r}, is not beside it")
         with voxels.open("rb") as other:
             parts.append(_unpacked(other, header, each, last=last))
     return np.concatenate(parts)
@@ -231,7 +227,7 @@ def _values(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pixe
 def _unpacked(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pixels:
     size = os.fstat(file.fileno()).st_size if hasattr(file, "name") else file.seek(0, 2)
     if size > MOST_BYTES:
-        raise UnreadableError(f"the file of its voxels has more than {MOST_BYTES} bytes")
+        raise ReadError(f"the file of its voxels has more than {MOST_BYTES} bytes")
     nbytes = number * header.dtype.itemsize
     file.seek(max(0, header.start if header.start >= 0 else size - nbytes))
     for _ in range(min(header.skipped_lines, _LONGEST_HEADER)):
@@ -249,5 +245,5 @@ def _unpacked(file: BinaryIO, header: _Header, number: int, *, last: bool) -> Pi
                     raise EOFError
     values = np.frombuffer(raw, header.dtype, len(raw) // header.dtype.itemsize)
     if len(values) != number:
-        raise UnreadableError(f"header says {number} voxels, its file has {len(values)}")
+        raise ReadError(f"header says {number} voxels, its file has {len(values)}")
     return np.asarray(values, header.dtype.newbyteorder("="))

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from conocc.data.image_io import pixels
-from conocc.data.image_io.pixels import Pixels, UnreadableError
+from conocc.data.image_io.pixels import Pixels, ReadError
 from conocc.data.image_io.stack import Stack, StackOptions, stack_of_slices
 
 # Threads that import nibabel at the same time meet it half made.
@@ -102,10 +102,10 @@ def _beside(header: str) -> bytes:
     for name in voxel_files(header):
         if os.path.isfile(name):
             if os.path.getsize(name) > MOST_BYTES:
-                raise UnreadableError(f"the file of its voxels has more than {MOST_BYTES} bytes")
+                raise ReadError(f"the file of its voxels has more than {MOST_BYTES} bytes")
             return Path(name).read_bytes()
     name = os.path.basename(voxel_files(header)[0])
-    raise UnreadableError(f"the file of its voxels, {name!r}, is not beside it")
+    raise ReadError(f"the file of its voxels, {name!r}, is not beside it")
 
 
 def read_nifti(
@@ -139,10 +139,10 @@ def read_nifti(
     check_voxels(shape, dtype)
     if not after_header:
         if voxels_of is None:
-            raise UnreadableError("its voxels are in a file beside it")
+            raise ReadError("its voxels are in a file beside it")
         stream = _stream(voxels_of())
     if start and not after_header <= start <= LATEST_START:
-        raise UnreadableError(f"header says that voxels begin at byte {start}")
+        raise ReadError(f"header says that voxels begin at byte {start}")
     rescaled = slope is not None and (slope, intercept) != (1, 0)
     scaling = (slope, intercept) if rescaled else ()
     with pixels.decoding("its voxels are"), np.errstate(all="ignore"):  # what overflows is infinite
@@ -201,13 +201,13 @@ def _header(stream: BufferedIOBase, *, labels: bool) -> tuple[Any, int, tuple[st
     magic = bytes(header["magic"])[:3]
     if magic not in (b"n+1", b"n+2", b"ni1", b"ni2"):
         if is_second:
-            raise UnreadableError("its header has no magic word n+2 or ni2")
+            raise ReadError("its header has no magic word n+2 or ni2")
         return nibabel.Spm2AnalyzeImage.header_class(block, check=False), 0, (NO_DIRECTIONS,)
     # Four bytes say whether extensions follow.
     after_header = 0 if magic in (b"ni1", b"ni2") else header.sizeof_hdr + 4
     intent = header.get_intent()[0]
     if intent not in IMAGE_INTENTS and not (labels and intent == "label"):
-        raise UnreadableError(f"it is meant as {intent!r} (NIfTI's intent), not as an image")
+        raise ReadError(f"it is meant as {intent!r} (NIfTI's intent), not as an image")
     return header, after_header, ()
 
 
@@ -216,10 +216,10 @@ def _shape(header: Any) -> tuple[tuple[int, int, int], int]:
     dim = [4, *map(int, header["dims"])] if "dims" in header else [*map(int, header["dim"])]
     count = dim[0]
     if not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
-        raise UnreadableError(f"header says {dim}, which are no sides of a volume")
+        raise ReadError(f"header says {dim}, which are no sides of a volume")
     x, y, z, series, *values = (*dim[1 : count + 1], *[1] * (7 - count))
     if (several := math.prod(values)) != 1:
-        raise UnreadableError(f"it holds {several} values a voxel, where an image has one")
+        raise ReadError(f"it holds {several} values a voxel, where an image has one")
     return (x, y, z), series
 
 
@@ -230,7 +230,7 @@ def check_voxels(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
     for width, height in ((x, y), (x, z), (y, z)):
         pixels.check_size(width, height)
     if (voxels := math.prod(shape)) * max(dtype.itemsize, 4) > MOST_BYTES:
-        raise UnreadableError(
+        raise ReadError(
             f"header says {voxels} voxels of {8 * dtype.itemsize} bits, where at most "
             f"{MOST_BYTES} bytes are read"
         )
@@ -241,13 +241,13 @@ def _without_nan(voxels: Pixels) -> tuple[Pixels, int]:
     if voxels.dtype.kind != "f":
         return voxels, 0
     if infinite := int(np.isinf(voxels).sum()):
-        raise UnreadableError(f"{infinite} of {voxels.size} voxels are infinite")
+        raise ReadError(f"{infinite} of {voxels.size} voxels are infinite")
     missing = np.isnan(voxels)
     nan = int(missing.sum())
     if nan == voxels.size:
-        raise UnreadableError(f"all of its {nan} voxels are NaN")
+        raise ReadError(f"all of its {nan} voxels are NaN")
     if nan:
         voxels = np.where(missing, np.nanmin(voxels), voxels)
     if (highest := float(np.abs(voxels).max())) > pixels.LARGEST_VALUE:
-        raise UnreadableError(f"its values reach {highest:g}, beyond ±{pixels.LARGEST_VALUE:g}")
+        raise ReadError(f"its values reach {highest:g}, beyond ±{pixels.LARGEST_VALUE:g}")
     return voxels, nan

@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from conocc.data.image_io.pixels import Remarked, UnreadableError, check_shape, check_type, decoding
+from conocc.data.image_io.pixels import ReadError, Remarked, check_shape, check_type, decoding
 
 CHANNELS_FIRST = "three planes that stand first read as the channels of colour"
 
@@ -50,9 +50,8 @@ def read_npy(data: bytes) -> Remarked:
         check_shape(shape)
     end = stream.tell() + head.nbytes
     if len(data) != end:
-        raise UnreadableError(
-            f"header says {shape[1]}x{shape[0]} {dtype.name} in {end} bytes, "
-            f"file has {len(data)} bytes"
+        raise ReadError(
+            f"header says {shape[1]}x{shape[0]} {dtype.name} in {end} bytes, file has {len(data)}"
         )
     values = np.frombuffer(data, dtype, offset=stream.tell())
     values = values.reshape(shape, order="F" if fortran_order else "C")

@@ -57,7 +57,7 @@ for _library in ("PIL", "tifffile", "imagecodecs"):
     logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
 
 
-class UnreadableError(ValueError):
+class ReadError(ValueError):
     """Why a file is not read: said by a reader, not by a library that stumbled over the file."""
 
 
@@ -70,10 +70,10 @@ def decoding(what: str = "its pixels are") -> Iterator[None]:
     """
     try:
         yield
-    except UnreadableError:
+    except ReadError:
         raise
     except Exception as error:
-        raise UnreadableError(
+        raise ReadError(
             f"{what} damaged, cut short or not supported ({type(error).__name__})"
         ) from None
 
@@ -81,9 +81,9 @@ def decoding(what: str = "its pixels are") -> Iterator[None]:
 def check_size(width: int, height: int) -> None:
     """Refuse what holds no pixels or too many, before any memory is taken for them."""
     if width < 1 or height < 1:
-        raise UnreadableError(f"header says {width}x{height}, which holds no pixels")
+        raise ReadError(f"header says {width}x{height}, which holds no pixels")
     if width * height > MAX_PIXELS:
-        raise UnreadableError(
+        raise ReadError(
             f"header says {width}x{height}, {width * height} pixels; at most {MAX_PIXELS} are read"
         )
 
@@ -92,15 +92,13 @@ def check_type(dtype: np.dtype[Any]) -> None:
     """Refuse numbers that are neither bool, integer nor real, of up to 64 bits."""
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         kind = "of several fields" if dtype.names else dtype.name
-        raise UnreadableError(
-            f"its values are {kind}, not bool, integer or real numbers of up to 64 bits"
-        )
+        raise ReadError(f"its values are {kind}, not bool, integer or real of up to 64 bits")
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
     """Refuse what is neither a grey image nor an RGB one, of a size that is read."""
     if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
-        raise UnreadableError(f"its shape is {shape}, not (h, w) or (h, w, 3)")
+        raise ReadError(f"its shape is {shape}, not (h, w) or (h, w, 3)")
     check_size(shape[1], shape[0])
 
 

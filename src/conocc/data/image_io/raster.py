@@ -26,7 +26,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 
 from conocc.data.image_io import pixels
-from conocc.data.image_io.pixels import Pixels, Remarked, UnreadableError
+from conocc.data.image_io.pixels import Pixels, ReadError, Remarked
 from conocc.data.image_io.stack import Stack, StackOptions
 
 _ORIENTATION = 274  # EXIF's tag
@@ -53,7 +53,7 @@ def open_png(file: BinaryIO, options: StackOptions) -> Stack | None:
     if b"acTL" not in head[: head.find(b"IDAT")]:
         return None
     if head[24:25] == b"\x10":
-        raise UnreadableError("it is animated and of 16 bits; save each frame as its own file")
+        raise ReadError("it is animated and of 16 bits; save each frame as its own file")
     file.seek(0)
     return open_frames(PngImageFile, file)
 
@@ -75,7 +75,7 @@ _JP2_SIZE = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16})", re.DOTALL)
 def read_jp2(data: bytes) -> Remarked:
     """Read a JPEG 2000 file, in its boxes or bare; without an end, a decoder makes up the rest."""
     if (size := _JP2_SIZE.search(data)) is None or data.find(b"\xff\xd9", size.end()) < 0:
-        raise UnreadableError("its JPEG 2000 stream is damaged or cut short")
+        raise ReadError("its JPEG 2000 stream is damaged or cut short")
     right, bottom, left, top = struct.unpack(">4I", size[1])
     pixels.check_size(right - left, bottom - top)
     with pixels.decoding():
@@ -85,14 +85,14 @@ def read_jp2(data: bytes) -> Remarked:
 def _opened(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> ImageFile.ImageFile:
     """Open with one of Pillow's plugins: itself, since ``Image.open`` has a limit of its own."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise UnreadableError(
+        raise ReadError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, which fills damaged "
             "images with grey; set it to False"
         )
     head = file.read(_LONGEST_XMP >> 8)
     file.seek(0)
     if plugin is AvifImageFile and (deep := _DEEP_AVIF.search(head)) and deep[1][0] & 0x40:
-        raise UnreadableError("it is an AVIF of more than 8 bits; save it as PNG")
+        raise ReadError("it is an AVIF of more than 8 bits; save it as PNG")
     opened = plugin(file)
     pixels.check_size(*opened.size)
     return opened
@@ -100,7 +100,7 @@ def _opened(plugin: type[ImageFile.ImageFile], file: BinaryIO) -> ImageFile.Imag
 
 def _check_single(file: ImageFile.ImageFile) -> None:
     if (frames := getattr(file, "n_frames", 1)) > 1:
-        raise UnreadableError(pixels.SEVERAL.format(f"{frames} frames"))
+        raise ReadError(pixels.SEVERAL.format(f"{frames} frames"))
 
 
 def read_frame(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Remarked:
@@ -121,7 +121,7 @@ def _converted(file: ImageFile.ImageFile) -> Remarked:
         becomes = {"L": "LA", "RGB": "RGBA"}[becomes]
     image = file.convert(becomes) if becomes != file.mode else file
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise UnreadableError(f"its colours are {image.mode}; save it as grey or RGB")
+        raise ReadError(f"its colours are {image.mode}; save it as grey or RGB")
     return _finished(np.asarray(image), file.info)
 
 
@@ -135,9 +135,8 @@ def open_frames(
         if number < 2:
             return None
         if (total := number * math.prod(opened.size)) > _MOST_FRAME_PIXELS:
-            raise UnreadableError(
-                f"header says {number} frames, {total} pixels; at most {_MOST_FRAME_PIXELS} are "
-                "read"
+            raise ReadError(
+                f"header says {number} frames, {total} pixels; at most {_MOST_FRAME_PIXELS} fit"
             )
         frames = []
         for k in range(number):
@@ -171,27 +170,25 @@ def read_pnm(data: bytes) -> Pixels | Remarked:
     if data[1:2] in b"14":
         return read_frame(PpmImageFile, data)
     if (header := _PNM.match(data)) is None:
-        raise UnreadableError("its PNM header is damaged or cut short")
+        raise ReadError("its PNM header is damaged or cut short")
     kind, width, height, maximum = map(int, header.groups())
     pixels.check_size(width, height)
     if not 1 <= maximum <= 65535:
-        raise UnreadableError(f"header says a maximum of {maximum}, which must be from 1 to 65535")
+        raise ReadError(f"header says a maximum of {maximum}, which must be from 1 to 65535")
     dtype = np.dtype(np.uint8 if maximum < 256 else ">u2")
     shape = (height, width, 3) if kind in (3, 6) else (height, width)
     count, body = math.prod(shape), data[header.end() :]
     if kind in (5, 6):
         if body[count * dtype.itemsize :].lstrip().startswith(data[:2]):
-            raise UnreadableError("it holds more than 1 image; save each as a file of its own")
+            raise ReadError("it holds more than 1 image; save each as a file of its own")
         values = np.frombuffer(body, dtype, min(count, len(body) // dtype.itemsize))
     else:
         # A last number without a line break may be cut short.
         if body.translate(None, b"0123456789 \t\r\n\v\f") or not body[-1:].isspace():
-            raise UnreadableError("its PNM numbers are damaged or cut short")
+            raise ReadError("its PNM numbers are damaged or cut short")
         values = np.fromstring(body, np.int64, sep=" ")
     if len(values) != count:
-        raise UnreadableError(
-            f"header says {width}x{height}, {count} numbers; file has {len(values)}"
-        )
+        raise ReadError(f"header says {width}x{height}, {count} numbers; file has {len(values)}")
     if (largest := int(values.max())) > maximum:
-        raise UnreadableError(f"header says a maximum of {maximum}, file has the value {largest}")
+        raise ReadError(f"header says a maximum of {maximum}, file has the value {largest}")
     return values.astype(dtype, copy=False).reshape(shape)

@@ -29,7 +29,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from conocc.data.image_io import dicom, itk, nifti, npy, pixels, raster, tiff
-from conocc.data.image_io.pixels import GZIP, Pixels, Remarked, UnreadableError
+from conocc.data.image_io.pixels import GZIP, Pixels, ReadError, Remarked
 from conocc.data.image_io.stack import Stack, StackOptions, chosen
 
 # A file to an array
@@ -97,19 +97,19 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
         kind = format_of(data)
         if kind is None:
             if name.lower().endswith(".tga"):
-                raise UnreadableError("a TGA file cannot be told by its content; save it as PNG")
+                raise ReadError("a TGA file cannot be told by its content; save it as PNG")
             for signature, what in _OTHERS.items():
                 if re.match(signature, data, re.DOTALL):
-                    raise UnreadableError(what)
+                    raise ReadError(what)
             packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
-            raise UnreadableError(
+            raise ReadError(
                 f"{packed} ({len(data)} bytes) is none of {', '.join(READERS)}"
                 if data
                 else "is empty (0 bytes)"
             )
         known = READERS[kind]
         if data.startswith(GZIP) and not known.is_volume:
-            raise UnreadableError(f"it is a {kind} file compressed by gzip; unpack it")
+            raise ReadError(f"it is a {kind} file compressed by gzip; unpack it")
         options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
         return checked(pixels.remarked(known.read(data, *options)))
     except ValueError as error:
@@ -163,7 +163,7 @@ def checked(read: Remarked) -> Remarked:
     image = np.ascontiguousarray(image, becomes or image.dtype.newbyteorder("="))
     if image.dtype.kind == "f" and (wrong := ~(np.abs(image) <= pixels.LARGEST_VALUE)).any():
         row, column, *_ = first = tuple(np.argwhere(wrong)[0])
-        raise UnreadableError(
+        raise ReadError(
             f"{np.count_nonzero(wrong)} of {image.size} values are NaN, infinite or beyond "
             f"±{pixels.LARGEST_VALUE:g}, the first, {image[first]:g}, at row {row}, column {column}"
         )

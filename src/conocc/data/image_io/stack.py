@@ -158,10 +158,7 @@ def slices_with_content(voxels: Pixels, axis: str) -> list[int]:
 
 
 def stack_of_slices(
-    voxels: Pixels,
-    axis: str,
-    remarks: tuple[str, ...] = (),
-    left_aside: Mapping[str, int] | None = None,
+    voxels: Pixels, axis: str, remarks: tuple[str, ...], left_aside: Mapping[str, int]
 ) -> Stack:
     """Make a stack of the slices of a volume, (x, y, z), those without content left aside."""
     numbers = slices_with_content(voxels, axis)
@@ -172,7 +169,7 @@ def stack_of_slices(
         total=total,
         numbers=tuple(numbers),
         image=lambda k: Remarked(cut(voxels, axis, k), remarks),
-        left_aside={**empty, **(left_aside or {})},
+        left_aside={**empty, **left_aside},
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from conocc.data.image_io import pixels
-from conocc.data.image_io.pixels import Pixels, Remarked, UnreadableError
+from conocc.data.image_io.pixels import Pixels, ReadError, Remarked
 from conocc.data.image_io.stack import Stack, StackOptions
 
 _PHOTOMETRIC, _ORIENTATION, _OLD_SUBFILE = 262, 274, 255
@@ -55,7 +55,7 @@ def read_tiff(data: bytes) -> Remarked:
     with pixels.decoding(), tifffile.TiffFile(BytesIO(data)) as file:
         pages = _pages(file)
         if pages.total > 1:
-            raise UnreadableError(pixels.SEVERAL.format(f"{pages.total} pages"))
+            raise ReadError(pixels.SEVERAL.format(f"{pages.total} pages"))
         aside = (LEFT_ASIDE,) if pages.aside else ()
         return _image(pages.images[0], data, (*pages.remarks, *aside))
 
@@ -87,7 +87,7 @@ def _pages(file: tifffile.TiffFile) -> _Pages:
     """Tell the pages that are images from the others."""
     number = len(file.pages)
     if number > _MOST_PAGES:
-        raise UnreadableError(f"it holds {number} pages; at most {_MOST_PAGES} are read")
+        raise ReadError(f"it holds {number} pages; at most {_MOST_PAGES} are read")
     found = (file.pages[k] for k in range(number))
     pages = [page for page in found if isinstance(page, tifffile.TiffPage)]
     images = [
@@ -99,7 +99,7 @@ def _pages(file: tifffile.TiffFile) -> _Pages:
     elif number == 1 and first.axes in ("YX", "YXS"):
         planes = _said_planes(file)
     if planes > 1 and len(images) > 1:
-        raise UnreadableError("it holds several volumes; save each as a file of its own")
+        raise ReadError("it holds several volumes; save each as a file of its own")
     end = file.pages.next_page_offset
     file.filehandle.seek(end or 0)
     following = file.filehandle.read(file.tiff.offsetsize)
@@ -121,13 +121,12 @@ def _planes(page: tifffile.TiffPage, data: bytes, planes: int) -> Pixels:
     _check(page, data)
     if "Z" in page.axes:
         if math.prod(page.shape) > 16 * pixels.MAX_PIXELS:
-            raise UnreadableError(f"header says {page.shape} voxels, more than are read")
+            raise ReadError(f"header says {page.shape} voxels, more than are read")
         return page.asarray(maxworkers=1)
     (start, length), *_ = zip(page.dataoffsets, page.databytecounts, strict=True)
     if not page.is_contiguous or page.bitspersample % 8 or start + planes * length > len(data):
-        raise UnreadableError(
-            f"header says {planes} planes of {length} bytes from byte {start}, file has "
-            f"{len(data)} bytes"
+        raise ReadError(
+            f"header says {planes} planes of {length} bytes from byte {start}, file has {len(data)}"
         )
     dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
     values = np.frombuffer(data, dtype, planes * math.prod(page.shape), start)
@@ -156,7 +155,7 @@ def _finished(page: tifffile.TiffPage, image: Pixels, remarks: tuple[str, ...]) 
             )
         else:
             if channels == 1 and (image[..., 1:] != pixels.opaque(image.dtype)).any():
-                raise UnreadableError(
+                raise ReadError(
                     f"it holds {image.shape[2]} planes of grey in one page, of which its tags call "
                     "none alpha; save each as a file of its own"
                 )
@@ -164,9 +163,7 @@ def _finished(page: tifffile.TiffPage, image: Pixels, remarks: tuple[str, ...]) 
             image = image[..., 0] if channels == 1 else image
     if page.photometric == 0:
         if image.dtype.kind != "u":
-            raise UnreadableError(
-                "its zero is white, and its numbers have no black; save it black-is-zero"
-            )
+            raise ReadError("its zero is white, and its numbers have no black; save black-is-zero")
         white = 2 ** max(page.bitspersample, 8) - 1
         image = np.subtract(white, image, dtype=image.dtype)
     turned = pixels.upright(image, page.tags.valueof(_ORIENTATION))
@@ -176,7 +173,7 @@ def _finished(page: tifffile.TiffPage, image: Pixels, remarks: tuple[str, ...]) 
 def _check(page: tifffile.TiffPage, data: bytes) -> None:
     """Refuse what is not read, what would take too much memory, and strips that are not there."""
     if page.axes not in ("YX", "YXS", "SYX", "ZYX", "ZYXS"):
-        raise UnreadableError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
+        raise ReadError(f"it is a volume, of the axes {page.axes}; save it as NIfTI")
     pixels.check_size(page.imagewidth, page.imagelength)
     sides = page.chunks[-3:-1] if "Z" in page.axes and "S" in page.axes else page.chunks
     sides = sides[-2:] if "Z" in page.axes else sides[:2]
@@ -186,25 +183,21 @@ def _check(page: tifffile.TiffPage, data: bytes) -> None:
     known = samples == channels or (photometric in (0, 1, 2) and samples == channels + 1)
     if not (channels and known) or (photometric == 6 and page.compression != 7):
         colours = getattr(page.photometric, "name", page.photometric)
-        raise UnreadableError(
-            f"its {samples} channels are of the TIFF colours {colours}; save it as grey or RGB"
-        )
+        raise ReadError(f"its {samples} channels are TIFF colours {colours}; save as grey or RGB")
     if page.dtype is None:
-        raise UnreadableError(f"its {page.bitspersample} bits a sample are of no type that is read")
+        raise ReadError(f"its {page.bitspersample} bits a sample are of no type that is read")
     pixels.check_type(page.dtype)
     if page.compression not in _COMPRESSIONS:
-        raise UnreadableError(
-            f"its compression {page.compression} is not read; save it uncompressed"
-        )
+        raise ReadError(f"its compression {page.compression} is not read; save it uncompressed")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if len(segments) != math.prod(page.chunked) or not all(page.databytecounts):
-        raise UnreadableError(f"not all of its {math.prod(page.chunked)} strips or tiles are there")
+        raise ReadError(f"not all of its {math.prod(page.chunked)} strips or tiles are there")
     if (end := max(map(sum, segments))) > len(data):
-        raise UnreadableError(f"it is cut short: it ends at byte {end}, file has {len(data)} bytes")
+        raise ReadError(f"it is cut short: it ends at byte {end}, file has {len(data)} bytes")
     if page.is_contiguous and (have := sum(page.databytecounts)) < page.nbytes:
-        raise UnreadableError(f"header says {page.nbytes} bytes of pixels, its strips have {have}")
+        raise ReadError(f"header says {page.nbytes} bytes of pixels, its strips have {have}")
     if page.compression == 7:
         for start, length in segments:
             _, h, w, _ = tifffile.tifffile.jpeg_shape(data[start : start + length])
             if h * w > math.prod(page.chunks[:2]):
-                raise UnreadableError(f"a strip or tile of {page.chunks} holds a JPEG of {h}x{w}")
+                raise ReadError(f"a strip or tile of {page.chunks} holds a JPEG of {h}x{w}")
