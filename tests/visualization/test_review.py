@@ -32,22 +32,24 @@ def pixels(seed: int, high: int = 255, shape=(20, 24)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, high, shape)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A calibrated autoencoder of 16-pixel images of noise."""
-    root = tmp_path_factory.mktemp("cohort")
+def fitted(root):
+    """A calibrated autoencoder of 16-pixel images of noise, below a folder."""
     for name, n in (("plain", 40), ("odd", 4)):
-        (root / name).mkdir()
+        (root / "cohort" / name).mkdir(parents=True)
         for i in range(n):
-            Image.fromarray(pixels(i).astype(np.uint8)).save(root / name / f"{name}{i}.png")
-    cohort = load_cohort(
-        root, Preprocessing(size=16), majority="plain", calibration_size=0.6, cache=False
-    )
+            path = root / "cohort" / name / f"{name}{i}.png"
+            Image.fromarray(pixels(i).astype(np.uint8)).save(path)
+    read = Preprocessing(size=16)
+    cohort = load_cohort(root / "cohort", read, majority="plain", calibration_size=0.6, cache=False)
     kept = quick("cae").get_params()
     params = {name: kept[name] for name in ("epochs", "random_state")}
-    folder = tmp_path_factory.mktemp("runs") / "cae"
-    assert fit_run(cohort, "cae", params, folder, command="")
-    return folder
+    assert fit_run(cohort, "cae", params, root / "run", command="")
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("fitted"))
 
 
 @pytest.fixture(scope="module")

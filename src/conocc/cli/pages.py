@@ -128,6 +128,13 @@ def review(
     folder: Annotated[Path, option("Folder for the page and its pictures.", "--out")],
     table: ListGroup = ASKED.table,
     rule: RuleOptions = RULE,
+    score: Score = None,
+    served: Annotated[
+        bool,
+        option(
+            "Serve the page on this machine, to several readers, with images to come.", "--serve"
+        ),
+    ] = False,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
@@ -136,12 +143,29 @@ def review(
     It opens from disk and shows each image at its own resolution, with a heat map where the method
     makes one. The browser keeps the verdicts; what it exports 'evaluate' and 'calibrate' read.
     Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
+    With --serve the page is at an address of this machine until Ctrl-C: it shows images that are
+    added later, or dropped onto it, and keeps verdicts, with who and when, in verdicts.db beside
+    the run.
     """
-    from conocc.visualization.review import review_files
+    from conocc.visualization.review import Batch, review_files
 
-    verbose = int(not quiet)
+    if served:
+        try:
+            from conocc.visualization.serve import serve
+        except ImportError as error:
+            raise ValueError("--serve needs two packages: pip install 'conocc[serve]'.") from error
+        batch = Batch(run, images, folder, table=table, rule=rule, score=score)
+        serve(batch, announce=out.print)
+        return 0
     done = review_files(
-        run, images, folder, table=table, rule=rule, n_jobs=threads, verbose=verbose
+        run,
+        images,
+        folder,
+        table=table,
+        rule=rule,
+        score=score,
+        n_jobs=threads,
+        verbose=int(not quiet),
     )
     say_all((*done.words, *done.remarks))
     out.print(f"To be reviewed: {escape(str(done.page))}")

@@ -43,6 +43,7 @@ from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
 from conocc.experiments.inference import NO_SCORE, one_torch_thread, scores_of
 from conocc.experiments.run import load_model, model_path, preprocessing_of
+from conocc.experiments.seen import about_batch
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, write_csv
@@ -87,6 +88,7 @@ class Case:
     path: str
     score: float
     is_sum: bool
+    facts: tuple[float, ...]
     person: Person | None
 
     def shown(self, p_value: float | str, predicted: str, patient: str) -> dict[str, Any]:
@@ -121,6 +123,7 @@ def review_files(
     *,
     table: TableOptions = TableOptions(),
     rule: Rule = RULE,
+    score: str | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Reviewed:
@@ -143,6 +146,8 @@ def review_files(
         How manifests and archives among `where` are read.
     rule : Rule
         When an image is flagged.
+    score : str, optional
+        By which of its scores a method that has several scores; by default the run's.
     n_jobs : int, optional
         Threads; all cores by default.
 
@@ -156,7 +161,7 @@ def review_files(
         If `out` holds files of these names that no such call wrote. Whatever is raised, nothing
         was written, unless the disk failed or the command was stopped.
     """
-    batch = Batch(run, where, out, table=table, rule=rule)
+    batch = Batch(run, where, out, table=table, rule=rule, score=score)
     batch.update(n_jobs=n_jobs, verbose=verbose)
     if not batch.cases:
         listed = "\n".join(f"{path}: {reason}" for path, reason in batch.errors[:5])
@@ -168,6 +173,11 @@ def review_files(
     return Reviewed(
         len(batch.cases), batch.out / PAGE, said, said_of(batch.remarks), tuple(batch.errors)
     )
+
+
+def is_picture(name: str) -> bool:
+    """Say whether a file is called as those of images are."""
+    return re.fullmatch(PICTURE, name) is not None
 
 
 class Batch:
@@ -191,11 +201,12 @@ class Batch:
         *,
         table: TableOptions = TableOptions(),
         rule: Rule = RULE,
+        score: str | None = None,
     ) -> None:
         self.run, self.where, self.out, self.table = run, list(where), Path(out), table
         refuse_foreign(self.out, COMMAND, f"{re.escape(PAGE)}|{re.escape(ERRORS)}")
         refuse_foreign(self.out / IMAGES, COMMAND, PICTURE)
-        self.detector = load_model(run)
+        self.detector = load_model(run, score)
         self.preprocessing = preprocessing_of(self.detector, run)
         self.decided = decisions(self.detector, rule)
         self.decided.columns(np.empty(0))  # what the rule refuses, it refuses before all else
@@ -262,9 +273,9 @@ class Batch:
 
     def page(self) -> dict[str, Any]:
         """Give what the template shows; there must be an image."""
-        counts, words, warnings = _words(self.decided, self.cases)
+        counts, words, warnings = _words(self.detector, self.decided, self.cases)
         explained: Iterable[str] = ()
-        if hasattr(self.detector, "reconstruct"):
+        if _has_maps(self.detector):
             explained = legend(self.detector, is_sum=all(case.is_sum for case in self.cases))
         return {
             "key": self.key,
@@ -278,20 +289,24 @@ class Batch:
             "method": type(self.detector).__name__,
             "legend": list(explained),
             "run": printable(self.run),
+            "revision": 0,  # of a page that is served, which has others
         }
 
     def write(self) -> dict[str, Any]:
         """Write the page, which `page` gives, and what could not be read; remove old pictures."""
         numbers = set(self._cases)
         for path in (self.out / IMAGES).iterdir():  # all such were claimed
-            if re.fullmatch(PICTURE, path.name) and int(path.stem) not in numbers:
+            if is_picture(path.name) and int(path.stem) not in numbers:
                 path.unlink()
         if self._errors:
             write_csv(self.out / ERRORS, ERROR_COLUMNS, self.errors)
         else:
             (self.out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
         page = self.page()
-        write_text(self.out / PAGE, rendered("review.html", {"page": page}, assets="review"))
+        write_text(
+            self.out / PAGE,
+            rendered("review.html", {"page": page}, assets="review"),
+        )
         return page
 
     def _piece(
@@ -313,14 +328,14 @@ class Batch:
         scores = scores_of(detector, images)
         maps = _maps(detector, images[np.isfinite(scores)])
         for (number, block, blob), score in zip(read, scores.tolist(), strict=True):
-            (path,) = block.path
+            (path,), (facts,) = block.path, block.acquisition
             if not np.isfinite(score):
                 done.append((number, (printable(path), NO_SCORE.format(printable(path)))))
                 continue
             total, layers = next(maps)
             is_sum = bool(np.isclose(score, total, rtol=SUM_TOLERANCE, atol=0))
             identity = _id(path, digest_of(blob))
-            case = Case(number, identity, path, score, is_sum, person_on(blob))
+            case = Case(number, identity, path, score, is_sum, facts, person_on(blob))
             if isinstance(blob, bytes):
                 blob = decode(blob, printable(path), preprocessing.voi)
             whole = remarked(blob).pixels
@@ -333,9 +348,14 @@ class Batch:
         return done
 
 
+def _has_maps(detector: Any) -> bool:
+    # A model may be older than the score that it is told to take, and have no scale for it.
+    return hasattr(detector, "reconstruct") and detector.residual_scale_ is not None
+
+
 def _maps(detector: Any, images: np.ndarray) -> Iterator[tuple[float, dict[str, str]]]:
     """Give heat map and reconstruction of each image, where there are any, and what they sum to."""
-    if not hasattr(detector, "reconstruct") or not len(images):
+    if not _has_maps(detector) or not len(images):
         yield from ((0.0, {}) for _ in images)
         return
     scale = detector.residual_scale_
@@ -429,7 +449,7 @@ def thumbnail(image: Pixels, window: Sequence[float]) -> bytes:
 
 def _listed(decided: Decisions, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """List images from the highest score, by their patients where these are known."""
-    columns = decided.columns(np.array([case.score for case in cases]))
+    columns = decided.columns(np.array([case.score for case in cases], float))
     paths, persons = [case.path for case in cases], [case.person for case in cases]
     patients = find_patients(paths, given=(), folder=None, regex=None, persons=persons)
     names = patients.names if patients.known else [""] * len(cases)
@@ -438,9 +458,11 @@ def _listed(decided: Decisions, cases: Sequence[Case]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["score"])
 
 
-def _words(decided: Decisions, cases: Sequence[Case]) -> tuple[str, list[str], list[str]]:
+def _words(
+    detector: Any, decided: Decisions, cases: Sequence[Case]
+) -> tuple[str, list[str], list[str]]:
     """Say how many are flagged; by which rule; and how the batch is unlike the calibration."""
-    scores = np.array([case.score for case in cases])
+    scores = np.array([case.score for case in cases], float)
     flagged, known = decided.flagged(scores), decided.calibration
     counts = count(len(cases), "image")
     if flagged is not None and known is not None:
@@ -451,8 +473,10 @@ def _words(decided: Decisions, cases: Sequence[Case]) -> tuple[str, list[str], l
     has_volumes = any(is_slice_name(case.path) for case in cases)
     of_volumes = [NO_DECISION] if has_volumes and "" in decided.of_volumes([0.0]) else []
     files = np.array([hash(volume_and_slice(case.path)[0]) for case in cases])
-    batch = decided.about_batch(scores, files)["words"]
-    return counts, [decided.words(), *of_volumes, *batch[:1]], batch[1:]
+    facts = np.array([case.facts for case in cases])
+    batch = about_batch(detector, decided, scores, facts, files) if cases else {"words": []}
+    words = [*batch["words"], *batch.get("moved", {}).values()]
+    return counts, [decided.words(), *of_volumes, *words[:1]], words[1:]
 
 
 def _key(run: str | Path, where: Sequence[str | Path]) -> str:

@@ -17,47 +17,53 @@ const read = () => {
     trouble("This browser keeps nothing of this page: export the verdicts before you close it.");
   }
 };
-const keep = (id, change) => {
-  read(); // another window may have written
-  verdicts[id] = { verdict: null, note: "", ...verdicts[id], ...change, time: new Date().toISOString() };
-  if (!verdicts[id].verdict && !verdicts[id].note) delete verdicts[id];
+const write = () => {
   try {
     localStorage.setItem(KEPT, JSON.stringify(verdicts));
   } catch {
     trouble("This browser could not keep the verdict: export the verdicts before you close the page.");
   }
 };
+const keep = (id, change) => {
+  read(); // another window may have written
+  const one = { verdict: null, note: "", ...verdicts[id], ...change, time: new Date().toISOString() };
+  if (page.revision) Object.assign(one, { who: $("who").value, unsent: true });
+  verdicts[id] = one;
+  write();
+};
 read();
 
 // --- the worklist: images, and volumes, whose slices are one entry -------------------------------
 
-const groups = new Map();
-for (const image of page.cases) {
-  const own = image.volume ?? image.path;
-  const key = image.volume === null ? `image ${image.file}` : `volume ${own}`;
-  if (!groups.has(key)) groups.set(key, { path: own, patient: image.patient, images: [] });
-  groups.get(key).images.push(image);
-}
 const before = (a, b) => a.localeCompare(b, undefined, { numeric: true });
-const folders = [...groups.values()].map(({ path }) => path.split("/").slice(0, -1));
-const shared = (folders[0] ?? []).findIndex((part, i) => folders.some((other) => other[i] !== part));
-const cut = shared < 0 ? (folders[0] ?? []).length : shared;
-
-const entries = [...groups.values()].map((group) => {
-  const top = group.images[0]; // they come by their scores
-  group.images.sort((a, b) => a.slice - b.slice);
-  const parts = group.path.split("/");
-  const flags = group.images.filter((image) => image.flagged).length;
-  return Object.assign(group, {
-    top,
-    id: group.images[0].id,
-    flags,
-    flagged: top.flagged === null ? null : flags > 0,
-    name: parts.at(-1),
-    folder: parts.slice(cut, -1).join("/"),
-    path: group.images.length === 1 ? group.images[0].path : group.path,
+const grouped = (images) => {
+  const groups = new Map();
+  for (const image of images) {
+    const own = image.volume ?? image.path;
+    const key = image.volume === null ? `image ${image.file}` : `volume ${own}`;
+    if (!groups.has(key)) groups.set(key, { path: own, patient: image.patient, images: [] });
+    groups.get(key).images.push(image);
+  }
+  const folders = [...groups.values()].map(({ path }) => path.split("/").slice(0, -1));
+  const shared = (folders[0] ?? []).findIndex((part, i) => folders.some((other) => other[i] !== part));
+  const cut = shared < 0 ? (folders[0] ?? []).length : shared;
+  return [...groups.values()].map((group) => {
+    const top = group.images[0]; // they come by their scores
+    group.images.sort((a, b) => a.slice - b.slice);
+    const parts = group.path.split("/");
+    const flags = group.images.filter((image) => image.flagged).length;
+    return Object.assign(group, {
+      top,
+      id: group.images[0].id,
+      flags,
+      flagged: top.flagged === null ? null : flags > 0,
+      name: parts.at(-1),
+      folder: parts.slice(cut, -1).join("/"),
+      path: group.images.length === 1 ? group.images[0].path : group.path,
+    });
   });
-});
+};
+let entries = [];
 
 const verdictOf = (entry) => verdicts[entry.id]?.verdict ?? null;
 // What the keys 1 to 4 say of an entry: in a word, and as a class.
@@ -79,9 +85,9 @@ const make = (parent, tag, name, text = "") => {
   return element;
 };
 const chance = (image) => (image.p === null ? `score ${shorter(image.score)}` : `p ${shorter(image.p, 2)}`);
-for (const [i, entry] of entries.entries()) {
+const itemOf = (entry) => {
   const item = document.createElement("li");
-  item.id = `case-${i}`;
+  item.id = `case-${entry.top.file}`;
   item.setAttribute("role", "option");
   const thumbnail = make(item, "img", "");
   Object.assign(thumbnail, { loading: "lazy", decoding: "async" });
@@ -98,9 +104,9 @@ for (const [i, entry] of entries.entries()) {
   }
   of.append(" ");
   entry.said = make(of, "span", "said");
-  entry.item = item;
   item.addEventListener("click", () => { open(entry); document.body.classList.add("viewing"); fit(); });
-}
+  return item;
+};
 
 const orders = {
   score: (a, b) => b.top.score - a.top.score,
@@ -132,6 +138,9 @@ const progress = () => {
   const done = entries.filter(verdictOf).length;
   const unit = page.cases.length > entries.length ? "images and volumes" : "images";
   $("progress").textContent = `· ${done} of ${entries.length} ${unit} reviewed`;
+  $("counts").textContent = page.counts;
+  $("warnings").replaceChildren();
+  for (const sentence of page.warnings) make($("warnings"), "p", "warn", sentence);
   $("warning").hidden = done === entries.length;
   $("warning").textContent = `${entries.length - done} of ${entries.length} have no verdict yet. Labels of a part that was chosen by its scores make figures and thresholds wrong: review all, or a part drawn by chance.`;
 };
@@ -139,7 +148,7 @@ const mark = (entry) => { entry.said.textContent = wordOf(entry); };
 
 // --- one image: loaded when it is looked at, one at a time in memory -----------------------------
 
-let current = null; // the entry
+let current = null; // the entry that is looked at
 let place = 0; // which of its images
 let shown = null; // its pixels
 let view = { low: 0, high: 1 }; // the window: what is black and what is white
@@ -266,9 +275,11 @@ const describe = () => {
   const said = [...new Set([chance(image), `score ${shorter(image.score)}`])];
   if (image.flagged !== null) said.push(image.flagged ? "flagged" : "not flagged");
   if (current.patient) said.push(`patient ${current.patient}`);
+  if (verdicts[current.id]?.who) said.push(`verdict by ${verdicts[current.id].who}`);
   if (current.images.length > 1) said.push(`slice ${image.slice}, ${place + 1} of ${current.images.length}`);
   $("name").textContent = current.name;
   $("name").title = current.path;
+  if (document.activeElement !== $("note")) $("note").value = verdicts[current.id]?.note ?? "";
   $("facts").textContent = said.join(" · ");
   $("sliced").textContent = String(image.slice);
   Object.assign($("slice"), { max: current.images.length - 1, value: place });
@@ -288,7 +299,6 @@ const open = (entry, at = null) => {
   entry.item.setAttribute("aria-selected", "true");
   entry.item.scrollIntoView({ block: "nearest" });
   $("cases").setAttribute("aria-activedescendant", entry.item.id);
-  $("note").value = verdicts[entry.id]?.note ?? "";
   $("rebuilt").checked = false;
   document.querySelector(".slices").hidden = entry.images.length < 2;
   describe();
@@ -418,12 +428,13 @@ const save = (name, kind, text) => {
 };
 const csv = (rows) => rows.map((row) => row.map((cell) => `"${String(cell ?? "").replaceAll('"', '""')}"`).join(",") + "\r\n").join("");
 const whole = (path) => (/^([A-Za-z]:)?[\\/]/.test(path) ? path : `${page.folder}/${path}`);
-const said = () => entries.filter((entry) => verdicts[entry.id]).sort((a, b) => before(a.path, b.path)).map((entry) => ({
+const said = () => entries.filter(({ id }) => verdicts[id]?.verdict || verdicts[id]?.note).sort((a, b) => before(a.path, b.path)).map((entry) => ({
   image: whole(entry.path),
   verdict: verdictOf(entry),
   word: wordOf(entry),
   note: verdicts[entry.id].note,
   time: verdicts[entry.id].time,
+  who: verdicts[entry.id].who,
   id: entry.id,
   patient: entry.patient,
   anomaly_score: entry.top.score,
@@ -455,13 +466,78 @@ $("import").addEventListener("change", async () => {
   }
 });
 
+// --- start, and all that comes later -------------------------------------------------------------
+
 const again = () => {
   for (const entry of entries) mark(entry);
   progress();
   if (current) describe();
 };
 addEventListener("storage", (event) => { if (event.key === KEPT) { read(); again(); } });
-if (!entries.some(({ patient }) => patient)) $("sort").querySelector("[value=patient]").remove();
-list();
-again();
-if (visible.length) open(visible[0]);
+const build = () => {
+  entries = grouped(page.cases);
+  for (const entry of entries) entry.item = itemOf(entry);
+  $("sort").querySelector("[value=patient]").hidden = !entries.some(({ patient }) => patient);
+  list();
+  again();
+  const same = entries.find(({ id }) => id === current?.id);
+  if (same) open(same, same.images.length === current.images.length ? place : null);
+  else if (visible.length) open(visible[0]);
+};
+build();
+
+// With a server, which keeps the verdicts of all readers: what it has not got yet is sent again.
+const SILENT = "The server does not answer. This browser keeps the verdicts and sends them when it is back.";
+const ask = async (path, options) => {
+  const answer = await fetch(path, options);
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+};
+let sequence = 0;
+const talk = async () => {
+  const unsent = Object.entries(verdicts).filter(([, one]) => one.unsent);
+  if (unsent.length) {
+    const body = JSON.stringify(unsent.map(([id, { verdict, note, who, time }]) => ({ id, verdict, note, who, time })));
+    await ask("verdicts", { method: "POST", body });
+    read();
+    for (const [id, { time }] of unsent) if (verdicts[id].time === time) delete verdicts[id].unsent;
+    write();
+  }
+  const state = await ask(`state?since=${sequence}&revision=${page.revision}`);
+  for (const { id, seq, verdict, note, who, time } of state.verdicts) {
+    sequence = Math.max(sequence, seq);
+    if (!verdicts[id]?.unsent) verdicts[id] = { verdict: verdict || null, note, who, time };
+  }
+  if (state.verdicts.length) write();
+  if (state.page) { Object.assign(page, state.page, { revision: state.revision }); build(); }
+  else if (state.verdicts.length) again();
+  if (state.trouble) trouble(state.trouble);
+  else if ($("trouble").textContent === SILENT) $("trouble").hidden = true;
+};
+const add = async (files) => {
+  for (const file of files) {
+    try {
+      await ask(`files/${encodeURIComponent(file.name)}`, { method: "PUT", body: file });
+      say(`${file.name} is there; if it is an image, it will be scored.`);
+    } catch (error) {
+      trouble(error instanceof TypeError ? `${file.name} could not be sent: it is too large, or the server is gone.` : error.message);
+    }
+  }
+};
+if (page.revision) {
+  const remember = () => localStorage.setItem("conocc-reader", $("who").value);
+  $("who").value = localStorage.getItem("conocc-reader") ?? "";
+  $("who").addEventListener("input", remember);
+  $("add").addEventListener("change", () => add([...$("add").files]));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => { event.preventDefault(); add([...event.dataTransfer.files]); });
+  const round = async () => {
+    try {
+      await talk();
+    } catch (error) {
+      trouble(error instanceof TypeError ? SILENT : error.message);
+    }
+    setTimeout(round, 1000);
+  };
+  round();
+}
