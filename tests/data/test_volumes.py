@@ -362,7 +362,7 @@ def test_volumes_are_fitted_evaluated_and_scored_by_command(folder, tmp_path):
     assert float(volume["mean_of_top"]) == pytest.approx(sum(sorted(own)[-2:]) / 2)
     code, said = call("score", run, folder / "new", "--out", out, "--top", "0")
     assert code == 1
-    assert "'top' parameter must be at least 1" in said
+    assert "must be at least 1" in said
     call("score", run, folder / "new/flat.png", "--out", out, "--quiet")
     assert not (out.parent / f"{out.stem}.volumes.csv").exists()
 

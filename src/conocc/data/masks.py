@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import decode
 from conocc.data.image_io.stack import StackOptions
 from conocc.data.index import SIDES, printable, read_file, some, stem
@@ -146,7 +145,11 @@ def _beginnings(key: str) -> list[str]:
 def _looks_like_mask(folder: Path, path: str) -> int:
     """Say whether an image has few values, or nearly two; one that cannot be read has not."""
     try:
-        image = _pixels(folder, path)
+        stack = read_stack(folder, path, StackOptions(labels=True))
+        if stack is None:
+            image = decode(read_file(folder, path), printable(path))
+        else:
+            image = stack.image(stack.total // 2).pixels
     except ValueError:
         return 0
     if (values := np.unique(image).size) <= FEW_VALUES:
@@ -156,10 +159,3 @@ def _looks_like_mask(folder: Path, path: str) -> int:
     marked = float((place > 0.9).mean())
     nearly = marked >= LEAST_MARKED and marked + float((place < 0.1).mean()) >= NEARLY
     return TWO_VALUED if nearly else 0
-
-
-def _pixels(folder: Path, path: str) -> Pixels:
-    stack = read_stack(folder, path, StackOptions(labels=True))
-    if stack is None:
-        return decode(read_file(folder, path), printable(path))
-    return stack.image(stack.total // 2).pixels

@@ -218,7 +218,6 @@ def _complete(found: Sequence[str | None], paths: Sequence[str], missing: str) -
     """Give the patients found, or name the first path without one in a sentence."""
     without = [path for path, patient in zip(paths, found, strict=True) if not patient]
     if without:
-        raise ValueError(
-            f"{missing} '{printable(without[0])}' ({len(without)} of {count(len(paths), 'image')})."
-        )
+        n = f"{len(without)} of {count(len(paths), 'image')}"
+        raise ValueError(f"{missing} '{printable(without[0])}' ({n}).")
     return tuple(patient for patient in found if patient)

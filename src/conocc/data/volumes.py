@@ -10,7 +10,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from heapq import nlargest
 from itertools import groupby
@@ -53,18 +53,11 @@ def read_stack(folder: Path, path: str, options: StackOptions, prefix: str = "")
 # From files to images
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """What a stack holds, without its images; of one that cannot be read, the reason."""
-
-    stack: Stack | None = None
-    reason: str = ""
-
-    def names(self, path: str) -> list[str]:
-        """Name the images that stand for the file at `path`: those in it, or else itself."""
-        if self.stack is None or self.stack.single:
-            return [path]
-        return [slice_name(path, k) for k in self.stack.numbers]
+def _names(path: str, stack: Stack | None) -> list[str]:
+    """Name the images that stand for the file at `path`: those in it, or else itself."""
+    if stack is None or stack.single:
+        return [path]
+    return [slice_name(path, k) for k in stack.numbers]
 
 
 def with_slices(
@@ -86,7 +79,7 @@ def with_slices(
     if folder is None:
         return listing
     paths = [entry.path for entry in listing.entries if not leave(entry)]
-    cuts: dict[str, _Cut] = {}
+    cuts: dict[str, Stack] = {}
     with bar("Looking into files", len(paths), verbose=verbose) as advance:
         work = prefetch(partial(_cut, folder, options), paths, n_jobs=n_jobs)
         for path, one in zip(paths, work, strict=True):
@@ -98,7 +91,7 @@ def with_slices(
     entries = tuple(
         replace(entry, path=name)
         for entry in listing.entries
-        for name in cuts.get(entry.path, _Cut()).names(entry.path)
+        for name in _names(entry.path, cuts.get(entry.path))
     )
     (name, times), *_ = Counter(entry.path for entry in entries).most_common(1)
     if times > 1:
@@ -108,21 +101,17 @@ def with_slices(
         names = [entries[row].path for row in rows]
         return fetch_images(folder, names, options, partial(partial, read_file, folder))
 
-    stacks = [one.stack for one in cuts.values() if one.stack is not None]
-    return replace(listing, entries=entries, fetch=fetch, notes=(*listing.notes, *_notes(stacks)))
+    notes = (*listing.notes, *_notes(list(cuts.values())))
+    return replace(listing, entries=entries, fetch=fetch, notes=notes)
 
 
-def _cut(folder: Path, options: StackOptions, path: str, prefix: str = "") -> _Cut | None:
+def _cut(folder: Path, options: StackOptions, path: str) -> Stack | None:
     """Open a stack and close it again; None where it is none."""
     try:
-        stack = read_stack(folder, path, options, prefix)
-    except ValueError as error:
-        return _Cut(reason=str(error))
-    if stack is None:
-        return None
-    if not stack.numbers:
-        return _Cut(reason=_empty(stack, f"'{printable(prefix + path)}'"))
-    return _Cut(replace(stack, image=_gone))
+        stack = read_stack(folder, path, options)
+    except ValueError:  # told when it is fetched, as that it is empty
+        return _UNREAD
+    return stack and (replace(stack, image=_gone) if stack.numbers else _UNREAD)
 
 
 def _empty(stack: Stack, named: str) -> str:
@@ -132,6 +121,9 @@ def _empty(stack: Stack, named: str) -> str:
 
 def _gone(k: int) -> Remarked:
     raise AssertionError(f"image {k} of a stack that was only looked into")
+
+
+_UNREAD = Stack("", 0, (), _gone, single=True)
 
 
 def _notes(stacks: Sequence[Stack]) -> Iterator[str]:
