@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 from conocc.data.image_io.dicom import SIGNATURE as DICOM
 from conocc.data.image_io.dicom_kind import companion_kind
@@ -60,11 +61,9 @@ def companion(name: str, head: bytes) -> str | None:
             return None
         other = companion_kind(head)
         return other and f"DICOM {other}"
-    if kind in _WEAK and "." not in name:
-        return "document" if _NAMES.match(name) else None
     if kind in _WEAK:
         readme = "document" if _NAMES.match(name) else None
-        return _SUFFIXES.get(name.rpartition(".")[2].lower(), readme)
+        return _SUFFIXES.get(PurePath(name).suffix[1:].lower(), readme)
     return PICTURE if kind == "PNG" and MARK in head else None
 
 
@@ -87,10 +86,11 @@ left aside: 2 tables.']
         groups["DICOM" if is_dicom else ""][rest if is_dicom else kind] = len(paths)
     for group, kinds in sorted(groups.items(), reverse=True):
         total = sum(kinds.values())
-        what = "files beside the images" if total > 1 else "file beside the images"
+        several = total > 1
+        what = "files beside the images" if several else "file beside the images"
         if group:
             what = (
-                "DICOM objects that are no images" if total > 1 else "DICOM object that is no image"
+                "DICOM objects that are no images" if several else "DICOM object that is no image"
             )
         numbers = [f"{n} {kind if n == 1 else plural(kind)}" for kind, n in kinds.items()]
         yield f"{total} {what} left aside: {', '.join(numbers)}."

@@ -100,14 +100,9 @@ def _folders(where: Path, inside: str = "") -> list[str]:
     return scan(where, inside)[1] if where.is_dir() else []
 
 
-def _sides(where: Path, side: str) -> list[str]:
-    """Return the folders directly in `where` that are called as this side of the split is."""
-    return [folder for folder in _folders(where) if SIDES.get(folder.lower()) == side]
-
-
 def is_official_split(where: Path) -> bool:
     """Say whether there is a folder for training or for the test."""
-    return bool(_sides(where, "train") or _sides(where, "test"))
+    return not {"train", "test"}.isdisjoint(SIDES.get(one.lower()) for one in _folders(where))
 
 
 def list_official_split(where: Path) -> ImageIndex:
@@ -115,21 +110,6 @@ def list_official_split(where: Path) -> ImageIndex:
 
     Of Kaggle's set NORMAL is.
     """
-    entries, notes, unknown = _split_folders(where)
-    classes = {entry.label for entry in entries}
-    known = {entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY}
-    layout = "{train,val,test}/CLASS"
-    if not known.isdisjoint(entry.label for entry in entries if entry.split == "train"):
-        layout = "train/good, test/… (MVTec, BMAD)"
-    else:
-        is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
-        known = {KAGGLE_MAJORITY} if is_kaggle else set()
-    majority = frozenset(known) or None
-    return of_files(layout, where, entries, majority=majority, notes=notes, unknown=unknown)
-
-
-def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str], tuple[str, ...]]:
-    """Entries of ``SIDE/CLASS/…``, and notes."""
     paths, notes, unknown = _walk(where, level=1)
     entries: list[ImageEntry] = []
     beside: list[str] = []
@@ -148,7 +128,16 @@ def _split_folders(where: Path) -> tuple[list[ImageEntry], list[str], tuple[str,
         raise _no_images(where, len(beside))
     if beside:
         notes.append(f"{some(beside, 'image')} beside the folders of the split left aside.")
-    return entries, notes, unknown
+    classes = {entry.label for entry in entries}
+    known = {entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY}
+    layout = "{train,val,test}/CLASS"
+    if not known.isdisjoint(entry.label for entry in entries if entry.split == "train"):
+        layout = "train/good, test/… (MVTec, BMAD)"
+    else:
+        is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
+        known = {KAGGLE_MAJORITY} if is_kaggle else set()
+    majority = frozenset(known) or None
+    return of_files(layout, where, entries, majority=majority, notes=notes, unknown=unknown)
 
 
 # Folders without a split
