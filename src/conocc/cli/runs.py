@@ -271,7 +271,8 @@ def score(
             out.print(f"Flagged: {done.flagged:,} of {count(done.count, 'image')} ({share}).")
         out.print("Highest anomaly scores:")
         say_all((f"{readable(value):>10}  {path}" for value, path in done.highest))
-        say_next("review", run, *images, "--out", "review")
+        shown = images if len(images) <= 3 else ["IMAGES"]
+        say_next("review", run, *shown, "--out", "review")
     else:
         out.print("No image was scored, and no table of scores was written.")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]

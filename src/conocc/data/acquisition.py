@@ -44,8 +44,9 @@ def acquired(read: Remarked, image: npt.NDArray[np.float32]) -> tuple[float, ...
     low, high = float(image.min()), float(image.max())
     contrast = float(image.std(dtype=np.float64)) if low < high else 0.0
     steps = [np.abs(np.diff(image, axis=axis)).mean(dtype=np.float64) for axis in (1, 2)]
-    _, *at = np.nonzero(image >= low + DARK * (high - low))
-    inside = math.prod(int(np.ptp(one)) + 1 for one in at) / math.prod(image.shape[1:])
+    bright = np.any(image >= low + DARK * (high - low), axis=0)
+    at = [np.flatnonzero(np.any(bright, axis=axis)) for axis in (0, 1)]
+    inside = math.prod(int(np.ptp(one)) + 1 for one in at) / bright.size
     facts = {
         "size": math.sqrt(read.size or math.prod(read.pixels.shape[:2])),
         "depth": 8 * read.pixels.dtype.itemsize,
