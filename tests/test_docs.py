@@ -36,7 +36,7 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 FITTING = ["data", "fit", "evaluate", "score"]
-DECIDING = ["calibrate", "evaluate", "score"]
+DECIDING = ["calibrate", "evaluate", "score", "calibrate", "score", "evaluate"]
 
 
 @pytest.mark.parametrize(

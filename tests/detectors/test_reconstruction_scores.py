@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import quick
-from conocc import load
+from conocc import AnoGAN, load
 from conocc.detectors import METHODS, method_class
 from conocc.detectors.reconstruction_scores import (
     BY_SCORE,
@@ -99,7 +99,8 @@ def test_a_fitted_detector_scores_either_way_as_one_fitted_to_score_so(fitted, i
     expected = other.anomaly_score(images), fitted.anomaly_score(images)
     turned = fitted.set_params(scored_by="correlation").anomaly_score(images)
     assert np.array_equal(turned, expected[0])
-    assert fitted.residual_scale_ == other.residual_scale_
+    if not isinstance(fitted, AnoGAN):  # for which it would take another search for each image
+        assert fitted.residual_scale_ == other.residual_scale_
     back = fitted.set_params(scored_by=own).anomaly_score(images)
     assert np.array_equal(back, expected[1])
 

@@ -17,11 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conocc.detectors.one_class_detector import COUNT, POSITIVE, param
+from conocc.detectors.one_class_detector import COUNT, POSITIVE, OneClassDetector, param
+from conocc.detectors.reconstruction_scores import SCORES, ScoredByReconstruction
+from conocc.detectors.residual_scale import ResidualScale
 from conocc.detectors.trained import TrainedDetector
 from conocc.networks import bottleneck_of, dense, dense_widths, halved
 from conocc.training import Batches, Stage, Terms, Train, adam, summed
@@ -186,7 +190,7 @@ def search_loss(residual: Tensor, discrimination: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AnoGAN(TrainedDetector):
+class AnoGAN(ScoredByReconstruction, TrainedDetector):
     r"""Generative adversarial network of Schlegl et al. (IPMI 2017).
 
     A generator learns to draw majority images; of a new image it is then asked for the one most
@@ -215,6 +219,9 @@ class AnoGAN(TrainedDetector):
         Learning rate of these steps.
     augment : bool
         Whether training images are augmented; not for images whose left is not their right.
+    scored_by : {"search", "residual", "correlation"}
+        Eq. (6), the loss at the end of the search; or the two images that it leaves, as
+        `ScoredByReconstruction` says.
     lr : float
         Adam's learning rate for both networks, DCGAN's.
     channels : sequence of int
@@ -239,6 +246,7 @@ class AnoGAN(TrainedDetector):
     latent: int = param(100, COUNT)
     search_steps: int = param(500, COUNT)
     search_lr: float = param(0.02, POSITIVE)
+    scored_by: str = param("search", StrOptions({"search", *SCORES}))
     augment: bool = param(True, "boolean")
 
     _no_graph = (
@@ -297,7 +305,13 @@ class AnoGAN(TrainedDetector):
         drawn = self.network_.generator(z)
         return search_loss(distance(x, drawn), distance(f, self.network_.features(drawn)))
 
+    def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
+        # That of the other scores would take another search for each image.
+        return OneClassDetector._residual_scale(self, array, source=source)
+
     def _score(self, x: Tensor) -> Tensor:
+        if self.scored_by != "search":
+            return super()._score(x)
         return self._loss(x, self.network_.features(x), self._search(x))
 
     def _reconstruct(self, x: Tensor) -> Tensor:

@@ -82,14 +82,9 @@ def correlation_score(x_hat: Tensor, x: Tensor) -> Tensor:
     return dissimilarity(x_hat, x).flatten(1).mean(1)
 
 
-def difference(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Give the image less its reconstruction; (n, ...) -> the same."""
-    return x - x_hat
-
-
-# What each is scored by, and the map that is drawn of it.
+# What each is scored by, and the map that is drawn of it; `torch.rsub` gives x - x_hat.
 SCORES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "residual": (equations.anomaly_score, difference),
+    "residual": (equations.anomaly_score, torch.rsub),
     "correlation": (correlation_score, dissimilarity),
 }
 # What hangs on the score, and what stands in its place until a score has its own.

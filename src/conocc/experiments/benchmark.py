@@ -67,7 +67,7 @@ class Job:
     Attributes
     ----------
     params
-        Those that differ from the method's defaults.
+        Those that differ from the method's defaults; of `scored_by` none that does not.
     protocol
         "benchmark" and "sweep" take the cohort's own split, "crossval" fold `fold` (from 1) of
         `rule` and `group` (`conocc.experiments.cross_validation.folds`).
@@ -88,6 +88,10 @@ class Job:
         for name in ("rule", "fold", "seed"):  # NumPy's numbers are no JSON values
             if isinstance(value := getattr(self, name), np.generic):
                 object.__setattr__(self, name, value.item())
+        score = self.params.get("scored_by")
+        if score and score == getattr(method_class(self.method)(), "scored_by", None):
+            plain = {k: v for k, v in self.params.items() if k != "scored_by"}
+            object.__setattr__(self, "params", plain)
 
     def detector_params(self) -> dict[str, Any]:
         """All parameters, defaults filled in, as JSON values; a score only if not the default.
@@ -95,14 +99,8 @@ class Job:
         So rows are found again that were made when each method had one score.
         """
         detector = make_detector(self.method, {**self.params, "random_state": self.seed})
-        left_out = {*FREE_PARAMETERS, *(() if self.score() else ("scored_by",))}
+        left_out = FREE_PARAMETERS | ({"scored_by"} - self.params.keys())
         return {k: v for k, v in detector.plain_params().items() if k not in left_out}
-
-    def score(self) -> str | None:
-        """Give the score that its images are scored by, if it is not the method's default."""
-        score: str | None = self.params.get("scored_by")
-        default = getattr(method_class(self.method)(), "scored_by", None)
-        return None if score == default else score
 
 
 def benchmark_jobs(
@@ -318,11 +316,20 @@ def _result(work: WorkerJob) -> dict[str, Any]:
         raise ValueError(f"'{job.cohort.where}' holds other images here than for the driver.")
     cohort = _cohort_of(job)
     run, command = work.out / row["run"], row["command"]
-    params = {**job.params, "random_state": job.seed}
-    if (score := job.score()) is None:
-        fit_run(cohort, job.method, params, run, command=command, spec=job.cohort)
-    else:
-        _fitted_by_another(work, cohort, params, run, score)
+    # All scores are of one fit, which is done under the method's own.
+    plain = replace(job, params={k: v for k, v in job.params.items() if k != "scored_by"})
+    fitted = run if plain == job else work.out / "jobs" / job_key(plain)
+    params = {**plain.params, "random_state": job.seed}
+    while True:
+        try:
+            fit_run(cohort, job.method, params, fitted, command=command, spec=job.cohort)
+            break
+        except BlockingIOError:  # another worker is at it, for another score
+            time.sleep(WAIT_S)
+    if not (run / "run.json").exists():
+        copy_run(fitted, run, job.params["scored_by"])
+        if len(calibrating := cohort.where(split="calibration")):
+            calibrate_run(run, calibrating, command=command)
     if not cohort.where(split="test").minority.any():
         raise ValueError(f"Cohort '{cohort.name}' has no minority image to test on.")
     result = evaluate_run(run, cohort, command=command)
@@ -332,33 +339,6 @@ def _result(work: WorkerJob) -> dict[str, Any]:
         **{name: result[name] for name in ("metrics", "counts", "prevalence", "left_out")},
         **{name: about[name] for name in ("seconds", "threads", "notes")},
     }
-
-
-def _fitted_by_another(
-    work: WorkerJob, cohort: Cohort, params: dict[str, Any], run: Path, score: str
-) -> None:
-    """Take the fit of the same job under the default score, which is done first if it is not."""
-    job, command = work.job, work.row["command"]
-    plain = replace(job, params={k: v for k, v in job.params.items() if k != "scored_by"})
-    trained = work.out / "jobs" / job_key(plain)
-    while True:
-        try:
-            fit_run(
-                cohort,
-                job.method,
-                {k: v for k, v in params.items() if k != "scored_by"},
-                trained,
-                command=command,
-                spec=job.cohort,
-            )
-            break
-        except BlockingIOError:  # another worker is at it
-            time.sleep(WAIT_S)
-    if not (run / "run.json").exists():
-        copy_run(trained, run, score)
-    calibrating = cohort.where(split="calibration")
-    if len(calibrating):
-        calibrate_run(run, calibrating, command=command)
 
 
 def _blank_row(job: Job, label: str, command: str) -> dict[str, Any]:

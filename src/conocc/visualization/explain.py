@@ -109,7 +109,7 @@ def explain_files(
         )
     if detector.residual_scale_ is None:
         raise ValueError(
-            f"'{run}' is older than the score {score!r}, and has no scale for its pictures. "
+            f"'{run}' has no scale for pictures of the score {score!r}. "
             f"Calibrate it: conocc calibrate RUN COHORT --score {score}."
         )
     reading = preprocessing_of(detector, run), detector.input_shape_
