@@ -12,7 +12,7 @@ Letters: n images, c channels, h and w pixels, d features of a profile or of a v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -104,12 +104,40 @@ def profile(x: Tensor, pairs: Tensor) -> Tensor:
     """Describe images by log-energies and intensities over place and scale.
 
     On each level of the pyramid there are, in every cell of a 4×4 grid, the mean log-energy in
-    four directions and the mean intensity of each channel; (n, c, h, w) -> (n, 80 · c · levels).
+    four directions and the mean intensity of each channel; (n, c, h, w) -> (n, 5 · c · levels,
+    4, 4).
     """
     levels = pyramid(x.flatten(0, 1)[:, None])
     parts = [cell_means(torch.cat([log_energy(level, pairs), level], 1)) for level in levels]
     # Not len(x), which an exported graph would take for a constant.
-    return torch.cat(parts, 1).reshape(x.shape[0], -1)
+    return torch.cat(parts, 1).reshape(x.shape[0], -1, GRID, GRID)
+
+
+# --- where the features are --------------------------------------------------------------------
+
+
+def flat(parts: Sequence[Tensor]) -> Tensor:
+    """Join features of cells, (n, m, rows, columns) each, into vectors; -> (n, d)."""
+    return torch.cat([part.flatten(1) for part in parts], 1)
+
+
+def laid_out(values: Tensor, parts: Sequence[Tensor], h: int, w: int) -> Tensor:
+    """Lay a value of each feature out over the cell that it is of; (n, d) -> (n, 1, h, w).
+
+    The features are those of `flat`. Pixels sum to what the values sum to; between the centres of
+    two cells they go evenly from the one's to the other's.
+    """
+    total = values.new_zeros(len(values), 1, h, w)
+    sizes = [part[0].numel() for part in parts]
+    for of_part, part in zip(torch.split(values, sizes, 1), parts, strict=True):
+        cells = of_part.reshape(len(values), *part.shape[1:]).sum(1, keepdim=True)
+        down, across = (
+            F.interpolate(torch.eye(n)[None].to(values), side, mode="linear")[0]
+            for n, side in zip(part.shape[2:], (h, w), strict=True)
+        )
+        down, across = (weights / weights.sum(1, keepdim=True) for weights in (down, across))
+        total += down.T @ cells @ across
+    return total
 
 
 # --- Gaussian ----------------------------------------------------------------------------------
@@ -157,6 +185,10 @@ class Gaussian(nn.Module):
         r"""Give :math:`(z - \mu)^T \Sigma^{-1} (z - \mu)`; (n, d) -> (n,) float64."""
         return self.whitened(z).square().sum(1)
 
+    def contributions(self, z: Tensor) -> Tensor:
+        """Give what each feature adds to `forward`, or takes from it; (n, d) -> (n, d) float64."""
+        return (z.double() - self.mean) * (self.whitened(z) @ self.whitening.T)
+
 
 # --- method ------------------------------------------------------------------------------------
 
@@ -175,8 +207,8 @@ class GaborMahalanobis(OneClassDetector):
 
     Parameters
     ----------
-    normalize, contamination, random_state, device, verbose
-        Those of `ConOCC`. Nothing depends on `random_state`, and little on `device`.
+    Those of `OneClassDetector`. But for the folds that set the threshold, nothing depends on
+    `random_state`, and little on `device`.
 
     Attributes
     ----------
@@ -190,6 +222,8 @@ class GaborMahalanobis(OneClassDetector):
     >>> GaborMahalanobis().fit(images).anomaly_score(images).shape
     (8,)
     """
+
+    _draws = "contribution"
 
     def _build(self) -> None:
         shape = self.input_shape_
@@ -206,4 +240,8 @@ class GaborMahalanobis(OneClassDetector):
         return distance
 
     def _profile(self, x: Tensor) -> Tensor:
-        return profile(x, gabor_pairs().to(x)) if x.ndim == 4 else x
+        return flat([profile(x, gabor_pairs().to(x))]) if x.ndim == 4 else x
+
+    def _difference(self, x: Tensor) -> Tensor:
+        parts = [profile(x, gabor_pairs().to(x))]
+        return laid_out(self.gaussian_.contributions(flat(parts)), parts, *x.shape[2:])

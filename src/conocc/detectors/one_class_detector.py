@@ -115,7 +115,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Hashes of these images and of their patients.
     residual_scale_ : ResidualScale or None
         How large `differences` of majority images are: of calibration images, and until `calibrate`
-        has seen some, of training images. None without a reconstruction, and for vectors.
+        has seen some, of training images. None for vectors, and without such a map.
     other_scores_ : dict
         By the name of a score that is not in force (`ScoredByReconstruction`), its own threshold,
         calibration and scale.
@@ -427,12 +427,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Give the reconstructions, in the units of `normalized`; shaped like its result."""
         return self._rows(self._reconstruct, self._checked(X)).numpy()
 
-    @available_if(lambda self: hasattr(self, "_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
+    @available_if(lambda self: self._has_map())  # type: ignore[untyped-decorator]  # likewise
     def differences(self, X: Any) -> np.ndarray:
-        """Map where images differ from their reconstructions; shaped like `normalized`'s result.
+        """Map where images differ from the majority; shaped like `normalized`'s result.
 
         `normalized` less `reconstruct`, whose squares add up to Eq. (6); of a method that is
-        scored by 'correlation', one less the local correlation, whose mean is the score.
+        scored by 'correlation', one less the local correlation, whose mean is the score; of
+        `LRT` and `GaborMahalanobis`, (n, 1, h, w), what each pixel adds to the score.
         """
         return self._rows(self._difference, self._checked(X)).numpy()
 
@@ -554,12 +555,16 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return scores
 
     def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
-        if len(self.input_shape_) == 1 or not hasattr(self, "_reconstruct"):
+        if not self._has_map():
             return None
         some = array[:: max(1, len(array) // RESIDUAL_IMAGES)]
         with default_settings(self._device()):
             blocks = (rows.numpy(force=True) for rows in self._blocks(self._difference, some))
             return scale_of(blocks, source=source, of=self._draws)
+
+    def _has_map(self) -> bool:
+        has = hasattr(self, "_reconstruct") or self._draws == "contribution"
+        return has and len(self.input_shape_) == 3
 
     def _difference(self, x: Tensor) -> Tensor:
         return x - self._reconstruct(x)

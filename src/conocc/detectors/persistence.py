@@ -111,6 +111,9 @@ def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     older: dict[str, Any] = {"origin_": {}, "other_scores_": {}}  # which older files lack
     for name, value in from_json({**older, **header["values"]}).items():
         setattr(detector, name, value)
+    scale = detector.residual_scale_
+    if scale and scale.of != detector._draws:  # of an older version's pictures
+        detector.residual_scale_ = None
     if min(detector.input_shape_) < 1:
         raise ValueError(f"its images are of shape {detector.input_shape_}")
     detector._validate_params()

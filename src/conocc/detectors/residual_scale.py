@@ -39,7 +39,8 @@ class ResidualScale:
         ``"calibration"``; or ``"training"``, whose residuals are smaller than those of new
         images of the majority, which then look less calm than they are.
     of : str
-        ``"residual"``; or ``"correlation"``: one less the local correlation, which has no sign.
+        ``"residual"``; ``"correlation"``: one less the local correlation, which has no sign; or
+        ``"contribution"``: what each place adds to the score, or takes from it.
 
     Examples
     --------
@@ -57,7 +58,9 @@ class ResidualScale:
     def totals(self, differences: Floats) -> Floats:
         """Add up what is drawn of images, as the score does that it is of; (n, ...) -> (n,)."""
         rows = differences.reshape(len(differences), -1).astype(np.float64)
-        return (rows**2).sum(1) if self.of == "residual" else rows.mean(1)
+        if self.of == "residual":
+            return (rows**2).sum(1)
+        return rows.sum(1) if self.of == "contribution" else rows.mean(1)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON keeps."""

@@ -70,7 +70,7 @@ class Gallery(Arrays):
     ----------
     input : ndarray of float32, shape (k, c, h, w)
         What the network saw: normalised units. The majority first, each class from its worst.
-    reconstruction, residual : ndarray of float32, shape (k, c, h, w), or (0, c, h, w)
+    reconstruction, residual : ndarray of float, shape (k, c, h, w), or (0, c, h, w)
         In the same units; the residual is that of `OneClassDetector.differences`. None of them
         where the method has no reconstruction, or no scale for the score in force.
     path, anomaly_score, minority : ndarray of shape (k,)
@@ -178,10 +178,14 @@ def gallery_of(detector: Any, test: Cohort, anomaly_score: np.ndarray) -> Galler
 
 
 def explained(detector: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give images as the method sees them, its reconstructions, and `differences`, on its scale."""
-    given, again = detector.normalized(images), detector.reconstruct(images)
-    signed = detector.residual_scale_.of == "residual"  # for AnoGAN another search would be saved
-    return given, again, given - again if signed else detector.differences(images)
+    """Give images as the method sees them, its reconstructions, and `differences`, on its scale.
+
+    A method that makes no reconstruction has none of them, (0, c, h, w).
+    """
+    given = detector.normalized(images)
+    again = detector.reconstruct(images) if hasattr(detector, "reconstruct") else given[:0]
+    is_residual = detector.residual_scale_.of == "residual"  # AnoGAN would search once more
+    return given, again, given - again if is_residual else detector.differences(images)
 
 
 def embedding_of(detector: Any, trained_on: Cohort, test: Cohort) -> Embedding:

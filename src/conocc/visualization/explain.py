@@ -1,4 +1,4 @@
-"""Why this image: what a method reconstructs of it, and where it differs, on one fixed scale.
+"""Why this image: what a method makes of it, and where it is unusual, on one fixed scale.
 
 The scale is of majority images (`OneClassDetector.residual_scale_`) and the same for all, so that
 an image like these looks calm.
@@ -67,7 +67,7 @@ def explain_files(
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Explained:
-    """Draw, for each image, the image, its reconstruction and where they differ.
+    """Draw, for each image, the image, any reconstruction and where it is unusual.
 
     Files are read as the training images were. Into `out` go a PNG an image, ``index.html`` with
     all of them, and ``errors.csv`` with those that cannot be read, if there are such. What an
@@ -90,7 +90,7 @@ def explain_files(
     Raises
     ------
     ValueError
-        If the method has no reconstruction, or was not fitted to files; or if no image can be
+        If the method draws no heat map, or was not fitted to files; or if no image can be
         explained.
     FileNotFoundError
         If one of `where` does not exist.
@@ -102,15 +102,15 @@ def explain_files(
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run, score)
     method = type(detector).__name__
-    if not hasattr(detector, "reconstruct"):
+    if not hasattr(detector, "differences"):
         raise ValueError(
             f"{method} makes no reconstruction: it scores an image as a whole, and no pixel adds "
-            "a part of its own. Only methods that reconstruct can be explained."
+            "a part of its own. 'conocc methods' says which methods draw heat maps."
         )
     if detector.residual_scale_ is None:
         raise ValueError(
-            f"'{run}' has no scale for pictures of the score {score!r}. "
-            f"Calibrate it: conocc calibrate RUN COHORT --score {score}."
+            f"'{run}' has no scale for pictures of its score. "
+            f"Calibrate it: conocc calibrate RUN COHORT{f' --score {score}' if score else ''}."
         )
     reading = preprocessing_of(detector, run), detector.input_shape_
     cases: list[dict[str, Any]] = []
@@ -162,7 +162,8 @@ def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, 
     unit = UNITS[detector.normalize]
     for i, case in enumerate(cases):
         title = f"{first + i}: {_safe(block.path[i])}   {said[i]}"
-        figure = explanation(given[i], again[i], left[i], scale, title=title, unit=unit)
+        other = again[i] if len(again) else None
+        figure = explanation(given[i], other, left[i], scale, title=title, unit=unit)
         save_figure(figure, out / case["file"])
     return cases
 
@@ -187,6 +188,11 @@ def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
         what = (
             "Orange is where the pattern of an image is not that of its reconstruction: one less "
             "the correlation of the two around each pixel. The score is the mean over all pixels"
+        )
+    if scale.of == "contribution":
+        what = (
+            "Orange is what adds to the score, blue what takes from it: each place of an image has "
+            "its part, and all parts sum to the score. It is by pixel"
         )
     yield (
         f"{what}: nothing is drawn up to {readable(scale.faint)}, and full "

@@ -7,6 +7,7 @@ Letters: n images, k chosen ones, c channels, h and w pixels.
 from __future__ import annotations
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -22,6 +23,22 @@ from conocc.io.words import readable
 from conocc.visualization.drawing import MINORITY, blank, styled
 
 GAP = 2
+
+
+class Drawn(NamedTuple):
+    """What is called how in the picture of a map of `ResidualScale.of`."""
+
+    name: str
+    orange: str
+    blue: str
+    unit: str  # of itself; empty for that of the image
+
+
+DRAWN = {
+    "residual": Drawn("image − reconstruction", "brighter", "darker", ""),
+    "correlation": Drawn("1 − correlation", "", "", "0 where the patterns are alike"),
+    "contribution": Drawn("part of the score", "adds", "takes", "score a pixel"),
+}
 # Where the image is brighter than its reconstruction, and where darker: colours that
 # colour-blind readers tell apart, both legible on dark tissue and on bright.
 BRIGHTER, DARKER = MINORITY, "#56B4E9"
@@ -64,8 +81,9 @@ def case_strip(kept: Gallery, case: int) -> np.ndarray:
     """
     given = kept.input[case]
     parts = [rgb(given)]
-    if len(kept.reconstruction):
-        parts = _explained(given, kept.reconstruction[case], kept.residual[case], kept.scale())
+    if len(kept.residual):
+        again = kept.reconstruction[case] if len(kept.reconstruction) else None
+        parts = _explained(given, again, kept.residual[case], kept.scale())
     gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
 
@@ -91,11 +109,12 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def _explained(
-    given: np.ndarray, again: np.ndarray, residual: np.ndarray, scale: ResidualScale
+    given: np.ndarray, again: np.ndarray | None, residual: np.ndarray, scale: ResidualScale
 ) -> list[np.ndarray]:
-    """Give an image, its reconstruction on the same grey scale, and the overlay; (h, w, 3) each."""
+    """Give an image, any reconstruction on the same grey scale, and the overlay; (h, w, 3) each."""
     low, high = float(given.min()), float(given.max())
-    return [rgb(given), rgb(again, low, high), overlay(given, residual, scale)]
+    middle = [] if again is None else [rgb(again, low, high)]
+    return [rgb(given), *middle, overlay(given, residual, scale)]
 
 
 def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
@@ -121,24 +140,26 @@ def colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
 @styled
 def explanation(
     given: np.ndarray,
-    reconstruction: np.ndarray,
+    reconstruction: np.ndarray | None,
     residual: np.ndarray,
     scale: ResidualScale,
     *,
     title: str,
     unit: str,
 ) -> Figure:
-    """Show an image, what a method makes of it, and where the two differ, with a colour bar.
+    """Show an image, any reconstruction of it, and where it is unusual, with a colour bar.
 
     (c, h, w) each, the first two in the units of `OneClassDetector.normalized`, which `unit`
     names; the third is that of `OneClassDetector.differences`.
     """
-    figure = blank(9.2, 3.2)
-    figure.suptitle(title)
     pictures = _explained(given, reconstruction, residual, scale)
-    signed = scale.of == "residual"
-    names = ("image", "reconstruction", "image − reconstruction" if signed else "1 − correlation")
-    for axes, picture, name in zip(figure.subplots(1, 3), pictures, names, strict=True):
+    figure = blank(1.7 + 2.5 * len(pictures), 3.2)
+    figure.suptitle(title)
+    signed = scale.of != "correlation"
+    names = ["image", "reconstruction", DRAWN[scale.of].name]
+    if reconstruction is None:
+        del names[1]
+    for axes, picture, name in zip(figure.subplots(1, len(names)), pictures, names, strict=True):
         axes.imshow(picture)
         axes.set_title(name)
         axes.set_axis_off()
@@ -147,10 +168,10 @@ def explanation(
     scaled = ScalarMappable(Normalize(low, scale.full), shades)
     bar = figure.colorbar(scaled, ax=axes, extend="both" if signed else "max")
     bar.ax.set_facecolor(GROUND)
-    full, faint = readable(scale.full), readable(scale.faint)
-    ticks = {scale.faint: faint, scale.full: f"{full} brighter" if signed else full}
+    full, faint, drawn = readable(scale.full), readable(scale.faint), DRAWN[scale.of]
+    ticks = {scale.faint: faint, scale.full: f"{full} {drawn.orange}".rstrip()}
     if signed:
-        ticks = {-scale.full: f"−{full} darker", -scale.faint: f"−{faint}", **ticks}
+        ticks = {-scale.full: f"−{full} {drawn.blue}", -scale.faint: f"−{faint}", **ticks}
     bar.set_ticks(list(ticks), labels=list(ticks.values()))
-    bar.set_label(unit if signed else "0 where the patterns are alike", fontsize=7)
+    bar.set_label(drawn.unit or unit, fontsize=7)
     return figure

@@ -275,7 +275,7 @@ class Batch:
         """Give what the template shows; there must be an image."""
         counts, words, warnings = _words(self.detector, self.decided, self.cases)
         explained: Iterable[str] = ()
-        if _has_maps(self.detector):
+        if self.detector.residual_scale_ is not None:
             explained = legend(self.detector, is_sum=all(case.is_sum for case in self.cases))
         return {
             "key": self.key,
@@ -348,21 +348,18 @@ class Batch:
         return done
 
 
-def _has_maps(detector: Any) -> bool:
-    # A model may be older than the score that it is told to take, and have no scale for it.
-    return hasattr(detector, "reconstruct") and detector.residual_scale_ is not None
-
-
 def _maps(detector: Any, images: np.ndarray) -> Iterator[tuple[float, dict[str, str]]]:
     """Give heat map and reconstruction of each image, where there are any, and what they sum to."""
-    if not _has_maps(detector) or not len(images):
+    scale = detector.residual_scale_
+    if scale is None or not len(images):
         yield from ((0.0, {}) for _ in images)
         return
-    scale = detector.residual_scale_
-    for one, other, left in zip(*explained(detector, images), strict=True):
-        heat = np.rint(255 * colours(averaged(left[None])[0], scale))
-        grey = rgb(other, float(one.min()), float(one.max()))
-        layers = {"heat": _picture(heat), "again": _picture(grey)}
+    given, again, maps = explained(detector, images)
+    for i, left in enumerate(maps):
+        layers = {"heat": _picture(np.rint(255 * colours(averaged(left[None])[0], scale)))}
+        if len(again):
+            grey = rgb(again[i], float(given[i].min()), float(given[i].max()))
+            layers["again"] = _picture(grey)
         yield float(scale.totals(left[None])[0]), layers
 
 

@@ -8,7 +8,7 @@ from sklearn.covariance import ShrunkCovariance
 from sklearn.metrics import roc_auc_score
 
 from conftest import quick
-from conocc.detectors.gabor_mahalanobis import Gaussian, gabor_pairs
+from conocc.detectors.gabor_mahalanobis import Gaussian, flat, gabor_pairs
 from conocc.detectors.lrt import lrt
 from shadings import shadings
 
@@ -128,7 +128,9 @@ def test_the_number_of_features_is_that_of_the_parts():
 def test_a_residual_too_small_is_told_from_one_as_usual():
     """In each cell, the log of a tenth of it is lower by log 100."""
     residual = torch.from_numpy(RNG.normal(size=(1, 1, 32, 32))).float() * 10
-    usual, downsampled = (lrt.residual_profile(r, gabor_pairs()) for r in (residual, residual / 10))
+    usual, downsampled = (
+        flat(lrt.residual_profile(r, gabor_pairs())) for r in (residual, residual / 10)
+    )
     finest = slice(0, 64)  # the log-energies of the first level
     assert np.allclose(usual[0, finest] - downsampled[0, finest], np.log(100), atol=0.05)
 

@@ -39,7 +39,9 @@ from conocc.detectors.gabor_mahalanobis import (
     cell_means,
     energies,
     finite,
+    flat,
     gabor_pairs,
+    laid_out,
     log_energy,
     profile,
     pyramid,
@@ -115,8 +117,10 @@ def standardised(maps: Tensor) -> Tensor:
     return (rows - rows.mean(2, keepdim=True)) / (deviations(rows) + 1e-3)
 
 
-def features(x: Tensor, pairs: Tensor) -> Tensor:
-    """Describe images by energies, intensities and how they go together; (n, 1, h, w) -> (n, d).
+def features(x: Tensor, pairs: Tensor) -> list[Tensor]:
+    """Describe images by energies, intensities and how they go together.
+
+    (n, 1, h, w) -> parts (n, m, rows, columns), of 1×1 cell where they are of the whole image.
 
     On each level of the pyramid: the profile (`conocc.detectors.gabor_mahalanobis`), the log of the
     energy in all directions on an 8×8 grid where there is a pixel for each cell, quantiles of the
@@ -124,36 +128,43 @@ def features(x: Tensor, pairs: Tensor) -> Tensor:
     and, with the level before, the same and how flat halving its sides has made its intensities.
     """
     parts: list[Tensor] = []
+
+    def add(of_all: Tensor) -> None:
+        parts.append(of_all[..., None, None])
+
     upper, lower = torch.triu_indices(5, 5, 1)
     before: Tensor | None = None
     for i, level in enumerate(pyramid(x)):
         energy = energies(level, pairs)
         maps = torch.cat([(energy + SMALLEST_ENERGY).log(), level], 1)
-        parts.append(cell_means(maps).flatten(1))
+        parts.append(cell_means(maps))
         if min(level.shape[2:]) >= FINE_GRID:
             total = (energy.sum(1, keepdim=True) + SMALLEST_ENERGY).log()
-            parts.append(cell_means(total, FINE_GRID).flatten(1))
+            parts.append(cell_means(total, FINE_GRID))
         if i < QUANTILE_LEVELS:
-            parts.append(quantiles(level.flatten(1)))
+            add(quantiles(level.flatten(1)))
         rows = standardised(maps)
-        parts.append(mean_products(rows, rows)[:, upper, lower])
+        add(mean_products(rows, rows)[:, upper, lower])
         if before is not None:
             finer = standardised(F.avg_pool2d(before, 2))
             # But for that of the intensity, which is the same map on both sides.
-            parts.append(mean_products(finer, rows).flatten(1)[:, :-1])
-            parts.append(1 / (deviations(level.flatten(1)) + FLATTEST))
+            add(mean_products(finer, rows).flatten(1)[:, :-1])
+            add(1 / (deviations(level.flatten(1)) + FLATTEST))
         before = maps
-    return torch.cat(parts, 1)
+    return parts
 
 
-def residual_profile(residual: Tensor, pairs: Tensor) -> Tensor:
-    """Describe residuals by place, scale and direction, too large or too small; -> (n, d)."""
+def residual_profile(residual: Tensor, pairs: Tensor) -> list[Tensor]:
+    """Describe residuals by place, scale and direction, too large or too small.
+
+    (n, 1, h, w) -> parts (n, 6, 4, 4), of the finest level first.
+    """
     parts: list[Tensor] = []
     for level in pyramid(residual):
         log_square = (level.square() + SMALLEST_ENERGY).log()
         maps = torch.cat([log_energy(level, pairs), level, log_square], 1)
-        parts.append(cell_means(maps).flatten(1))
-    return torch.cat(parts, 1)
+        parts.append(cell_means(maps))
+    return parts
 
 
 # --- learned -----------------------------------------------------------------------------------
@@ -204,18 +215,23 @@ class Description(nn.Module):
         left = v - self.mean[k] - self.bottleneck(v, k) @ self.components[k].T
         return left.reshape(-1, 1, *self.sides)
 
-    def forward(self, x: Tensor, folds: Sequence[int] = range(FOLDS)) -> Tensor:
-        """Describe aligned images, by the residuals of the autoencoders of `folds`; -> (n, d)."""
+    def parts(self, x: Tensor, folds: Sequence[int] = range(FOLDS)) -> list[Tensor]:
+        """Describe aligned images, by the residuals of the autoencoders of `folds`.
+
+        (n, c, h, w) -> parts (n, m, rows, columns), whose cells lie over the image.
+        """
         x = tone_mapped(x)
         residuals = [residual_profile(self.residual(x, k), self.pairs) for k in folds]
-        parts = [
-            features(x.mean(1, keepdim=True), self.pairs),
-            torch.stack(residuals).mean(0),
-            self.bottleneck(self.downsampled(x), FOLDS),
+        return [
+            *features(x.mean(1, keepdim=True), self.pairs),
+            *(torch.stack(level).mean(0) for level in zip(*residuals, strict=True)),
+            self.bottleneck(self.downsampled(x), FOLDS)[..., None, None],
+            *([profile(x, self.pairs)] if x.shape[1] > 1 else []),
         ]
-        if x.shape[1] > 1:
-            parts.append(profile(x, self.pairs))
-        return torch.cat(parts, 1)
+
+    def forward(self, x: Tensor, folds: Sequence[int] = range(FOLDS)) -> Tensor:
+        """Join the parts of a description; (n, c, h, w) -> (n, d)."""
+        return flat(self.parts(x, folds))
 
 
 def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -> None:
@@ -274,8 +290,7 @@ class LRT(OneClassDetector):
 
     Parameters
     ----------
-    normalize, contamination, random_state, device, verbose
-        Those of `ConOCC`. Folds and lesions are drawn.
+    Those of `OneClassDetector`. Folds and lesions are drawn by `random_state`.
 
     Attributes
     ----------
@@ -297,6 +312,8 @@ class LRT(OneClassDetector):
         "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
         "either. Deploy it with this package, by `conocc score`."
     )
+
+    _draws = "contribution"
 
     def _build(self) -> None:
         d = self.input_shape_[0]
@@ -364,6 +381,15 @@ class LRT(OneClassDetector):
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.gaussian_.whitened(self._described(x)).float()
+
+    def _difference(self, x: Tensor) -> Tensor:
+        description = self.description_
+        parts = description.parts(self._aligned(x))
+        contributions = self.gaussian_.contributions(flat(parts))
+        there = laid_out(contributions, parts, *x.shape[2:])
+        here = description.alignment.back(there, x)
+        # What lies beyond the image's border once it was moved back is nowhere: all pixels have it.
+        return here + (there - here).mean((2, 3), keepdim=True)
 
     @available_if(_sees_images)  # type: ignore[untyped-decorator]  # scikit-learn has no types
     def _reconstruct(self, x: Tensor) -> Tensor:
