@@ -375,9 +375,8 @@ def test_what_is_said_of_a_method_is_so():
     for name, method in METHODS.items():
         made = method_class(name)()
         assert method.epochs == str(made.get_params().get("epochs", "–")), name
-        assert method.heat_map == (
-            "yes" if hasattr(made, "_reconstruct") or name == "lrt" else "no"
-        )
+        draws = hasattr(made, "_reconstruct") or made._draws == "contribution"
+        assert method.heat_map == ("yes" if draws else "no"), name
         assert method.export == ("no" if made._no_graph else "yes"), name
 
 

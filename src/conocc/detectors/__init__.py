@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 class Method(NamedTuple):
     """A line of ``methods.csv``: where a method's class is, who published it, what it can do.
 
-    `epochs` are its default, "–" where it has none; `heat_map` says whether it reconstructs, as
+    `epochs` are its default, "–" where it has none; `heat_map` says whether it draws one, as
     'explain' needs, `export` whether ONNX can hold it, `seconds` about how long a fit to 1,000
     images of 64 pixels a side takes on two cores (docs/research/performance.md and results.md).
     """
