@@ -143,6 +143,8 @@ def _header(path: Path) -> None:
     header = json.loads(path.read_bytes())
     if not isinstance(header, dict) or header.keys() != read(whole, "model")[0].keys():
         raise ValueError("such a header cannot be written")
+    if '"verbose": 0' not in path.read_text(errors="replace"):
+        raise ValueError("it asks for words")
     write(path.parent / "model.safetensors", "model", header, tensors)
     _model(path.parent / "model.safetensors")
 

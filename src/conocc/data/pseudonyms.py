@@ -20,6 +20,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
 from platformdirs import user_config_path
 
 from conocc.data.image_io.stack import slice_name, volume_and_slice
@@ -93,10 +94,10 @@ def _remember(path: Path, name: str, hidden: str) -> None:
             return
         known[hidden] = name
         try:
-            with folder_lock(path.parent), open(path, "a", opener=_private) as file:
+            with FileLock(f"{path}.lock", 5), open(path, "a", opener=_private) as file:
                 file.write(json.dumps([hidden, name]) + "\n")
         except OSError as error:
-            _warn(f"Pseudonyms cannot be revealed later: '{path}': {error.strerror}.")
+            _warn(f"Pseudonyms cannot be revealed later: '{path}': {error.strerror or error}.")
 
 
 def _private(path: str, flags: int) -> int:
