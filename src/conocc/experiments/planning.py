@@ -86,8 +86,15 @@ def plan_words(
         f"{percent(false_alarms)} false alarms ({percent(confidence)} certainty).",
         "With more, the threshold is lower and finds more of the minority, under the same promise. "
         f"New majority images flagged, on average: {', '.join(means)}.",
-        f"Test: {minority:,} minority and {majority:,} majority patients, {of['images']:,} images "
-        f"each, {of['images'] * (minority + majority):,} in all, give an AUC of {auc:g} a 95 % "
-        f"interval of about {low:.3f}–{high:.3f}. Patients have images of one class, whose scores "
-        f"correlate by {of['likeness']:g} (--likeness).",
+        f"Test: {minority:,} minority and {majority:,} majority patients{_images(**of)} give an "
+        f"AUC of {auc:g} a 95 % interval of about {low:.3f}–{high:.3f}.",
     ]
+
+
+def _images(*, images: int, likeness: float) -> str:
+    if images == 1:
+        return " with one image each"
+    return (
+        f" with {images:,} images each (of one class, whose scores correlate by {likeness:g}: "
+        "--likeness)"
+    )
