@@ -320,8 +320,7 @@ const turn = (by) => {
   refresh();
 };
 const judge = (key) => {
-  const choice = choices(current)[key - 1]?.[1] ?? null;
-  keep(current.id, { verdict: choice === verdictOf(current) ? null : choice });
+  keep(current.id, { verdict: choices(current)[key - 1]?.[1] ?? null });
   mark(current);
   describe();
   progress();
@@ -366,7 +365,8 @@ document.addEventListener("click", (event) => {
   if (event.detail && event.target.closest("button, input[type=checkbox]")) $("cases").focus({ preventScroll: true });
 });
 for (const button of document.querySelectorAll(".verdict button")) {
-  button.addEventListener("click", () => judge(Number(button.dataset.key)));
+  const pressed = () => button.getAttribute("aria-pressed") === "true";
+  button.addEventListener("click", () => judge(pressed() ? 0 : Number(button.dataset.key)));
 }
 const clicks = {
   previous: () => go(-1),
