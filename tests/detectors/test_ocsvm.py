@@ -42,6 +42,16 @@ def test_scale_is_one_over_dimension_times_variance():
     assert ocsvm.scaled_gamma(np.full((3, 2), 7.0)) == 1.0
 
 
+def test_nearest_is_of_the_median_distance_to_the_nearest_other():
+    """0, 1, 3, 7 are 1, 1, 2 and 4 from the nearest other: 4 / 1.5². Of twins it is the scale."""
+    z = np.array([[0.0], [1.0], [3.0], [7.0]])
+    assert ocsvm.nearest_gamma(z) == pytest.approx(4 / 1.5**2)
+    twins = np.array([[0.0], [0.0], [2.0], [2.0]])
+    assert ocsvm.nearest_gamma(twins) == ocsvm.scaled_gamma(twins)
+    fitted = quick("cocsvm", kernel_gamma="nearest", false_alarms=None).fit(COLOUR)
+    assert fitted.kernel_gamma_ == ocsvm.nearest_gamma(fitted.embed(COLOUR).astype(np.float64))
+
+
 def test_score_by_hand():
     """Vectors at 0 and 2, weights 1 and 2, ρ = 1, γ = ln 2, so that k = 2^-distance².
 

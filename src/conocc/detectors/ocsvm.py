@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
@@ -34,6 +35,19 @@ def scaled_gamma(z: np.ndarray) -> float:
     r"""Give scikit-learn's "scale", :math:`1 / (d \operatorname{Var} z)`; (n, d) -> float."""
     variance = z.var()
     return float(1 / (z.shape[1] * variance)) if variance else 1.0
+
+
+def nearest_gamma(z: np.ndarray) -> float:
+    r"""Give :math:`4 / m^2`, m the median distance to the nearest other vector; (n, d) -> float.
+
+    So a kernel reaches the neighbours of a vector alone, and a score tells of the density there.
+    """
+    distance = NearestNeighbors(n_neighbors=1).fit(z).kneighbors()[0]
+    median = float(np.median(distance))
+    return 4 / median**2 if median else scaled_gamma(z)
+
+
+GAMMA = {"scale": scaled_gamma, "nearest": nearest_gamma}
 
 
 def svm_score(
@@ -72,7 +86,7 @@ class SupportVectorDetector(OneClassDetector):
     _grows = True  # the weights sum up to ν n
 
     nu: float = param(0.5, SHARE)
-    kernel_gamma: float | str = param("scale", StrOptions({"scale"}), POSITIVE)
+    kernel_gamma: float | str = param("scale", StrOptions(set(GAMMA)), POSITIVE)
 
     @abstractmethod
     def _vectors(self, x: Tensor) -> Tensor:
@@ -80,7 +94,8 @@ class SupportVectorDetector(OneClassDetector):
 
     def _fit_svm(self, X: Batches) -> None:
         z = concatenated(apply(self._vectors, X), len(X)).double().numpy()
-        gamma = scaled_gamma(z) if self.kernel_gamma == "scale" else float(self.kernel_gamma)
+        own = self.kernel_gamma
+        gamma = GAMMA[own](z) if isinstance(own, str) else float(own)
         svm = OneClassSVM(kernel="rbf", nu=self.nu, gamma=gamma, cache_size=CACHE_MIB)
         # Nothing is drawn, yet scikit-learn would take a seed from the caller's global generator.
         svm.random_state = 0
@@ -116,8 +131,9 @@ class OCSVM(SupportVectorDetector):
     nu : float in (0, 1]
         ν, at most this share of the training images lies outside, at least this share becomes
         support vectors.
-    kernel_gamma : "scale" or float
-        γ of the kernel exp(−γ‖z − z'‖²); "scale" is 1 / (d · variance of all training values).
+    kernel_gamma : "scale", "nearest" or float
+        γ of the kernel exp(−γ‖z − z'‖²); "scale" is 1 / (d · variance of all training values),
+        "nearest" 4 / (median distance to the nearest other training vector)².
     others
         Those of `OneClassDetector`. Nothing depends on `random_state`, and little on `device`.
 
