@@ -390,7 +390,7 @@ def test_a_command_says_at_once_that_it_began():
             capture_output=True,
             text=True,
         )
-        before, began, after = done.stderr.partition("conocc evaluate: starting …\n")
+        before, began, after = done.stderr.partition("conocc evaluate …\n")
         assert bool(began) != bool(quiet)
         assert quiet or ("| torch\n" not in before and " torch\n" in after)
 

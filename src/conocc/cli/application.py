@@ -25,7 +25,7 @@ from rich.text import Text
 
 from conocc._version import __version__
 from conocc.cli.options import OUTPUT
-from conocc.io.progress import bar
+from conocc.io.progress import bar, without_bars
 from conocc.io.words import count
 
 logger = logging.getLogger("conocc")
@@ -64,6 +64,10 @@ class Screen(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with without_bars():
+            super().print(*objects, **options)
 
 
 class Log(logging.Handler):
@@ -140,10 +144,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if "" in [word.strip() for word in words]:
             raise ValueError("An empty word is no name and no value. Nothing was done.")
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-        if module := SLOW.get(command.__name__):
-            with bar(f"conocc {words[0]}: starting", verbose=SILENT.isdisjoint(words)):
+        module = SLOW.get(command.__name__)
+        with bar(f"conocc {command.__name__}", verbose=bool(module) and SILENT.isdisjoint(words)):
+            if module:
                 importlib.import_module(module)
-        code = command(*bound.args, **bound.kwargs) or 0
+            code = command(*bound.args, **bound.kwargs) or 0
         sys.stdout.flush()
         return code
     except CycloptsError as error:

@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LINE_EVERY_S = 30.0
 
@@ -38,18 +41,52 @@ def bar(
         yield _in_lines(description, total, done)
 
 
+# The bars that a terminal shows, those of inner steps below those of outer ones.
+_shown: list[Progress] = []
+
+
 def _on_terminal(description: str, total: int | None, done: int) -> Iterator[Advance]:
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    what, moving, *rest = Progress.get_default_columns()
-    if total is None:
-        columns = [what, moving, TimeElapsedColumn()]
-    else:
-        columns = [what, moving, *rest, MofNCompleteColumn(), TextColumn("{task.fields[s]}")]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total, completed=done, s="")
-        yield lambda steps=1, state="": progress.update(task, advance=steps, s=state)
+    if not _shown:
+        what, state = TextColumn("{task.description}"), TextColumn("{task.fields[s]}")
+        columns = (what, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), state)
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            _shown.append(progress)
+            try:
+                yield from _on_terminal(description, total, done)
+            finally:
+                _shown.clear()
+        return
+    (progress,) = _shown
+    task = progress.add_task(description, total=total, completed=done, s="")
+
+    def advance(steps: int = 1, state: str = "") -> None:
+        nonlocal done
+        done += steps
+        progress.update(task, completed=done, s=f"{done}/{total} {state}")
+
+    try:
+        yield advance
+    finally:
+        progress.remove_task(task)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Take bars away while something else is written to the terminal."""
+    for progress in _shown:
+        progress.stop()
+    yield
+    for progress in _shown:
+        progress.start()
 
 
 def _in_lines(description: str, total: int | None, done: int) -> Advance:

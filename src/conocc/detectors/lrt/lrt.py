@@ -51,6 +51,7 @@ from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.registration import Alignment, mean_products
 from conocc.detectors.lrt.synthetic_lesions import LESIONS, Change, with_lesion
 from conocc.detectors.one_class_detector import OneClassDetector
+from conocc.io.progress import bar
 from conocc.training import BLOCK, Batches, Train, apply, concatenated
 
 FINE_GRID = 8
@@ -353,12 +354,14 @@ class LRT(OneClassDetector):
     ) -> np.ndarray:
         """Describe some images, changed, by an autoencoder that has not seen them; -> (m, d)."""
         z = np.empty((len(rows), len(self.gaussian_.mean)))
-        for start in range(0, len(rows), BLOCK):
-            block = slice(start, start + BLOCK)
-            x = self._aligned(X[rows[block]])
-            if change:  # drawn on the CPU, so that a seed draws the same lesions everywhere
-                x = self._normalized(change(x.cpu()).to(x.device))
-            z[block] = self.description_(x, [k]).cpu().numpy()
+        with bar("Describing images", len(rows), verbose=self.verbose) as advance:
+            for start in range(0, len(rows), BLOCK):
+                block = slice(start, start + BLOCK)
+                x = self._aligned(X[rows[block]])
+                if change:  # drawn on the CPU, so that a seed draws the same lesions everywhere
+                    x = self._normalized(change(x.cpu()).to(x.device))
+                z[block] = self.description_(x, [k]).cpu().numpy()
+                advance(len(x))
         return finite(z)
 
     def _normalized(self, x: Tensor) -> Tensor:
