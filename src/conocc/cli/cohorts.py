@@ -11,6 +11,7 @@ from typing import Annotated
 from rich.markup import escape
 from rich.table import Table
 
+from conocc.cli import options as ask
 from conocc.cli.application import (
     data_app,
     out,
@@ -19,33 +20,21 @@ from conocc.cli.application import (
     show,
     write_unreadable,
 )
-from conocc.cli.options import (
-    ASKED,
-    AxisOptions,
-    BoxTableGroup,
-    CohortArgument,
-    CohortOptions,
-    PatchOptions,
-    PatientOptions,
-    Quiet,
-    Threads,
-    option,
-)
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
 
 
 @data_app.command
 def inspect(
-    cohort: CohortArgument,
+    cohort: ask.CohortArgument,
     /,
     *,
-    read: CohortOptions = CohortOptions(),
-    threads: Threads = None,
+    read: ask.CohortOptions = ask.CohortOptions(),
+    threads: ask.Threads = None,
     picture: Annotated[
-        Path | None, option("Draw a montage of some images into this file.", "--montage")
+        Path | None, ask.option("Draw a montage of some images into this file.", "--montage")
     ] = None,
-    quiet: Quiet = False,
+    quiet: ask.Quiet = False,
 ) -> int:
     """Show a cohort's classes, counts, patients, split and leaks, and draw a montage if asked.
 
@@ -87,20 +76,20 @@ def inspect(
 
 @data_app.command
 def patches(
-    images: Annotated[Path, option("A folder of images.")],
+    images: Annotated[Path, ask.option("A folder of images.")],
     /,
     *,
-    folder: Annotated[Path, option("A new folder for the patches.", "--out")],
+    folder: Annotated[Path, ask.option("A new folder for the patches.", "--out")],
     boxes: Annotated[
-        Path | None, option("Table path,x,y,width,height[,label][,patient] in pixels.")
+        Path | None, ask.option("Table path,x,y,width,height[,label][,patient] in pixels.")
     ] = None,
-    masks: Annotated[Path | None, option("Folder of masks, named as the images.")] = None,
-    table: BoxTableGroup = ASKED.table,
-    rules: PatchOptions = Rules(),
-    how: AxisOptions = Preprocessing(),
-    asked: PatientOptions = ASKED,
-    threads: Threads = None,
-    quiet: Quiet = False,
+    masks: Annotated[Path | None, ask.option("Folder of masks, named as the images.")] = None,
+    table: ask.BoxTableGroup = ask.ASKED.table,
+    rules: ask.PatchOptions = Rules(),
+    how: ask.AxisOptions = Preprocessing(),
+    asked: ask.PatientOptions = ask.ASKED,
+    threads: ask.Threads = None,
+    quiet: ask.Quiet = False,
 ) -> int:
     """Cut square patches around boxes or the parts of masks, ready for 'fit'.
 
@@ -131,8 +120,8 @@ def patches(
 @data_app.command(name="cache")
 def list_cache(
     *,
-    folder: Annotated[Path | None, option("Another folder than the user's.", "--cache")] = None,
-    clear: Annotated[bool, option("Remove what it holds.")] = False,
+    folder: Annotated[Path | None, ask.option("Another folder than the user's.", "--cache")] = None,
+    clear: Annotated[bool, ask.option("Remove what it holds.")] = False,
 ) -> None:
     """List the decoded images that are kept, or remove them."""
     from conocc.data import cache
@@ -155,11 +144,11 @@ def list_cache(
 
 @data_app.command(name="reveal")
 def reveal_names(
-    texts: Annotated[list[str], option("Tables, or paths and names with pseudonyms.")],
+    texts: Annotated[list[str], ask.option("Tables, or paths and names with pseudonyms.")],
     /,
     *,
     to: Annotated[
-        Path | None, option("A new file for them, which only you may read.", "--out")
+        Path | None, ask.option("A new file for them, which only you may read.", "--out")
     ] = None,
 ) -> None:
     """Show which files and folders pseudonyms stand for, in tables, paths or messages.

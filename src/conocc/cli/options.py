@@ -253,11 +253,9 @@ class ReadAsOptions(CacheOptions):
         except ValueError as error:
             if self.asked.majority or "'majority' parameter" not in str(error):
                 raise
-            raise ValueError(
-                f"'{where}' has no class {' or '.join(own.majority or ())}, the majority of "
-                f"'{run}'. Name its own (--majority), or score its images without classes "
-                "('conocc score')."
-            ) from None
+            own_words = f"'{where}' has no class {' or '.join(own.majority or ())}, the majority of"
+            advice = "Name its own (--majority), or score its images without classes"
+            raise ValueError(f"{own_words} '{run}'. {advice} ('conocc score').") from None
 
 
 @flattened(WORK)

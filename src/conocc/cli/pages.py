@@ -8,30 +8,19 @@ from typing import Annotated
 from rich.markup import escape
 from rich.table import Table
 
+from conocc.cli import options as ask
 from conocc.cli.application import app, out, say_all, say_failed, show
-from conocc.cli.options import (
-    ASKED,
-    ImagesArgument,
-    ListGroup,
-    Quiet,
-    ReadAsOptions,
-    RuleOptions,
-    RunArgument,
-    Score,
-    Threads,
-    option,
-)
 from conocc.thresholds.rule import RULE
 
 
 @app.command
 def embed(
-    runs: Annotated[list[str], option("Evaluated runs; or runs and, last, their cohort.")],
+    runs: Annotated[list[str], ask.option("Evaluated runs; or runs and, last, their cohort.")],
     /,
     *,
-    picture: Annotated[Path, option("The figure: .png, .svg or .pdf.", "--out")],
-    read: ReadAsOptions = ReadAsOptions(),
-    quiet: Quiet = False,
+    picture: Annotated[Path, ask.option("The figure: .png, .svg or .pdf.", "--out")],
+    read: ask.ReadAsOptions = ask.ReadAsOptions(),
+    quiet: ask.Quiet = False,
 ) -> None:
     """Map the training images' bottleneck features by t-SNE, one map a run: Fig. 6.
 
@@ -78,12 +67,12 @@ def _run_labels(runs: list[str]) -> list[str]:
 
 @app.command
 def report(
-    folder: Annotated[Path, option("A folder that a study or 'fit' made.")],
+    folder: Annotated[Path, ask.option("A folder that a study or 'fit' made.")],
     /,
     *,
-    to: Annotated[Path | None, option("Another folder for the page.", "--out")] = None,
+    to: Annotated[Path | None, ask.option("Another folder for the page.", "--out")] = None,
     figures: Annotated[
-        str | None, option("Also write the charts, without images, as files: pdf, svg, png.")
+        str | None, ask.option("Also write the charts, without images, as files: pdf, svg, png.")
     ] = None,
 ) -> None:
     """Write one self-contained HTML page on a study or a run, into its folder or another one."""
@@ -97,14 +86,14 @@ def report(
 
 @app.command
 def explain(
-    run: RunArgument,
-    images: ImagesArgument,
+    run: ask.RunArgument,
+    images: ask.ImagesArgument,
     /,
     *,
-    folder: Annotated[Path, option("Folder for the pictures.", "--out")],
-    score: Score = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
+    folder: Annotated[Path, ask.option("Folder for the pictures.", "--out")],
+    score: ask.Score = None,
+    threads: ask.Threads = None,
+    quiet: ask.Quiet = False,
 ) -> int:
     """Show where images differ from what a method makes of them, on one scale for all.
 
@@ -121,22 +110,22 @@ def explain(
 
 @app.command
 def review(
-    run: RunArgument,
-    images: ImagesArgument,
+    run: ask.RunArgument,
+    images: ask.ImagesArgument,
     /,
     *,
-    folder: Annotated[Path, option("Folder for the page and its pictures.", "--out")],
-    table: ListGroup = ASKED.table,
-    rule: RuleOptions = RULE,
-    score: Score = None,
+    folder: Annotated[Path, ask.option("Folder for the page and its pictures.", "--out")],
+    table: ask.ListGroup = ask.ASKED.table,
+    rule: ask.RuleOptions = RULE,
+    score: ask.Score = None,
     served: Annotated[
         bool,
-        option(
+        ask.option(
             "Serve the page on this machine, to several readers, with images to come.", "--serve"
         ),
     ] = False,
-    threads: Threads = None,
-    quiet: Quiet = False,
+    threads: ask.Threads = None,
+    quiet: ask.Quiet = False,
 ) -> int:
     """Make a page to go through images on, the most unusual first, and to give verdicts by key.
 
@@ -175,16 +164,16 @@ def review(
 
 @app.command
 def export(
-    run: RunArgument,
+    run: ask.RunArgument,
     /,
     *,
-    model: Annotated[Path, option("The ONNX file to write.", "--out")],
+    model: Annotated[Path, ask.option("The ONNX file to write.", "--out")],
     check: Annotated[
         list[Path] | None,
-        option("Images to compare with PyTorch on, in place of drawn phantoms; may be repeated."),
+        ask.option("Images to compare with PyTorch on, instead of phantoms; may be repeated."),
     ] = None,
-    score: Score = None,
-    threads: Threads = None,
+    score: ask.Score = None,
+    threads: ask.Threads = None,
 ) -> None:
     """Write a run as one ONNX graph, checked against PyTorch.
 

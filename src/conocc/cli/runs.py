@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from rich.markup import escape
 from rich.table import Table
 
+from conocc.cli import options as ask
 from conocc.cli.application import (
     app,
     command_line,
@@ -23,26 +24,6 @@ from conocc.cli.application import (
     show,
     unreadable_listed,
 )
-from conocc.cli.options import (
-    ASKED,
-    DECISION,
-    METHOD,
-    CohortArgument,
-    CohortOptions,
-    Device,
-    ImagesArgument,
-    ListGroup,
-    MethodOptions,
-    ParallelOptions,
-    Quiet,
-    ReadAsOptions,
-    RuleOptions,
-    RunArgument,
-    SamePatients,
-    Score,
-    Threads,
-    option,
-)
 from conocc.io.words import count, duration, readable
 from conocc.thresholds.rule import RULE
 
@@ -50,11 +31,11 @@ from conocc.thresholds.rule import RULE
 @app.command
 def demo(
     *,
-    folder: Annotated[Path, option("Folder for what the demo makes.", "--out")] = Path(
+    folder: Annotated[Path, ask.option("Folder for what the demo makes.", "--out")] = Path(
         "conocc-demo"
     ),
-    epochs: Annotated[int, option("Passes over the training images.", group=METHOD)] = 100,
-    quiet: Quiet = False,
+    epochs: Annotated[int, ask.option("Passes over the training images.", group=ask.METHOD)] = 100,
+    quiet: ask.Quiet = False,
 ) -> None:
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
     from conocc.data.load import load_cohort
@@ -79,22 +60,22 @@ def demo(
 
 @app.command
 def fit(
-    cohort: CohortArgument,
+    cohort: ask.CohortArgument,
     /,
     *,
-    run: Annotated[Path, option("Folder for the run.", "--out")],
-    how: MethodOptions = MethodOptions(),
-    read: CohortOptions = CohortOptions(),
+    run: Annotated[Path, ask.option("Folder for the run.", "--out")],
+    how: ask.MethodOptions = ask.MethodOptions(),
+    read: ask.CohortOptions = ask.CohortOptions(),
     calibrate: Annotated[
         float | None,
-        option(
+        ask.option(
             "Share of training patients kept for a threshold; a fifth if that can promise any.",
-            group=DECISION,
+            group=ask.DECISION,
         ),
     ] = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    quiet: Quiet = False,
+    device: ask.Device = "auto",
+    threads: ask.Threads = None,
+    quiet: ask.Quiet = False,
 ) -> None:
     """Train a method on the majority training images of a cohort.
 
@@ -128,14 +109,14 @@ def fit(
 
 @app.command
 def calibrate(
-    run: RunArgument,
-    cohort: CohortArgument,
+    run: ask.RunArgument,
+    cohort: ask.CohortArgument,
     /,
     *,
-    read: ReadAsOptions = ReadAsOptions(),
-    same_patients: SamePatients = None,
-    score: Score = None,
-    quiet: Quiet = False,
+    read: ask.ReadAsOptions = ask.ReadAsOptions(),
+    same_patients: ask.SamePatients = None,
+    score: ask.Score = None,
+    quiet: ask.Quiet = False,
 ) -> None:
     """Calibrate a run's threshold on majority images that it was not trained on.
 
@@ -165,23 +146,23 @@ def calibrate(
 
 @app.command
 def evaluate(
-    run: RunArgument,
-    cohort: CohortArgument,
+    run: ask.RunArgument,
+    cohort: ask.CohortArgument,
     /,
     *,
-    read: ReadAsOptions = ReadAsOptions(),
-    same_patients: SamePatients = None,
+    read: ask.ReadAsOptions = ask.ReadAsOptions(),
+    same_patients: ask.SamePatients = None,
     folder: Annotated[
-        Path | None, option("Folder for a copy of the run, with these results.", "--out")
+        Path | None, ask.option("Folder for a copy of the run, with these results.", "--out")
     ] = None,
     by: Annotated[
         list[str] | None,
-        option("Column of the table to tell results apart by; may be given more than once."),
+        ask.option("Column of the table to tell results apart by; may be given more than once."),
     ] = None,
-    as_json: Annotated[bool, option("Print metrics.json instead.", "--json")] = False,
-    score: Score = None,
-    rule: RuleOptions = RULE,
-    quiet: Quiet = False,
+    as_json: Annotated[bool, ask.option("Print metrics.json instead.", "--json")] = False,
+    score: ask.Score = None,
+    rule: ask.RuleOptions = RULE,
+    quiet: ask.Quiet = False,
 ) -> None:
     """Compute the metrics, with intervals, on the labelled test images of a cohort.
 
@@ -221,17 +202,17 @@ def evaluate(
 
 @app.command
 def score(
-    run: RunArgument,
-    images: ImagesArgument,
+    run: ask.RunArgument,
+    images: ask.ImagesArgument,
     /,
     *,
-    scores: Annotated[Path, option("The table to write.", "--out")] = Path("scores.csv"),
-    top: Annotated[int, option("Slices of a volume whose scores are averaged.")] = 3,
-    table: ListGroup = ASKED.table,
-    score: Score = None,
-    rule: RuleOptions = RULE,
-    parallel: ParallelOptions = ParallelOptions(),
-    quiet: Quiet = False,
+    scores: Annotated[Path, ask.option("The table to write.", "--out")] = Path("scores.csv"),
+    top: Annotated[int, ask.option("Slices of a volume whose scores are averaged.")] = 3,
+    table: ask.ListGroup = ask.ASKED.table,
+    score: ask.Score = None,
+    rule: ask.RuleOptions = RULE,
+    parallel: ask.ParallelOptions = ask.ParallelOptions(),
+    quiet: ask.Quiet = False,
 ) -> int:
     """Score images into a CSV table: a higher score is less like the majority class.
 
