@@ -231,7 +231,7 @@ def test_the_share_to_test_on_can_be_set(folder, tmp_path):
     assert code == 0, said
     assert "Fitted conocc on 20 images" in said
     code, said = call("data", "inspect", folder, "--majority", "plain", "--test-size", "2")
-    assert "The option --test-size must be in the range [0, 1]" in " ".join(said.split())
+    assert "The option --test-size must be in [0, 1]" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(
