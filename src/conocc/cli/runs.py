@@ -253,7 +253,8 @@ def score(
         out.print("Highest anomaly scores:")
         say_all((f"{readable(value):>10}  {path}" for value, path in done.highest))
         shown = images if len(images) <= 3 else ["IMAGES"]
-        say_next("review", run, *shown, "--out", "review")
+        same = ["--score", score] if score else []
+        say_next("review", run, *shown, *same, "--out", "review")
     else:
         out.print("No image was scored, and no table of scores was written.")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]

@@ -208,7 +208,8 @@ def decisions(detector: Any, rule: Rule) -> Decisions:
         raise ValueError(
             f"This {type(detector).__name__} is not calibrated, so that its threshold can "
             "promise nothing: fit it with --calibrate SHARE, or calibrate it with "
-            "'conocc calibrate' on majority images that it was not trained on."
+            "'conocc calibrate' on majority images that it was not trained on"
+            f"{', by the same --score' if hasattr(detector, 'scored_by') else ''}."
         )
     if rule.false_alarms is None:
         assert rule.fdr is not None
