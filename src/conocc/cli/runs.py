@@ -270,7 +270,7 @@ def methods() -> None:
     for name in ("epochs", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("heat map", "export", "source"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name, (*_, source, what, epochs, heat_map, export, seconds) in METHODS.items():
         table.add_row(name, what, epochs, duration(float(seconds)), heat_map, export, source)
     show(table)
