@@ -111,10 +111,11 @@ class ScoredByReconstruction(OneClassDetector):
 
     def __setattr__(self, name: str, value: Any) -> None:
         before = str(self.__dict__.get("scored_by"))
-        if name == "scored_by" and value != before and "offset_" in self.__dict__:
+        if name == "scored_by" and "offset_" in self.__dict__:
             type(self)(scored_by=value)._validate_params()
-            self.other_scores_[before] = {key: self.__dict__[key] for key in BY_SCORE}
-            self.__dict__.update(BY_SCORE | self.other_scores_.pop(value, {}))
+            if value != before:
+                self.other_scores_[before] = {key: self.__dict__[key] for key in BY_SCORE}
+                self.__dict__.update(BY_SCORE | self.other_scores_.pop(value, {}))
         super().__setattr__(name, value)
 
     def _checked(self, X: Any, *, reset: bool = False) -> np.ndarray:
