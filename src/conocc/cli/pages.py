@@ -74,6 +74,7 @@ def report(
     figures: Annotated[
         str | None, ask.option("Also write the charts, without images, as files: pdf, svg, png.")
     ] = None,
+    quiet: ask.Quiet = False,
 ) -> None:
     """Write one self-contained HTML page on a study or a run, into its folder or another one."""
     from conocc.visualization.report import write_report
@@ -174,6 +175,7 @@ def export(
     ] = None,
     score: ask.Score = None,
     threads: ask.Threads = None,
+    quiet: ask.Quiet = False,
 ) -> None:
     """Write a run as one ONNX graph, checked against PyTorch.
 
