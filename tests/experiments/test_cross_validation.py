@@ -173,6 +173,14 @@ def test_a_fold_with_one_class_is_refused(monkeypatch):
         patient_folds(cohort_of(classes(10, 10)), 2)
 
 
+def test_a_fold_whose_images_are_all_trained_on_is_refused():
+    """As where one image is in so many patients that it joins nobody."""
+    patient = [f"p{i}" for i in range(20)]
+    cohort = cohort_of(classes(10, 10), patient=patient, digest=["same"] * 20)
+    with pytest.raises(ValueError, match="Fold 1 of 2 would test no images: the others"):
+        patient_folds(cohort, 2)
+
+
 def test_the_real_mri_patches_can_be_folded_by_patient_alone(data):
     """109 of 110 patients hold both classes, 1313 of one and 1262 of the other."""
     from conocc import load_cohort

@@ -133,6 +133,12 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
         split = np.where(cohort.minority, "unused", "train")
         split[rows] = "test"
         split = without_copies(split, cohort.digest)
+        if len(found := np.unique(cohort.minority[split == "test"])) < 2:
+            one = "no" if not len(found) else "only minority" if found[0] else "only majority"
+            raise ValueError(
+                f"Fold {i + 1} of {k} would test {one} images: the others are identical to "
+                "training images. Remove copies, or ask for fewer folds."
+            )
         unit = "patient" if cohort.patients_known else "image"
         made.append(_fold(cohort, split, i, k, f"by {unit}"))
     return made

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import threading
 import time
 import warnings
@@ -300,11 +299,11 @@ def _dask(address: str | None, tasks: Sequence[Task]) -> Iterator[_Workers]:
             client.wait_for_workers(1, timeout=NO_WORKER_S)
         except TimeoutError:
             raise ConnectionError(LOST) from None
-        dumps: Any = distributed.protocol.pickle.dumps  # no types either
-        job = dumps((_work, tasks[:1]))
+        protocol: Any = distributed.protocol.pickle  # no types either
+        job = protocol.dumps((_work, tasks[:1]))
         try:  # Dask waits for ever for a job that its worker cannot read
             for run in (client.run_on_scheduler, client.run):
-                run(lambda: bool(pickle.loads(job)))  # noqa: S301  (it is our own)
+                run(lambda: bool(protocol.loads(job)))
         except Exception as error:
             raise ValueError(
                 f"The Dask cluster at '{address}' cannot read the jobs ({error}). Install the same "
