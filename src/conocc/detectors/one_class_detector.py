@@ -427,7 +427,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Give the reconstructions, in the units of `normalized`; shaped like its result."""
         return self._rows(self._reconstruct, self._checked(X)).numpy()
 
-    @available_if(lambda self: self._has_map())  # type: ignore[untyped-decorator]  # likewise
+    @available_if(lambda self: self._has_differences())  # type: ignore[untyped-decorator]  # likewise
     def differences(self, X: Any) -> np.ndarray:
         """Map where images differ from the majority; shaped like `normalized`'s result.
 
@@ -555,16 +555,16 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return scores
 
     def _residual_scale(self, array: np.ndarray, *, source: str) -> ResidualScale | None:
-        if not self._has_map():
+        if not self._has_differences() or len(self.input_shape_) == 1:
             return None
         some = array[:: max(1, len(array) // RESIDUAL_IMAGES)]
         with default_settings(self._device()):
             blocks = (rows.numpy(force=True) for rows in self._blocks(self._difference, some))
             return scale_of(blocks, source=source, of=self._draws)
 
-    def _has_map(self) -> bool:
-        has = hasattr(self, "_reconstruct") or self._draws == "contribution"
-        return has and len(self.input_shape_) == 3
+    def _has_differences(self) -> bool:
+        is_placed = self._draws == "contribution" and len(self.input_shape_) == 3
+        return hasattr(self, "_reconstruct") or is_placed
 
     def _difference(self, x: Tensor) -> Tensor:
         return x - self._reconstruct(x)
