@@ -206,6 +206,17 @@ def test_tables_of_the_user_beside_its_own_stay(run, images, tmp_path):
         assert (tmp_path / name).read_text() == "mine"
 
 
+def test_what_a_killed_call_left_of_its_tables_goes_and_nothing_else(run, images, tmp_path):
+    """As where the disk was made read-only before a table was renamed."""
+    own = [".s.csv.abcd_123.tmp", ".s.errors.csv.abcd1234.tmp", ".s.about.json.abcd1234.tmp"]
+    others = [".t.csv.abcd1234.tmp", ".s.csv.tmp", ".s.csv.a-longer-name.tmp", "s.csv.abcd1234.tmp"]
+    for name in own + others:
+        (tmp_path / name).write_text("half a ta")
+    score_files(run, [images], tmp_path / "s.csv")
+    assert not any((tmp_path / name).exists() for name in own)
+    assert all((tmp_path / name).exists() for name in others)
+
+
 def test_no_table_goes_into_the_folder_of_a_run(run, images):
     before = sorted(run.iterdir())
     for name in ("scores.csv", "mine.csv"):

@@ -55,7 +55,7 @@ from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_of
 from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
 from conocc.experiments.seen import about_batch
-from conocc.io.files import folder_lock, write_json
+from conocc.io.files import folder_lock, remove_unfinished, write_json
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv
 from conocc.thresholds.rule import RULE, Rule
@@ -415,6 +415,12 @@ def _join(
                 yield paths, measured[-1][:, 0]
 
     _refuse_others(out)  # once more: hours may have passed
+    for path in (
+        out,
+        *(table_beside(out, name) for name in ("errors", "volumes")),
+        note_beside(out),
+    ):
+        remove_unfinished(path)
     rows = decided.rows(scored())
     words = [decided.words()]
     if first := next(rows, None):
