@@ -180,7 +180,7 @@ def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, fi
     scale = load_model(run).residual_scale_
     assert f"nothing is drawn up to {scale.faint:.3g}" in legend
     assert f"full colour is from {readable(scale.full)} on" in legend
-    assert f"It is of {scale.images} majority images, of whose pixels 90% show nothing" in legend
+    assert f"It is of {scale.images} majority images, of whose pixels 90 % show nothing" in legend
     assert "in standard deviations of its pixels" in legend
 
 
@@ -226,3 +226,9 @@ def test_a_model_of_arrays_cannot_read_files(images, files, tmp_path):
     quick("cae").fit(images).save(tmp_path / "model")
     with pytest.raises(ValueError, match="was fitted to arrays: it cannot read files"):
         explain_files(tmp_path / "model", [files], tmp_path / "out")
+
+
+def test_one_picture_is_one_image(run, files, tmp_path):
+    code, said = call("explain", run, files / "c.png", "--out", tmp_path / "x")
+    assert code == 0, said
+    assert "Explained 1 image: " in said

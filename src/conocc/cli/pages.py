@@ -100,11 +100,12 @@ def explain(
 
     Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
     """
+    from conocc.data.index import count
     from conocc.visualization.explain import explain_files
 
     done = explain_files(run, images, folder, score=score, n_jobs=threads, verbose=int(not quiet))
     say_all(done.legend)
-    out.print(f"Explained {done.count} images: {escape(str(done.page))}")
+    out.print(f"Explained {count(done.count, 'image')}: {escape(str(done.page))}")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]
     return say_failed(reasons, len(reasons), folder / "errors.csv", "read")
 

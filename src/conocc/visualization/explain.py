@@ -198,7 +198,7 @@ def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
         f"{what}: nothing is drawn up to {readable(scale.faint)}, and full "
         f"colour is from {readable(scale.full)} on. "
         f"The scale is the same for all images. It is of {scale.images} majority images, of "
-        f"whose pixels {FAINT:.0%} show nothing and {1 - FULL:.1%} full colour."
+        f"whose pixels {100 * FAINT:g} % show nothing and {100 * (1 - FULL):.1f} % full colour."
     )
     if scale.source == "training":
         yield (
