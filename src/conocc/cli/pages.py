@@ -96,7 +96,7 @@ def explain(
     threads: ask.Threads = None,
     quiet: ask.Quiet = False,
 ) -> int:
-    """Show where images differ from what a method makes of them, on one scale for all.
+    """Show what in each image is unusual to a method, on one scale for all.
 
     Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
     """
