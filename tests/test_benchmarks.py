@@ -1,16 +1,21 @@
 """The harness: what it counts, how it lets contestants compete, where it writes."""
 
+from unittest import mock
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from benchmarks import ablation, contestants, operations, readings, training
+from benchmarks import ablation, contestants, epochs, operations, readings, training
 from benchmarks.__main__ import written
 from benchmarks.contest import Contestant, compete, table
 from torch.nn import BatchNorm2d
 
+from conftest import quick
 from conocc import LRT, load_cohort
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.lrt import lrt
+from conocc.metrics.ranking import auc
 from conocc.networks import Autoencoder
 from made_cohorts import make_folder
 
@@ -143,3 +148,24 @@ def test_features_are_named_by_their_family():
     assert (ranked.diff(dim=2) >= 0).all()
     within = z[:, torch.from_numpy(names == "correlations")]
     assert within.abs().max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("method", ["conocc", "cae"])
+def test_a_training_followed_for_some_epochs_is_one_of_fewer(method, cohort, tmp_path):
+    """Also where T is over; and what is known is not trained again."""
+    given = {"false_alarms": None, **({"interval": 2} if method == "conocc" else {})}
+    epochs.follow(tmp_path, cohort, method, 0, (2, 4, 6), **given)
+    found = pd.read_csv(tmp_path / "epochs.csv").set_index(["epoch", "score"])["AUC"]
+    train, test = (cohort.where(split=split) for split in ("train", "test"))
+    for epoch in (2, 4, 6):
+        one = quick(method, epochs=epoch, lr=1e-3, **given).fit(train.images)
+        for score in ("residual", "correlation"):
+            one.scored_by = score
+            expected = auc(test.minority, one.anomaly_score(test.images))
+            assert found[epoch, score] == pytest.approx(expected, abs=1e-4)
+    assert found.nunique() > 1
+    before = (tmp_path / "epochs.csv").read_bytes()
+    with mock.patch.object(epochs, "watched", side_effect=AssertionError("trained again")):
+        epochs.follow(tmp_path, cohort, method, 0, (2, 4, 6), **given)
+    assert (tmp_path / "epochs.csv").read_bytes() == before
+    assert len(epochs.figure(pd.read_csv(tmp_path / "epochs.csv")).axes[0].lines) == 2

@@ -144,6 +144,12 @@ def test_a_method_that_searches_is_refused_with_the_reason(raw, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_with_an_encoder_in_the_place_of_the_search_there_is_a_graph(raw, tmp_path):
+    for score in ("search", "correlation"):
+        fitted = quick("anogan", codes="encoder", scored_by=score).fit(raw)
+        assert export_onnx(fitted, tmp_path / "m", images=raw).score < 1e-4
+
+
 def test_a_graph_that_differs_is_not_left_behind(fitted, tmp_path, monkeypatch):
     """What was there before stays."""
     (tmp_path / "m").write_text("before")

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from conftest import quick
-from conocc import AnoGAN
+from conocc import AnoGAN, load
 from conocc.detectors import anogan
+from interrupting import interrupt_at, same
 from shadings import trained_and_untrained_auc
 
 
@@ -133,7 +135,7 @@ def test_search_lowers_the_loss_of_every_image(trained, images):
         x = torch.from_numpy(trained.normalized(X))
         with torch.no_grad():
             start = trained.network_.z_0.expand(len(x), -1)
-            before = trained._loss(x, trained.network_.features(x), start).numpy()
+            before = trained._left(x, start).numpy()
         assert (trained.anomaly_score(X) < 0.99 * before).all()
 
 
@@ -162,6 +164,60 @@ def test_search_leaves_the_networks_alone(images):
     for name, weight in fitted.network_.named_parameters():
         assert weight.requires_grad, name
         assert weight.grad is None, name
+
+
+# --- the encoder --------------------------------------------------------------------------------
+
+
+def test_encoder_loss_by_hand():
+    """Pixels (2² + 0)/2 = 2, features 4²/1 = 16."""
+    x, drawn = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0]])
+    f, f_drawn = torch.tensor([[2.0]]), torch.tensor([[-2.0]])
+    assert anogan.encoder_loss(x, drawn, f, f_drawn).tolist() == [18.0]
+
+
+def test_an_encoder_is_trained_for_networks_that_it_leaves_alone(images, monkeypatch):
+    """It lowers its own loss, and its score is that loss."""
+    made = quick("anogan", codes="encoder", epochs=20, batch_size=10)
+    fitted = clone(made).fit(images)
+    monkeypatch.setattr(anogan, "ENCODER_LR", 1e-30)
+    for name, value in made.fit(images).network_.state_dict().items():
+        assert torch.equal(value, fitted.network_.state_dict()[name]), name
+    assert all(p.requires_grad for p in fitted.network_.parameters())
+    left = [row["E"] for row in fitted.history_ if row["stage"] == "encoder"]
+    assert len(left) == 20
+    assert left[-1] < 0.95 * left[0]
+    x, x_hat = (torch.from_numpy(f(images)) for f in (fitted.normalized, fitted.reconstruct))
+    with torch.no_grad():
+        f, f_hat = fitted.network_.features(x), fitted.network_.features(x_hat)
+    by_hand = ((x - x_hat) ** 2).mean((1, 2, 3)) + ((f - f_hat) ** 2).mean(1)
+    assert np.allclose(fitted.anomaly_score(images), by_hand, rtol=1e-5)
+    assert np.array_equal(fitted.anomaly_score(images[7:8]), fitted.anomaly_score(images)[7:8])
+
+
+@pytest.mark.parametrize("step", [7, 16])
+def test_an_encoder_is_kept_and_an_interrupted_fit_of_it_goes_on(
+    step, images, tmp_path, monkeypatch
+):
+    """In the networks' stage, whose three epochs take twelve steps, and in the encoder's."""
+    unbroken = quick("anogan", codes="encoder", scored_by="correlation", batch_size=8).fit(images)
+    interrupt_at(step, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        AnoGAN(**unbroken.get_params()).fit(images, checkpoint=tmp_path / "checkpoint")
+    resumed = AnoGAN(**unbroken.get_params()).fit(images, checkpoint=tmp_path / "checkpoint")
+    assert same(resumed, unbroken)
+    resumed.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert np.array_equal(again.anomaly_score(images), unbroken.anomaly_score(images))
+    again.scored_by = "residual"
+    assert again.residual_scale_.of == "residual"  # with an encoder each score has its own
+
+
+def test_an_encoder_makes_codes_of_vectors():
+    X = np.random.default_rng(0).normal(size=(20, 12))
+    fitted = quick("anogan", codes="encoder").fit(X)
+    assert fitted.reconstruct(X).shape == X.shape
+    assert np.isfinite(fitted.anomaly_score(X)).all()
 
 
 # --- learning -----------------------------------------------------------------------------------
