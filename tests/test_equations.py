@@ -75,6 +75,13 @@ def test_eq_6_is_eq_2_of_a_new_image(pair):
 def test_center_is_the_mean_over_all_blocks_however_they_are_cut():
     z = torch.arange(10.0).reshape(5, 2)
     assert equations.center([z[:3], z[3:]]).tolist() == z.mean(0).tolist() == [4.0, 5.0]
+    assert equations.center([z]).dtype == torch.float32
+
+
+def test_center_is_summed_in_double_precision():
+    """In float32 a large feature swallows those that come after it."""
+    blocks = [torch.tensor([[2.0**25]]), *torch.ones(1024, 1, 1), torch.tensor([[-(2.0**25)]])]
+    assert equations.center(blocks).item() == pytest.approx(1024 / 1026)
 
 
 @pytest.mark.parametrize(

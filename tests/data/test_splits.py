@@ -254,7 +254,32 @@ def test_calibration_is_cut_from_the_end_of_the_same_shuffle():
     )
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_usual_share_is_kept_where_it_can_promise_something():
+    """A fifth of 70 patients are 14; of 65, 13, too few for a promise."""
+    for patients, kept in ((70, 14), (65, 0)):
+        names = [str(i) for i in range(patients)]
+        split = kept_for_calibration(["train"] * patients, names, names, seed=0, share="auto")
+        assert (split == "calibration").sum() == kept
+
+
+def test_nothing_but_copies_of_training_images_is_no_calibration():
+    """An image of twenty patients joins none of them, and is all that the last one has."""
+    patient = [str(i) for i in range(20)]
+    with pytest.raises(ValueError, match=r"^All images kept for calibration are copies of images"):
+        kept_for_calibration(["train"] * 20, patient, ["same"] * 20, seed=0, share=0.1)
+
+
+def test_images_without_contrast_join_no_patients_for_calibration():
+    """Two patients who share a blank image are two, and half of two is one."""
+    given = ["train"] * 4, list("aabb"), ["1", "blank", "2", "blank"]
+    blank = [False, True, False, True]
+    split = kept_for_calibration(*given, seed=0, share=0.5, blank=blank)
+    assert sorted(split.tolist()) == ["calibration", "train", "train", "unused"]
+    with pytest.raises(ValueError, match="two are needed. Got 1"):
+        kept_for_calibration(*given, seed=0, share=0.5)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan"), "AUTO"])
 def test_a_share_to_calibrate_outside_its_range_is_refused(share):
     with pytest.raises(ValueError, match=r"calibrate on must be in \(0, 1\)"):
         kept_for_calibration(["train"] * 2, ["a", "b"], ["1", "2"], seed=0, share=share)

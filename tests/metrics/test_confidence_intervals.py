@@ -420,6 +420,8 @@ def test_holm_by_hand():
     assert holm([0.4, 0.02, 0.01, 0.03]) == pytest.approx([0.4, 0.06, 0.04, 0.06])
     assert holm([0.02, 0.011]) == pytest.approx([0.022, 0.022])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.8, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0, 1]).tolist() == [0.0, 1.0]
     assert holm([]).size == 0
 
 

@@ -117,6 +117,8 @@ def test_p_values_stand_beside_the_scores_wherever_there_is_a_calibration():
     for rule in (Rule(unit="patient"), Rule(false_alarms=0.05, unit="patient")):
         p, _ = decisions(detector(), rule).columns(np.array([1.0, 59.5, 61.0]))
         assert p == [61 / 61, 2 / 61, 1 / 61]
+        p, _ = decisions(detector(), rule).columns(np.arange(1.0, 61.0))
+        assert p == [(62 - i) / 61 for i in range(1, 61)]
     p, _ = decisions(detector(scores=None), Rule()).columns(np.array([1.0, 8.0]))
     assert p == ["", ""]
 
@@ -155,12 +157,14 @@ def test_a_batch_by_patient_counts_patients():
     scores, patient = np.array([70.0, 3.0, 2.0]), np.array(["a", "a", "b"])
     by_patient = decisions(detector(), Rule(fdr=0.04, unit="patient"))
     assert by_patient.flagged(scores, patient).tolist() == [True, False, False]
+    assert by_patient.columns(scores, patient)[1] == ["minority", "majority", "majority"]
     assert not decisions(detector(), Rule(fdr=0.04)).flagged(scores, patient).any()
     with pytest.raises(ValueError, match="needs to know whose images"):
         by_patient.flagged(scores)
 
 
-@pytest.mark.parametrize("rule", [Rule(), Rule(false_alarms=0.1), Rule(fdr=0.2)])
+# At 4 % the three high scores are few enough among five, and the one of the second block is not.
+@pytest.mark.parametrize("rule", [Rule(), Rule(false_alarms=0.1), Rule(fdr=0.2), Rule(fdr=0.04)])
 def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
     decided = decisions(detector(), rule)
     scores = np.array([70.0, 80.0, 3.0, 61.0, 7.5])
@@ -186,7 +190,14 @@ def test_the_words_name_promise_certainty_unit_and_patients():
         "calibrated on the highest score of each of 60 patients"
     )
     assert "flagged if any image is" in by_patient
+    assert by_image.endswith(
+        "never trained on, and holds for an image drawn at random from a new patient like these."
+    )
+    assert by_patient.endswith(
+        "holds for new patients like these with as many images, flagged if any image is."
+    )
     unknown = words(Rule(false_alarms=0.1), patient=None)
+    assert unknown.endswith("holds for new images like these.")
     assert "calibrated on 120 images" in unknown
     assert "patients are not known" in unknown
     batch = words(Rule(fdr=0.1))
@@ -238,6 +249,65 @@ def test_a_broken_promise_is_said(of, broken):
     )
     measured["decision"] = decisions(detector(), Rule(fdr=0.1)).as_json()
     assert not any("promised" in sentence for sentence in summary(measured))
+
+
+def test_patients_above_what_was_promised_them_are_patients():
+    """The promise is exact, so that it is not broken where it is just met."""
+    minority, flagged = np.arange(401) == 400, np.arange(401) % 10 == 0
+    rates = observed_rates(minority, flagged, patient=None, unit="image")
+    decision = decisions(detector(), Rule(false_alarms=0.05, unit="patient")).as_json()
+    said = summary({"decision": decision, "observed_rates": rates})[-1]
+    assert said.startswith("More majority patients are flagged than the 5 % promised: the majority")
+    decision["false_alarms"] = rates["false_alarms"]["low"]
+    said = summary({"decision": decision, "observed_rates": rates})
+    assert not any("promised: the" in sentence for sentence in said)
+
+
+def test_what_else_was_measured_is_summed_up():
+    """A batch, a share left to a reader, groups that are flagged more, AUCs below a half."""
+    rate = {"value": 0.05, "low": 0.01, "high": 0.09, "of": 200}
+    twice = {"value": 0.1, "low": 0.06, "high": 0.15, "of": 100}
+    decision = decisions(detector(), Rule(false_alarms=0.05)).as_json()
+    rates = {"false_alarms": rate, "sensitivity": None, "false_discoveries": None}
+
+    def group(by, name, majority, alarms, high):
+        auc = None if high is None else {"high": high}
+        return {"by": by, "group": name, "majority": majority, "false_alarms": alarms, "AUC": auc}
+
+    kept = {"left": 40, "band": [1.5, 2.5], "false_alarms": rate, "sensitivity": None}
+    measured = {
+        "decision": decision,
+        "observed_rates": rates,
+        "batch": {"words": ["It differs."], "moved": {"mean": "It is brighter."}},
+        "abstention": [{"share": 0.1, **kept}, {"share": 0.2, **kept}],
+        "groups": [
+            group("", "all", 200, twice, 0.9),
+            group("class", "cyst", 200, twice, 0.45),
+            group("class", "mass", 200, rate, 0.5),
+            group("site", "north", 100, twice, None),
+            group("site", "south", 100, {**twice, "low": 0.05}, 0.9),
+            group("site", "west", 100, None, 0.9),
+        ],
+    }
+    said = summary(measured)
+    at = said.index("It differs.")
+    counted = "10 of 200 majority images flagged (5.0 %, 95 % interval 1.0–9.0 %)"
+    assert said[at - 1] == f"False alarms on the test split: {counted}."
+    assert said[at + 1] == "It is brighter."
+    assert said[at + 2] == (
+        "If the 40 images (20 %) nearest the threshold, with scores of 1.5 to 2.5, are left to a "
+        f"reader, of the others: {counted}."
+    )
+    assert said[at + 3] == (
+        "In groups, more majority images are flagged than the 5 % promised: site north. "
+        "Calibrate on images of each."
+    )
+    assert said[at + 4].startswith("The whole interval of the AUC lies below 0.5 (class cyst): ")
+    assert len(said) == at + 5
+    decision["false_alarms"] = None
+    assert not any("In groups" in sentence for sentence in summary(measured))
+    del measured["batch"], measured["abstention"], measured["groups"]
+    assert len(summary(measured)) == at
 
 
 # --- how it turned out -------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Decisions:
     def with_batch_threshold(
         self, anomaly_score: Floats, patient: Strings | None = None
     ) -> Decisions:
-        """Set the threshold for these images as one batch, where it hangs on the batch.
+        """Set the threshold for these images as one batch, where it hangs on one and has none yet.
 
         By patient the batch is one of patients, of each the highest score. Benjamini and Hochberg
         flag all that has so small a p-value, that is, all that scores above one of the calibration
@@ -70,7 +70,7 @@ class Decisions:
         ValueError
             By patient, if these are not known.
         """
-        if self.rule.fdr is None:
+        if self.rule.fdr is None or self.threshold is not None:
             return self
         assert self.calibration is not None  # by `decisions`
         batch = anomaly_score
