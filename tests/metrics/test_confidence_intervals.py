@@ -152,6 +152,13 @@ def test_methods_that_rank_alike_do_not_differ():
     assert compare_auc(minority, score, np.exp(score)) == (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
+def test_the_mean_of_several_fits_is_compared():
+    """Areas 1 and 3/4 beside 1/2 twice and 1: a half, three, and a quarter less of the fits."""
+    minority = [0, 0, 1, 1]
+    a, b = [[1, 2, 3, 4], [1, 3, 2, 4]], [[2, 3, 1, 4], [2, 3, 1, 4], [1, 2, 3, 4]]
+    assert compare_auc(minority, a, b).difference == pytest.approx(7 / 8 - 2 / 3)
+
+
 def test_a_difference_without_a_variance_has_no_p():
     """A perfect and a constant score: the areas differ by 1/2, and nothing says how surely."""
     minority = np.repeat([False, True], 5)

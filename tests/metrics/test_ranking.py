@@ -144,6 +144,7 @@ def test_by_default_one_majority_image_in_twenty_may_be_flagged():
     assert sensitivity_at(minority, score) == 0.5
 
 
-def test_sensitivity_refuses_a_specificity_in_percent():
-    with pytest.raises(ValueError, match=r"'specificity'.*\[0, 1\]. Got 95 instead"):
-        sensitivity_at([True, False], [1, 0], specificity=95)
+@pytest.mark.parametrize("specificity", [95, 1.5, -0.1])
+def test_sensitivity_refuses_a_specificity_in_percent(specificity):
+    with pytest.raises(ValueError, match=rf"'specificity'.*\[0, 1\]. Got {specificity} instead"):
+        sensitivity_at([True, False], [1, 0], specificity=specificity)

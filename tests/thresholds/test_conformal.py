@@ -200,7 +200,8 @@ def test_one_image_a_patient_is_seeded_and_takes_each_patient_once():
     image = one_image_a_patient(patient, 0)
     assert sorted(patient[image]) == ["a", "b", "c"]
     assert (np.diff(image) > 0).all()
-    assert image.tolist() == one_image_a_patient(patient, 0).tolist()
+    # A saved calibration is drawn again by the seed that nobody gives.
+    assert image.tolist() == one_image_a_patient(patient).tolist() == [2, 3, 5]
 
 
 def test_each_image_of_a_patient_is_as_likely():
@@ -247,6 +248,12 @@ def test_one_calibration_serves_both_units():
     assert calibration.threshold(**asked) == calibration.of("image")[1]
     # None, one and both of the two maxima are at least so high.
     assert calibration.p_values([10.0, 3.0, 2.0], unit="patient").tolist() == [1 / 3, 2 / 3, 1.0]
+
+
+def test_the_usual_rate_is_the_smallest_that_can_be_promised_so_surely():
+    """By 32 patients 1 - 0.95^32 = 0.81 and 1 - 0.9^32 = 0.97."""
+    calibration = calibrate(np.arange(32.0))
+    assert (calibration.usual_rate(0.8), calibration.usual_rate()) == (0.05, 0.1)
 
 
 @pytest.mark.parametrize("patient", [None, np.repeat(["Erika", "Max"], 20)])
@@ -334,6 +341,9 @@ def test_benjamini_hochberg_holds_the_false_discovery_rate(unit):
         (lambda: calibrate([1.0, 2.0], patient=["a", None]), "'patient'.*Got None for image 1"),
         (lambda: one_image_a_patient([1.0, np.nan]), "'patient'.*for image 1"),
         (lambda: benjamini_hochberg([0.1, 1.2], rate=0.1), "numbers between 0 and 1"),
+        (lambda: benjamini_hochberg([0.1, np.nan], rate=0.1), "'p'.*Got nan at position 1"),
+        (lambda: patient_maxima(["a"], [np.nan]), "'scores'.*Got nan at position 0"),
+        (lambda: patient_maxima(["a"], [1.0, 2.0]), r"'patient'.*shape \(1,\) for 2 images"),
         (lambda: benjamini_hochberg([0.1], rate=10), "'rate'.*Got 10"),
     ],
 )
