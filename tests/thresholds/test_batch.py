@@ -52,6 +52,21 @@ def test_the_share_of_minority_images_is_estimated_and_bounded():
     assert np.mean([check.most >= 0.75 for check in checks]) >= 0.95
 
 
+def test_a_batch_by_hand():
+    """Two of five parts of majority scores are at most the second of four, and one of three is.
+
+    Of k majority images none is that low with the chance 12 / ((k + 3) (k + 4)), which is 12 / 462
+    for 18 and less than 2.5 % for 19. One score below the second of three says nothing of a half.
+    """
+    check = check_batch(np.arange(1.0, 5.0), np.array([2.0, 5.0, 5.0]))
+    assert (check.images, check.small, check.at, check.most) == (3, 2, 0.2, 1)
+    assert (check.majority, check.expected) == pytest.approx((1 / 3 / 0.4, 0.6))
+    assert check_batch(np.arange(1.0, 5.0), np.full(40, 9.0)).most == 18 / 40
+    assert check_batch(np.array([1.0, 2.0]), np.zeros(10)).lower_half == 1
+    assert check_batch(np.array([1.0, 2.0]), np.zeros(10)).majority == 1
+    assert check_batch(np.arange(3.0), np.full(10, -5.0)).lower_half == pytest.approx(2 / 11)
+
+
 def test_what_is_said_of_a_batch():
     calibration = np.arange(100.0)
     alike = check_batch(calibration, np.arange(0.5, 100, 5))
@@ -65,7 +80,12 @@ def test_what_is_said_of_a_batch():
     )
     low = check_batch(calibration, np.full(40, 0.5))
     assert low.most == 1
-    assert "Kolmogorov-Smirnov, p = " in low.words()[1]
+    assert low.words()[1].startswith(
+        "The lower half of the scores is unlike that of the calibration images "
+        "(Kolmogorov-Smirnov, p = "
+    )
+    some = check_batch(calibration, np.r_[np.arange(5.0), np.full(19, 200.0)])
+    assert some.words()[1].startswith("About 42.1 %, at most 83.3 % of this batch look")
     few = check_batch(np.arange(14.0), np.array([20.0, 3.0]))
     assert few.words()[0].startswith("1 of 2 images have p ≤ 0.067; 0.133 ")
     of_majority = high.words(majority_alone=True)
