@@ -1,8 +1,9 @@
 """Who trains: this project, Keras on JAX, a PyTorch loop as one would write it down.
 
-``python -m benchmarks.contestants NAME SIDE IMAGES EPOCHS``, started by `benchmarks.training`.
-All learn the same network on the same images by Eq. (3), in batches of 128 with Adam; the peers
-get their images z-scored beforehand, and the center of Eq. (1) as it was before the first epoch.
+``python -m benchmarks.contestants NAME SIDE IMAGES EPOCHS [DEVICE]``, started by
+`benchmarks.training` and `benchmarks.gpu`. All learn the same network on the same images by
+Eq. (3), in batches of 128 with Adam; the peers get their images z-scored beforehand, and the center
+of Eq. (1) as it was before the first epoch.
 
 Letters: n images, h and w pixels, d bottleneck features.
 """
@@ -32,19 +33,19 @@ def images(n: int, side: int) -> np.ndarray:
     return np.asarray((x - mean) / deviation)
 
 
-def conocc(x: np.ndarray, epochs: int) -> tuple[Work, int]:
+def conocc(x: np.ndarray, epochs: int, device: str) -> tuple[Work, int]:
     """Fit through the public door, all that a fit does included."""
     from conocc import ConOCC
 
-    detector = ConOCC(epochs=epochs, schedule="joint", random_state=0)
-    count = sum(
-        p.numel() for p in ConOCC(epochs=1, schedule="joint").fit(x[:2]).network_.parameters()
-    )
+    detector = ConOCC(epochs=epochs, schedule="joint", random_state=0, device=device)
+    once = ConOCC(epochs=1, schedule="joint", device=device).fit(x[:2])
+    count = sum(p.numel() for p in once.network_.parameters())
     return lambda: detector.fit(x), count
 
 
-def keras(x: np.ndarray, epochs: int) -> tuple[Work, int]:
-    """Train by `Model.fit` on JAX, which compiles the step."""
+def keras(x: np.ndarray, epochs: int, device: str) -> tuple[Work, int]:
+    """Train by `Model.fit` on JAX, which compiles the step, and takes the card that it finds."""
+    os.environ |= {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
     from keras import layers, ops
@@ -82,7 +83,7 @@ def keras(x: np.ndarray, epochs: int) -> tuple[Work, int]:
     return fit, model.count_params()
 
 
-def pytorch(x: np.ndarray, epochs: int) -> tuple[Work, int]:
+def pytorch(x: np.ndarray, epochs: int, device: str) -> tuple[Work, int]:
     """Train by a loop over a DataLoader, with the layers that PyTorch has for it."""
     import torch
     from torch import nn
@@ -113,22 +114,24 @@ def pytorch(x: np.ndarray, epochs: int) -> tuple[Work, int]:
         nn.Upsample(size=maps[0]),
         nn.Conv2d(CHANNELS[0], 1, 3, padding=1),
     )
-    every = [*encoder.parameters(), *decoder.parameters()]
+    every = [*encoder.to(device).parameters(), *decoder.to(device).parameters()]
     optimizer = torch.optim.Adam(every, lr=LR)
     data = torch.from_numpy(x[:, None])
     with torch.no_grad():
-        mu = encoder(data).mean(0)
+        mu = encoder(data.to(device)).mean(0)
     loader = DataLoader(TensorDataset(data), batch_size=BATCH, shuffle=True)
 
     def work() -> None:
         for _ in range(epochs):
-            for (batch,) in loader:
+            for (images,) in loader:
+                batch = images.to(device)
                 z = encoder(batch)
                 l_ae = ((decoder(z) - batch) ** 2).sum((1, 2, 3))
                 loss = (l_ae + GAMMA * ((z - mu) ** 2).sum(1)).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+        loss.item()  # a card works on while the loop ends
 
     return work, sum(p.numel() for p in every)
 
@@ -136,9 +139,9 @@ def pytorch(x: np.ndarray, epochs: int) -> tuple[Work, int]:
 CONTESTANTS = {"conocc": conocc, "keras": keras, "pytorch": pytorch}
 
 
-def main(name: str, side: int, n: int, epochs: int) -> None:
+def main(name: str, side: int, n: int, epochs: int, device: str) -> None:
     """Compete: images a second."""
-    work, count = CONTESTANTS[name](images(n, side), epochs)
+    work, count = CONTESTANTS[name](images(n, side), epochs, device)
     expected = parameters(side)
     if count != expected:
         raise ValueError(f"{name} has {count} parameters at {side} pixels, not {expected}.")
@@ -146,4 +149,5 @@ def main(name: str, side: int, n: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(argument) for argument in sys.argv[2:]))
+    name, *numbers = sys.argv[1:5]
+    main(name, *(int(number) for number in numbers), "".join(sys.argv[5:]) or "cpu")

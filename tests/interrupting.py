@@ -2,7 +2,7 @@
 
 import signal
 
-import numpy as np
+import torch
 
 from conocc import training
 from conocc.detectors.persistence import learned
@@ -33,5 +33,5 @@ def same(a, b) -> bool:
     return (
         values == other_values
         and tensors.keys() == others.keys()
-        and all(np.array_equal(tensors[k], others[k]) for k in tensors)
+        and all(torch.equal(tensors[k], others[k]) for k in tensors)
     )

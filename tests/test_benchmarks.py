@@ -6,13 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks import ablation, contestants, epochs, operations, readings, training
+from benchmarks import (
+    ablation,
+    contestants,
+    epochs,
+    gpu,
+    operations,
+    readings,
+    training,
+    trials,
+)
 from benchmarks.__main__ import written
 from benchmarks.contest import Contestant, compete, table
 from torch.nn import BatchNorm2d
 
 from conftest import quick
-from conocc import LRT, load_cohort
+from conocc import LRT, load, load_cohort
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.lrt import lrt
 from conocc.metrics.ranking import auc
@@ -43,7 +52,7 @@ def test_parameters_are_those_of_the_network(side):
 
 @pytest.mark.parametrize("name", ["conocc", "pytorch"])
 def test_a_contestant_trains_a_network_of_the_right_size(name):
-    work, count = contestants.CONTESTANTS[name](contestants.images(4, 25), 1)
+    work, count = contestants.CONTESTANTS[name](contestants.images(4, 25), 1, "cpu")
     assert count == operations.parameters(25)
     work()
 
@@ -169,3 +178,67 @@ def test_a_training_followed_for_some_epochs_is_one_of_fewer(method, cohort, tmp
         epochs.follow(tmp_path, cohort, method, 0, (2, 4, 6), **given)
     assert (tmp_path / "epochs.csv").read_bytes() == before
     assert len(epochs.figure(pd.read_csv(tmp_path / "epochs.csv")).axes[0].lines) == 2
+
+
+@pytest.mark.parametrize("trial", trials.TRIALS)
+def test_each_reading_of_a_trial_has_an_auc_with_its_interval(trial, cohort, monkeypatch):
+    monkeypatch.setattr(trials, "COMPONENTS", (2, 4, 600))
+    monkeypatch.setattr(trials, "SEEDS", 2)
+    found = list(trials.lines(trial, cohort, epochs=2, lr=1e-3, random_state=0, false_alarms=None))
+    names = [line[0] for line in found]
+    expected = {"components": 7, "kernels": 12, "sigma": 6, "variance": 3}
+    assert len(names) == expected[trial]
+    for name, area, low, high, *lead in found:
+        assert 0 <= float(low) <= float(area) <= float(high) <= 1, name
+        assert len(lead) == (4 if trial == "components" and name != "lrt" else 0)
+    if trial == "sigma":
+        assert len({line[1] for line in found}) > 1
+
+
+def test_components_give_back_what_they_span():
+    rng = np.random.default_rng(0)
+    images = np.einsum("nk,kchw->nchw", rng.normal(size=(9, 2)), rng.normal(size=(2, 1, 4, 5)))
+    assert np.allclose(trials.of_components(images[:6], images[6:], 2), images[6:])
+    assert not np.allclose(trials.of_components(images[:6], images[6:], 1), images[6:])
+
+
+def test_gpu_runs_without_one_and_goes_on(tmp_path, monkeypatch):
+    """Each part once; what is there is kept, and a part without time is named."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(gpu, "METHODS", ["cae", "anogan"])
+    gpu.main([str(tmp_path), "equality", "--device", "cpu", "--quick"])
+    lines = [
+        line for line in (tmp_path / "gpu.md").read_text().splitlines() if line.endswith("yes |")
+    ]
+    assert [line.split(" | ")[0] for line in lines] == ["| cae", "| anogan", "| anogan encoder"]
+    (tmp_path / "equality.md").write_text("kept\n")
+    monkeypatch.setitem(gpu.SECTIONS, "contract", lambda given: "six passed")
+    monkeypatch.setitem(gpu.SECTIONS, "protocol", mock.Mock(side_effect=TimeoutError("1 of 9")))
+    gpu.main([str(tmp_path), "contract", "equality", "protocol", "--device", "cpu", "--quick"])
+    page = (tmp_path / "gpu.md").read_text()
+    assert "six passed" in page
+    assert "kept" in page
+    assert "Not done in time.\n\n1 of 9" in page
+    assert not (tmp_path / "protocol.md").exists()
+
+
+def test_gpu_says_that_a_device_differs(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "METHODS", ["cae"])
+    monkeypatch.setattr(gpu, "load", lambda path: Louder(load(path)))
+    page = gpu.equality(mock.Mock(device="cpu", quick=True))
+    assert "| cae | " in page
+    assert page.count("| NO |") == 2  # with AnoGAN's encoder
+
+
+class Louder:
+    """A detector that scores higher the second time."""
+
+    def __init__(self, detector):
+        self.detector = detector
+
+    def set_params(self, **params):
+        return self
+
+    def anomaly_score(self, X):
+        Louder.calls = getattr(Louder, "calls", 0) + 1
+        return self.detector.anomaly_score(X) * (1 + 0.01 * (Louder.calls % 2))

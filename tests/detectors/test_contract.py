@@ -35,7 +35,7 @@ def fitted(method, images):
 
 
 def weights(detector) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in learned(detector)[0].items()}
+    return {name: tensor.numpy(force=True) for name, tensor in learned(detector)[0].items()}
 
 
 def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
