@@ -28,6 +28,7 @@ from conocc.visualization.drawing import blank, line_style, save_figure, styled
 MILESTONES = (1, 3, 10, 30, 100, 300, 1000)
 COLUMNS = ("cohort", "method", "seed", "epoch", "score", "AUC", "low", "high")
 KEY = list(COLUMNS[:5])
+SAID = {"residual": "Eq. 6", "correlation": "correlation"}
 
 
 def watched(method: str, look: Callable[[Any, int], None], **params: Any) -> Any:
@@ -88,20 +89,17 @@ def add(table: Path, line: list[Any]) -> None:
 def figure(rows: pd.DataFrame) -> Figure:
     """Draw a panel a cohort, a line for each method and score: the mean over seeds."""
     names = list(dict.fromkeys(rows["cohort"]))
-    drawn = blank(width=3.6 * len(names), height=3.4)
+    drawn = blank(width=3.6 * len(names), height=3.8)
     for axes, name in zip(drawn.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         its = rows[rows["cohort"] == name].groupby(["method", "score", "epoch"])["AUC"]
         for i, ((method, score), line) in enumerate(its.mean().groupby(level=[0, 1])):
-            label = f"{method.replace('cae', 'CAE').replace('conocc', 'ConOCC')}, {score}"
-            axes.plot(
-                line.index.get_level_values("epoch"),
-                line.to_numpy(),
-                marker=".",
-                label=label,
-                **line_style(i),
-            )
-        axes.set(xscale="log", xlabel="epochs", ylabel="AUC", title=name)
-    axes.legend(loc="best")
+            label = f"{method_class(method).__name__}, {SAID[score]}"
+            x, y = line.index.get_level_values("epoch"), line.to_numpy()
+            axes.plot(x, y, marker=".", label=label, **line_style(i))
+            axes.set(xscale="log", xlabel="epochs", ylabel="AUC", title=name)
+            axes.set_xticks(x, labels=map(str, x))
+        axes.minorticks_off()
+    drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return drawn
 
 
