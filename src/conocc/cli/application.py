@@ -40,7 +40,7 @@ WIDEST = 10_000  # of a table's lines, in letters
 SLOW = {
     **dict.fromkeys(("demo", "fit", "calibrate", "evaluate"), "conocc.experiments.run"),
     **dict.fromkeys(("benchmark", "crossval", "sweep"), "conocc.experiments.benchmark"),
-    **{name: f"conocc.visualization.{name}" for name in ("report", "explain", "review")},
+    **{name: f"conocc.visualization.{name}" for name in ("report", "card", "explain", "review")},
     "score": "conocc.experiments.inference",
     "embed": "conocc.visualization.charts",
     "export": "conocc.deploy.onnx",

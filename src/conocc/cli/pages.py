@@ -86,6 +86,25 @@ def report(
 
 
 @app.command
+def card(
+    run: ask.RunArgument,
+    /,
+    *,
+    to: Annotated[Path | None, ask.option("Another folder for the card.", "--out")] = None,
+    quiet: ask.Quiet = False,
+) -> None:
+    """Write a model card of a run, in Markdown and HTML, into its folder or another one.
+
+    It says what the model is for, what it learned from, what it finds, what its threshold promises,
+    and its limits; it holds no pixels and no name of a patient or an image.
+    """
+    from conocc.visualization.card import write_card
+
+    for page in write_card(run, out=to):
+        out.print(escape(str(page)))
+
+
+@app.command
 def explain(
     run: ask.RunArgument,
     images: ask.ImagesArgument,

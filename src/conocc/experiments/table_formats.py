@@ -121,8 +121,8 @@ def as_text(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """Write the table in GitHub's Markdown: the best bold, the second best in italics."""
-    text = _tabulated(table, _texts(table, {1: "**{}**", 2: "*{}*"}, _markdown), "pipe")
-    return f"{text}\n\n{_markdown(_caption(table, best='bold', second='in italics'))}\n"
+    text = _tabulated(table, _texts(table, {1: "**{}**", 2: "*{}*"}, markdown_escaped), "pipe")
+    return f"{text}\n\n{markdown_escaped(_caption(table, best='bold', second='in italics'))}\n"
 
 
 def as_latex(table: Table) -> str:
@@ -185,7 +185,8 @@ def _on_one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _markdown(text: str) -> str:
+def markdown_escaped(text: str) -> str:
+    """Give a text on one line, of which nothing is taken for Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]>#|&~$]|<(?! ))", r"\\\1", _on_one_line(text))
 
 

@@ -9,22 +9,27 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from conocc.experiments.table_formats import markdown_escaped
 from conocc.io.words import count, readable
 
 
 def rendered(template: str, page: Mapping[str, Any], *, assets: str = "report") -> str:
-    """Fill a template, with the style and script of `assets`; what came from names is escaped."""
+    """Fill a template, with the style and script of `assets`; what came from names is escaped.
+
+    What came into Markdown must have gone through the filter `plain`.
+    """
     environment = Environment(
         loader=PackageLoader("conocc.visualization"),
-        autoescape=True,
+        autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"breakable": breakable, "count_of": count, "readable": readable}
+    environment.filters["plain"] = markdown_escaped
     # Ours, and allowed by their hashes alone: nothing else in the page can run.
     style, script = (
         files("conocc.visualization").joinpath("templates", name).read_text(encoding="utf-8")

@@ -50,6 +50,8 @@ MOST_CURVES = 14
 MOST_SWEPT = 3
 # What of a cohort's part of the page are charts, not images.
 CHARTS = ("curves", "maps", "sweep", "histograms", "training")
+# What an evaluation counts as left out, and a reader need not be told.
+EXPECTED = {"trained on", "calibrated on"}
 # Figures wider than this, in inches, scroll sideways on a phone.
 WIDE = 5
 
@@ -191,8 +193,8 @@ def _place(fit: Fit, columns: Sequence[str]) -> tuple[Any, ...]:
     return fit.row["cohort"], place, fit.label, fit.row["fold"] or 0, fit.row["seed"] or 0
 
 
-def _run_page(folder: Path) -> Context:
-    """Take a run for a study of one fit."""
+def run_fit(folder: Path) -> tuple[Fit, Mapping[str, Any]]:
+    """Take a run for a study's one fit, and give what its evaluation, if any, measured."""
     about = read_json(folder / "run.json")
     measured = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     unfinished = None if about.get("finished") else "The fit is not finished."
@@ -209,12 +211,20 @@ def _run_page(folder: Path) -> Context:
         "error": error,
         "commands": [about["command"], measured.get("command")],
     }
-    fit = Fit(row, folder)
-    tables = [_run_table(row)] if row["metrics"] else []
-    tables += [table] if len((table := groups_table(measured)).lines) > 1 else []
-    cohort, tested = row["cohort"], measured.get("cohort", row["cohort"])
+    return Fit(row, folder), measured
+
+
+def run_tables(fit: Fit, measured: Mapping[str, Any]) -> list[Table]:
+    """Give a run's figures with their intervals; where there are groups, of each of them too."""
+    tables = [_run_table(fit.row)] if fit.row["metrics"] else []
+    return tables + ([table] if len((table := groups_table(measured)).lines) > 1 else [])
+
+
+def _run_page(folder: Path) -> Context:
+    fit, measured = run_fit(folder)
+    cohort, tested = fit.row["cohort"], measured.get("cohort", fit.row["cohort"])
     title = cohort if tested == cohort else f"{cohort}, tested: {tested}"
-    return _page("Run", folder, tables, [_part(title, [fit])], [fit])
+    return _page("Run", folder, run_tables(fit, measured), [_part(title, [fit])], [fit])
 
 
 def _page(
@@ -266,7 +276,7 @@ def _part(title: str, fits: Sequence[Fit]) -> Context:
     names = ", ".join(one.label for one in scored)
     return {
         "title": title,
-        "about": _about(done or fits),
+        "about": about_cohort(done or fits),
         "montage": list(_montage(done)),
         "shown": firsts[0].part if firsts and len(done) > 1 else "",
         "alone": len(firsts) == 1,
@@ -288,7 +298,7 @@ def _part(title: str, fits: Sequence[Fit]) -> Context:
     }
 
 
-def _about(fits: Sequence[Fit]) -> Context:
+def about_cohort(fits: Sequence[Fit]) -> Context:
     """Count the cohort by side and class; add its prevalence and what was noted of it."""
     first = next((fit for fit in fits if (fit.folder / "split.csv").exists()), fits[0])
     split, row = first.read("split.csv"), first.row
@@ -299,7 +309,7 @@ def _about(fits: Sequence[Fit]) -> Context:
             counts.append((side, minority, labels, len(its), its["patient"].nunique()))
     return {
         "notes": row["notes"] or [],
-        "left_out": row["left_out"] or {},
+        "left_out": {r: n for r, n in (row["left_out"] or {}).items() if n and r not in EXPECTED},
         "counts": counts,
         "patients": split is not None and not (split["patient"] == split["path"]).all(),
         "part": first.part if row["fold"] is not None else "",
