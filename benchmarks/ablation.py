@@ -7,19 +7,17 @@ soon as it is known: the AUC on the test split, and its 95 % interval.
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from unittest import mock
 
 import numpy as np
 import torch
 
+from benchmarks.command import asked, cohort_of, write_lines
 from conocc import LRT
 from conocc.data.cohort import Cohort
-from conocc.data.load import load_cohort
-from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.gabor_mahalanobis import GRID, Gaussian
 from conocc.detectors.lrt import lrt
 from conocc.detectors.lrt.synthetic_lesions import LESIONS
@@ -112,21 +110,17 @@ def variations(cohort: Cohort, seed: int) -> Iterator[tuple[str, np.ndarray]]:
 def main() -> None:
     """Write the lines."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
-    parser.add_argument("cohort")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--majority", action="append")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    cohort = load_cohort(given.cohort, Preprocessing(size=given.size), majority=given.majority)
+    given = asked(parser)
+    cohort = cohort_of(given)
     test = cohort.where(split="test")
     patient = test.patient if test.patients_known else None
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(HEADS)
-    for name, score in variations(cohort, given.seed):
-        area = auc_interval(test.minority, score, patient=patient)
-        figures = (f"{x:.4f}" for x in (area.value, area.low, area.high))
-        writer.writerow((name, given.seed, *figures))
-        sys.stdout.flush()
+    interval = partial(auc_interval, test.minority, patient=patient)
+    lines = (
+        (name, given.seed, *(f"{x:.4f}" for x in interval(score)))
+        for name, score in variations(cohort, given.seed)
+    )
+    write_lines(HEADS, lines)
 
 
 if __name__ == "__main__":

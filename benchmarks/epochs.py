@@ -9,7 +9,6 @@ on the way: what a training has after ten epochs is what one of ten epochs ends 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Collection
 from itertools import product
 from pathlib import Path
@@ -18,8 +17,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from conocc.data.load import load_cohort
-from conocc.data.preprocessing import Preprocessing
+from benchmarks.command import asked, cohort_of
 from conocc.detectors import method_class
 from conocc.detectors.reconstruction_scores import SCORES
 from conocc.metrics.confidence_intervals import auc_interval
@@ -28,6 +26,7 @@ from conocc.visualization.drawing import blank, line_style, save_figure, styled
 MILESTONES = (1, 3, 10, 30, 100, 300, 1000)
 COLUMNS = ("cohort", "method", "seed", "epoch", "score", "AUC", "low", "high")
 KEY = list(COLUMNS[:5])
+FORMAT: Any = {"index": False, "float_format": "%.4f", "lineterminator": "\n"}
 SAID = {"residual": "Eq. 6", "correlation": "correlation"}
 
 
@@ -53,36 +52,26 @@ def follow(
     """Train once, and add the lines that `out` lacks."""
     table = out / "epochs.csv"
     lines = pd.read_csv(table)[KEY].itertuples(index=False) if table.exists() else ()
-    done = {tuple(line) for line in lines}
-    test = cohort.where(split="test")
+    wanted = product([cohort.name], [method], [seed], milestones, SCORES)
+    missing = {*wanted} - {tuple(line) for line in lines}
+    test, epochs = cohort.where(split="test"), max(milestones)
     patient = test.patient if test.patients_known else None
 
     def look(detector: Any, epoch: int) -> None:
-        for score in SCORES if epoch in milestones else ():
-            key = (cohort.name, method, seed, epoch, score)
-            if key not in done:
-                detector.scored_by = score
-                found = auc_interval(
-                    test.minority, detector.anomaly_score(test.images), patient=patient
-                )
-                add(table, [*key, *(f"{x:.4f}" for x in (found.value, found.low, found.high))])
+        for key in product([cohort.name], [method], [seed], [epoch], SCORES):
+            if key in missing:
+                detector.scored_by = key[-1]
+                score = detector.anomaly_score(test.images)
+                found = auc_interval(test.minority, score, patient=patient)
+                line = pd.DataFrame([[*key, *found]], columns=COLUMNS)
+                line.to_csv(table, mode="a", header=not table.exists(), **FORMAT)
 
-    epochs = max(milestones)
-    if {(cohort.name, method, seed, epoch, s) for epoch in milestones for s in SCORES} <= done:
-        return
-    detector = watched(method, look, epochs=epochs, random_state=seed, **params)
-    checkpoint = out / f"{cohort.name}-{method}-{seed}.checkpoint"
-    detector.fit(cohort.where(split="train").images, checkpoint=checkpoint)
-    look(detector, epochs)
-    checkpoint.unlink(missing_ok=True)
-
-
-def add(table: Path, line: list[Any]) -> None:
-    """Add a line to a table, which begins with its heads."""
-    new = not table.exists()
-    with table.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([COLUMNS, line] if new else [line])
+    if missing:
+        detector = watched(method, look, epochs=epochs, random_state=seed, **params)
+        checkpoint = out / f"{cohort.name}-{method}-{seed}.checkpoint"
+        detector.fit(cohort.where(split="train").images, checkpoint=checkpoint)
+        look(detector, epochs)
+        checkpoint.unlink(missing_ok=True)
 
 
 @styled
@@ -107,14 +96,11 @@ def main() -> None:
     """Do what is missing, and draw all lines."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.epochs", description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("cohort")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--majority", action="append")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--milestones", type=int, nargs="+", default=MILESTONES)
-    given = parser.parse_args()
+    given = asked(parser)
     given.out.mkdir(parents=True, exist_ok=True)
-    cohort = load_cohort(given.cohort, Preprocessing(size=given.size), majority=given.majority)
+    cohort = cohort_of(given)
     for seed, method in product(range(given.seeds), ("conocc", "cae")):
         follow(given.out, cohort, method, seed, given.milestones)
     save_figure(figure(pd.read_csv(given.out / "epochs.csv")), given.out / "epochs.svg")

@@ -38,7 +38,14 @@ SAME = 1e-4  # by so much of their spread scores of two devices may differ
 IMAGES, EPOCHS, SIDES = 4096, 5, (32, 64, 100)
 CONTRACT = Path(__file__).parents[1] / "tests" / "detectors" / "test_contract.py"
 CONTRACT_S = 480  # at most
-FITS = {"epochs": 3, "search_steps": 5, "pretrain_epochs": 2, "interval": 1, "false_alarms": None}
+FITS = {
+    "random_state": 0,
+    "epochs": 3,
+    "search_steps": 5,
+    "pretrain_epochs": 2,
+    "interval": 1,
+    "false_alarms": None,
+}
 SCORES = ("--set", "scored_by=residual,correlation")
 BOTH = ("--set", "cae.lr=1e-3,1e-4", *SCORES)
 OTHERS = ("--set", "sae.lr=1e-3,1e-4", "--set", "dagmm.bottleneck=256,2")
@@ -55,22 +62,19 @@ STUDIES = [(cohort, "conocc,cae", BOTH) for cohort in COHORTS] + [
 
 def contract(given: Any) -> str:
     """Run the contract's tests with the card in sight, which each detector then takes."""
-    which = ["-k", "cae and identical"] if given.quick else []
-    spread = ["-n", "auto"] if find_spec("xdist") and not given.quick else []
-    command = [sys.executable, "-m", "pytest", "-q", *spread, *which, "--tb=line", str(CONTRACT)]
-    patience = min(CONTRACT_S, given.left())
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=patience, cwd=CONTRACT.parents[2]
-    )
+    spread = ["-n", "auto"] if find_spec("xdist") else []
+    which = ["-k", "cae and identical"] if given.quick else spread
+    command = [sys.executable, "-m", "pytest", "-q", *which, "--tb=line", str(CONTRACT)]
+    limits: Any = {"timeout": min(CONTRACT_S, given.left()), "cwd": CONTRACT.parents[2]}
+    done = subprocess.run(command, capture_output=True, text=True, **limits)
     said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "/"))]
     return "\n".join([done.stdout.strip().splitlines()[-1], "", *(f"- {line}" for line in said)])
 
 
-def made(method: str, seed: int = 0, **params: Any) -> Any:
+def made(method: str, **params: Any) -> Any:
     """Make a detector that is trained for a moment."""
     known = method_class(method)().get_params()
-    params = {**{k: v for k, v in FITS.items() if k in known}, **params}
-    return method_class(method)(random_state=seed, **params)
+    return method_class(method)(**{k: v for k, v in FITS.items() if k in known}, **params)
 
 
 def equality(given: Any) -> str:
@@ -97,7 +101,7 @@ def equality(given: Any) -> str:
 
 def training(given: Any) -> str:
     """Let all that are installed train on the device, in turns."""
-    names = [name for name in ("conocc", "keras", "pytorch") if name != "keras" or peers()]
+    names = ["conocc", "pytorch"] + ["keras"] * all(map(find_spec, ("keras", "jax")))
     n, epochs, repeats = (64, 1, 1) if given.quick else (IMAGES, EPOCHS, 3)
     rows = []
     for side in SIDES[:1] if given.quick else SIDES:
@@ -107,11 +111,6 @@ def training(given: Any) -> str:
         rates = [contestant.median("rate") for contestant in contestants]
         rows.append([f"{side}×{side}", *(f"{rate:.0f}" for rate in rates)])
     return table(["images a second", *names], rows)
-
-
-def peers() -> bool:
-    """Tell whether Keras and JAX are installed."""
-    return all(find_spec(name) for name in ("keras", "jax"))
 
 
 def protocol(given: Any) -> str:

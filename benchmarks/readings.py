@@ -10,9 +10,7 @@ What is no parameter of the package, since one reading of it sufficed, is built 
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,9 +21,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from torch import nn
 
+from benchmarks.command import asked, cohort_of, write_lines
 from conocc.data.cohort import Cohort
-from conocc.data.load import load_cohort
-from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.conocc import ConOCC
 from conocc.experiments.artifacts import Embedding
 from conocc.metrics.confidence_intervals import auc_interval
@@ -179,33 +176,22 @@ def measured(
 def main() -> None:
     """Write the lines."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readings", description=__doc__)
-    parser.add_argument("cohort")
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--majority", action="append")
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--interval", type=int, default=60, help="T")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--only", action="append", choices=VARIATIONS, help="these variations")
-    given = parser.parse_args()
+    given = asked(parser)
     names = given.only or list(VARIATIONS)
-    cohort = load_cohort(given.cohort, Preprocessing(size=given.size), majority=given.majority)
-    twice = cohort
-    if any(VARIATIONS[name].halve for name in names):
-        twice = load_cohort(
-            given.cohort, Preprocessing(size=2 * given.size), majority=given.majority
-        )
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(HEADS)
+    cohort = cohort_of(given)
+    twice = cohort_of(given, 2) if any(VARIATIONS[name].halve for name in names) else cohort
     fits = Parallel(given.jobs, return_as="generator")(
         delayed(measured)(
             twice if VARIATIONS[name].halve else cohort, name, seed, given.epochs, given.interval
         )
         for name, seed in product(names, range(given.seeds))
     )
-    for line in fits:
-        writer.writerow(line)
-        sys.stdout.flush()
+    write_lines(HEADS, fits)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ interval, and beside principal components their lead over `lrt`, in pairs.
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -24,9 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from benchmarks.command import asked, cohort_of, write_lines
 from conocc.data.cohort import Cohort
-from conocc.data.load import load_cohort
-from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import reconstruction_scores as by
 from conocc.detectors.cae import CAE
 from conocc.detectors.gabor_mahalanobis import GaborMahalanobis
@@ -35,6 +32,7 @@ from conocc.detectors.lrt.lrt import LRT
 from conocc.metrics.auc_variance import Fold, mean_auc_covariance
 from conocc.metrics.confidence_intervals import auc_interval, difference_test
 
+HEADS = ("reading", "AUC", "low", "high", "less lrt", "low", "high", "p")
 Lines = Iterator[tuple[str, np.ndarray]]
 SEEDS = 3  # of lrt
 COMPONENTS = (32, 64, 128, 256)
@@ -160,18 +158,10 @@ def main() -> None:
     """Write the lines."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trials", description=__doc__)
     parser.add_argument("trial", choices=TRIALS)
-    parser.add_argument("cohort")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--majority", action="append")
     parser.add_argument("--epochs", type=int, default=60)
-    given = parser.parse_args()
-    cohort = load_cohort(given.cohort, Preprocessing(size=given.size), majority=given.majority)
+    given = asked(parser)
     params = {"epochs": given.epochs, "lr": 1e-3, "random_state": 0, "false_alarms": None}
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["reading", "AUC", "low", "high", "less lrt", "low", "high", "p"])
-    for line in lines(given.trial, cohort, **params):
-        writer.writerow(line)
-        sys.stdout.flush()
+    write_lines(HEADS, lines(given.trial, cohort_of(given), **params))
 
 
 if __name__ == "__main__":
