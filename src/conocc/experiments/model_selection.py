@@ -61,7 +61,7 @@ class OneClassKFold(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn h
         ValueError
             If `y` does not mark the minority by -1, or a fold would test rows of one class only.
         """
-        minority = _minority(y)
+        minority = minority_of(y)
         rows = np.arange(len(minority))
         patient = rows if groups is None else patient_names(groups, len(rows))
         folds = StratifiedGroupKFold(self.n_splits, shuffle=True, random_state=self.random_state)
@@ -108,10 +108,11 @@ def one_class_scorer(
 
 
 def _scored(metric: Callable[..., float], detector: Any, X: Any, y: ArrayLike) -> float:
-    return metric(_minority(y), -detector.score_samples(X))
+    return metric(minority_of(y), -detector.score_samples(X))
 
 
-def _minority(y: ArrayLike) -> Bools:
+def minority_of(y: ArrayLike) -> Bools:
+    """Tell which rows are -1, as scikit-learn marks outliers; both kinds must be there."""
     minority = np.asarray(y) == -1
     if not minority.any() or minority.all():
         raise ValueError(

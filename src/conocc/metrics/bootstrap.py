@@ -9,8 +9,10 @@ Letters: ``n`` images, ``t`` distinct scores, from the highest down.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_curve
 
 from conocc.metrics.ranking import (
     SPECIFICITY,
@@ -23,7 +25,10 @@ from conocc.metrics.ranking import (
     sensitivity_at,
 )
 
-Metric = Callable[[Bools, Floats], float]
+Metric = Callable[[Bools, Floats], float | Floats]
+# Rates of false alarms at which `roc_band` gives the sensitivity.
+RATES = np.linspace(0, 1, 101)
+TAILS = 0.025, 0.975
 
 
 def resampled(
@@ -93,6 +98,26 @@ def resampled(
     return np.array(figures)
 
 
+def roc_band(minority: Bools, score: Floats, code: Ints, *, n_resamples: int) -> Floats:
+    """95 % interval of the sensitivity at each of `RATES`, each on its own; -> (2, 101).
+
+    Patients are drawn as by `resampled`, whose parameters these are.
+
+    >>> minority, score = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.9])
+    >>> low, high = roc_band(minority, score, np.arange(4), n_resamples=50)
+    >>> bool((low <= high).all()), float(high[-1])
+    (True, 1.0)
+    """
+    how = {"n_resamples": n_resamples, "random_state": 0}
+    return np.quantile(resampled(sensitivities, minority, score, code, **how), TAILS, axis=0)
+
+
+def sensitivities(minority: Bools, score: Floats) -> Floats:
+    """Read the ROC curve at each of `RATES`, on the line between two of its points; -> (101,)."""
+    found: Floats = np.interp(RATES, *roc_curve(minority, score)[:2])
+    return found
+
+
 # --- metrics from counts -----------------------------------------------------------------------
 # `found` and `alarms` (t,) count the minority and the majority images at or above each score.
 
@@ -115,7 +140,13 @@ def _sensitivity_at(found: Ints, alarms: Ints) -> float:
     return float(found[allowed].max(initial=0) / found[-1])
 
 
-FROM_COUNTS: dict[Callable[..., float], Callable[[Ints, Ints], float]] = {
+def _sensitivities(found: Ints, alarms: Ints) -> Floats:
+    x, y = (np.append(0, counts) / counts[-1] for counts in (alarms, found))
+    return np.asarray(np.interp(RATES, x, y))
+
+
+FROM_COUNTS: dict[Callable[..., Any], Callable[[Ints, Ints], Any]] = {
+    sensitivities: _sensitivities,
     aupr_maj: _aupr_maj,
     aupr_min: _aupr_min,
     sensitivity_at: _sensitivity_at,

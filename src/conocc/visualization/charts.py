@@ -75,26 +75,36 @@ def curves(scored: Sequence[Scored], kind: str) -> Figure:
     and recall of finding this class, the majority by a low score.
     """
     title, area, _ = CURVES[kind]
+    figure = blank(height=4.1)
+    axes = figure.add_subplot()
+    for i, one in enumerate(scored):
+        label = f"{one.label} ({area(one.minority, one.anomaly_score):.3f})"
+        draw_curve(axes, one, kind, label=label, **line_style(i))
+    draw_chance(axes, scored[0].minority, kind)
+    _legend_below(figure, title)
+    return figure
+
+
+def draw_curve(axes: Axes, scored: Scored, kind: str, **look: Any) -> None:
+    """Draw one curve of a kind of `CURVES`."""
+    minority, score = scored.minority, scored.anomaly_score
+    if kind == "roc":
+        axes.plot(*roc_curve(minority, score)[:2], **look)
+        return
+    wanted = (minority, score) if kind == "minority" else (~minority, -score)
+    precision, recall, _ = precision_recall_curve(*wanted)
+    axes.plot(recall, precision, drawstyle="steps-post", **look)
+
+
+def draw_chance(axes: Axes, minority: np.ndarray, kind: str) -> None:
+    """Draw what chance would give, and name the axes of such curves."""
     x_label, y_label = f"recall of the {kind}", f"precision of the {kind}"
     if kind == "roc":
         x_label, y_label = "1 − specificity (majority flagged)", "sensitivity (minority found)"
-    figure = blank(height=4.1)
-    axes = figure.add_subplot()
     axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    for i, (name, minority, score, *_) in enumerate(scored):
-        look = {"label": f"{name} ({area(minority, score):.3f})", **line_style(i)}
-        if kind == "roc":
-            false_alarms, sensitivity, _ = roc_curve(minority, score)
-            axes.plot(false_alarms, sensitivity, **look)
-            continue
-        wanted = (minority, score) if kind == "minority" else (~minority, -score)
-        precision, recall, _ = precision_recall_curve(*wanted)
-        axes.plot(recall, precision, drawstyle="steps-post", **look)
-    share = float((scored[0].minority == (kind == "minority")).mean())
+    share = float((minority == (kind == "minority")).mean())
     chance, ends = (CHANCE, [0, 1]) if kind == "roc" else (share, [share, share])
     axes.plot([0, 1], ends, color=FAINT, linewidth=0.8, label=f"chance ({chance:.3f})")
-    _legend_below(figure, title)
-    return figure
 
 
 def _legend_below(figure: Figure, title: str = "") -> None:
@@ -115,9 +125,14 @@ def score_histogram(scored: Scored) -> Figure:
     Calibration images, which are of the majority, are an outline of their own.
     Scores beyond the 1st and 99th percentile are counted in the outermost bars.
     """
-    label, minority, score, threshold, calibration = scored
     figure = blank(height=2.8)
-    axes = figure.add_subplot()
+    draw_scores(figure.add_subplot(), scored)
+    return figure
+
+
+def draw_scores(axes: Axes, scored: Scored) -> None:
+    """Draw what `score_histogram` does."""
+    label, minority, score, threshold, calibration = scored
     low, high = np.percentile(score, [1, 99])
     if threshold is not None:
         low, high = min(low, threshold), max(high, threshold)
@@ -132,7 +147,6 @@ def score_histogram(scored: Scored) -> Figure:
         axes.axvline(threshold, color="black", linestyle="--", label="threshold")
     axes.set(title=label, xlabel="anomaly score", ylabel="share of the class")
     axes.legend(loc="best")
-    return figure
 
 
 @styled

@@ -27,14 +27,8 @@ from conocc.io.tables import ERROR_COLUMNS, write_csv
 from conocc.io.words import readable
 from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
-from conocc.visualization.images import explanation
+from conocc.visualization.images import UNITS, explanation
 
-# Of what `OneClassDetector.normalized` gives, by its parameter `normalize`.
-UNITS = {
-    "zscore": "standard deviations of its pixels",
-    "minmax": "parts of its own range",
-    "none": "the units of the files",
-}
 # A score this near to a sum of squares is that sum: the two are summed in different orders.
 SUM_TOLERANCE = 1e-3
 LONGEST_NAME = 60

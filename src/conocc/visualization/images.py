@@ -10,6 +10,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
@@ -38,6 +39,12 @@ DRAWN = {
     "residual": Drawn("image − reconstruction", "brighter", "darker", ""),
     "correlation": Drawn("1 − correlation", "", "", "0 where the patterns are alike"),
     "contribution": Drawn("part of the score", "adds", "takes", "score a pixel"),
+}
+# Of what `OneClassDetector.normalized` gives, by its parameter `normalize`.
+UNITS = {
+    "zscore": "standard deviations of its pixels",
+    "minmax": "parts of its own range",
+    "none": "the units of the files",
 }
 # Where the image is brighter than its reconstruction, and where darker: colours that
 # colour-blind readers tell apart, both legible on dark tissue and on bright.
@@ -155,18 +162,28 @@ def explanation(
     pictures = _explained(given, reconstruction, residual, scale)
     figure = blank(1.7 + 2.5 * len(pictures), 3.2)
     figure.suptitle(title)
-    signed = scale.of != "correlation"
-    names = ["image", "reconstruction", DRAWN[scale.of].name]
-    if reconstruction is None:
-        del names[1]
-    for axes, picture, name in zip(figure.subplots(1, len(names)), pictures, names, strict=True):
+    names = ["image", "reconstruction"][: len(pictures) - 1]
+    *before, last = figure.subplots(1, len(pictures))
+    for axes, picture, name in zip(before, pictures, names, strict=False):
         axes.imshow(picture)
         axes.set_title(name)
         axes.set_axis_off()
+    draw_overlay(last, given, residual, scale, unit=unit)
+    return figure
+
+
+def draw_overlay(
+    axes: Axes, given: np.ndarray, residual: np.ndarray, scale: ResidualScale, *, unit: str
+) -> None:
+    """Show an `overlay`, with its colour bar."""
+    axes.imshow(overlay(given, residual, scale))
+    axes.set_title(DRAWN[scale.of].name)
+    axes.set_axis_off()
+    signed = scale.of != "correlation"
     low = -scale.full if signed else 0.0
     shades = ListedColormap(colours(np.linspace(low, scale.full, SHADES), scale))
     scaled = ScalarMappable(Normalize(low, scale.full), shades)
-    bar = figure.colorbar(scaled, ax=axes, extend="both" if signed else "max")
+    bar = axes.figure.colorbar(scaled, ax=axes, extend="both" if signed else "max")
     bar.ax.set_facecolor(GROUND)
     full, faint, drawn = readable(scale.full), readable(scale.faint), DRAWN[scale.of]
     ticks = {scale.faint: faint, scale.full: f"{full} {drawn.orange}".rstrip()}
@@ -174,4 +191,3 @@ def explanation(
         ticks = {-scale.full: f"−{full} {drawn.blue}", -scale.faint: f"−{faint}", **ticks}
     bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.set_label(drawn.unit or unit, fontsize=7)
-    return figure
