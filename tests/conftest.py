@@ -29,6 +29,7 @@ QUICK = {
     "dsvdd": {"epochs": 3, "pretrain_epochs": 2},
     "lrt": {"false_alarms": None},  # or it is fitted six times, for seconds
     "gabor_mahalanobis": {},
+    "patches": {},
 }
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from conocc.detectors.gabor_mahalanobis import GaborMahalanobis as GaborMahalanobis
     from conocc.detectors.lrt.lrt import LRT as LRT
     from conocc.detectors.ocsvm import OCSVM as OCSVM
+    from conocc.detectors.patches import Patches as Patches
     from conocc.detectors.sae import SAE as SAE
     from conocc.experiments.model_selection import SCORERS as SCORERS
     from conocc.experiments.model_selection import OneClassKFold as OneClassKFold
@@ -40,6 +41,7 @@ _WHERE = {
     "LRT": "conocc.detectors.lrt.lrt",
     "OCSVM": "conocc.detectors.ocsvm",
     "OneClassKFold": "conocc.experiments.model_selection",
+    "Patches": "conocc.detectors.patches",
     "SAE": "conocc.detectors.sae",
     "SCORERS": "conocc.experiments.model_selection",
     "AnoGAN": "conocc.detectors.anogan",

@@ -281,6 +281,12 @@ class MethodOptions:
     score: Annotated[
         str | None, option("By what reconstructions are scored: residual (Eq. 6) or correlation.")
     ] = None
+    encoder: Annotated[
+        str | None, option("ONNX file: the method learns what that makes of an image.")
+    ] = None
+    layer: Annotated[
+        str | None, option("Output or inner layer of the encoder; its only output.")
+    ] = None
     seed: Seed = 0
     settings: Annotated[
         list[str] | None, option("NAME=VALUE, any other parameter of the method.", "--set")

@@ -85,7 +85,8 @@ def fit(
     from conocc.thresholds.rules import decisions
 
     command = command_line()
-    given = {name: getattr(how, name) for name in ("epochs", "gamma", "interval", "lr")}
+    names = ("epochs", "gamma", "interval", "lr", "encoder", "layer")
+    given = {name: getattr(how, name) for name in names}
     given["scored_by"] = how.score
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     params |= {"device": device, "verbose": int(not quiet), "random_state": how.seed}

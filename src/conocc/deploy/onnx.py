@@ -122,6 +122,8 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     name = type(detector).__name__
     if detector._no_graph:
         raise ValueError(f"{name} cannot be exported: {detector._no_graph}")
+    if detector.encoder is not None:
+        raise ValueError(f"{name} cannot be exported: its encoder is a graph of its own.")
     for extra in ("onnx", "onnxruntime", "onnxscript"):
         if find_spec(extra) is None:
             raise ValueError(f"Exporting needs the module {extra!r}: pip install 'conocc[onnx]'.")

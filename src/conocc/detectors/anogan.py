@@ -285,7 +285,7 @@ class AnoGAN(ScoredByReconstruction, TrainedDetector):
     _threshold_images = 256
 
     def _build(self) -> None:
-        shape, channels = self.input_shape_, self.channels
+        shape, channels = self._shape, self.channels
         self.network_ = Gan(shape, self.latent, channels)
         if self.codes == "encoder":
             d = self.network_.z_0.shape[1]

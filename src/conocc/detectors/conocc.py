@@ -86,7 +86,7 @@ class ConOCC(ScoredByReconstruction, AutoencoderDetector):
     con_reduction: str = param("sum", StrOptions({"sum", "mean"}))
 
     def _build(self) -> None:
-        self.network_ = Constrained(self.input_shape_, self.bottleneck, self.channels)
+        self.network_ = Constrained(self._shape, self.bottleneck, self.channels)
 
     def _fit(self, X: Batches, train: Train) -> None:
         alternate = self.schedule == "alternate"

@@ -254,7 +254,7 @@ class DAGMM(ScoredByReconstruction, AutoencoderDetector):
     lambda_covariance: float = param(0.005, NOT_NEGATIVE)
 
     def _build(self) -> None:
-        sizes = (self.input_shape_, self.bottleneck, self.channels)
+        sizes = (self._shape, self.bottleneck, self.channels)
         self.network_ = CompressionAndEstimation(*sizes, components=self.components)
         self.mixture_ = StoredMixture(self.components, self.network_.bottleneck + 2)
 

@@ -126,7 +126,7 @@ class DeepSVDD(TrainedDetector):
     bottleneck: int = param(256, COUNT)
 
     def _autoencoder(self) -> Autoencoder:
-        return Autoencoder(self.input_shape_, self.bottleneck, self.channels, encoder_bias=False)
+        return Autoencoder(self._shape, self.bottleneck, self.channels, encoder_bias=False)
 
     def _build(self) -> None:
         autoencoder = self._autoencoder()

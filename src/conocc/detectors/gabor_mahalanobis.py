@@ -226,7 +226,7 @@ class GaborMahalanobis(OneClassDetector):
     _draws = "contribution"
 
     def _build(self) -> None:
-        shape = self.input_shape_
+        shape = self._shape
         d = shape[0] if len(shape) == 1 else shape[0] * 80 * levels_of(*shape[1:])
         self.gaussian_ = Gaussian(d)
 

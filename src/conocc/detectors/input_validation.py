@@ -68,7 +68,7 @@ def feature_scale(X: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndarray
     Vectors are standardised by feature, not each by itself: their entries have units of their own.
     """
     if normalize == "none":
-        return np.zeros(X.shape[1]), np.ones(X.shape[1])
+        return np.zeros(X.shape[1:]), np.ones(X.shape[1:])
     if normalize == "zscore":
         offset, scale = X.mean(0, dtype=np.float64), X.std(0, dtype=np.float64)
     else:

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from conocc import training
 from conocc.detectors import input_validation, persistence
+from conocc.detectors.encoder import encoded, encoder_hash, read_encoder
 from conocc.detectors.input_validation import NORMALIZE, among, digests, group_digests, patients_of
 from conocc.detectors.residual_scale import ResidualScale, scale_of
 from conocc.io.progress import bar
@@ -77,6 +78,11 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         nothing out: `predict` then needs `calibrate`.
     minority : {"leave out", "refuse"}
         What `fit` and `calibrate` do with rows that `y` marks as minority, −1.
+    encoder : str or None
+        An ONNX file: the method sees what that makes of an image, and not the image. The graph is
+        kept with the model, in which ``sha256:`` and its hash stand in the place of its path.
+    layer : str or None
+        Which of the encoder's outputs or inner layers is seen; its only output by default.
     random_state : int, RandomState or None
         0 is a seed like any other; None draws one and keeps it in ``seed_``.
     device : str
@@ -124,6 +130,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     normalize: str = param("zscore", StrOptions(set(NORMALIZE)))
     false_alarms: float | None = param(0.1, Interval(Real, 0, 0.5, closed="right"), None)
     minority: str = param("leave out", StrOptions({"leave out", "refuse"}))
+    encoder: str | None = param(None, str, None)
+    layer: str | None = param(None, str, None)
     random_state: Any = param(None, "random_state")
     device: str = param("auto", str)
     verbose: int = param(0, "verbose")
@@ -142,6 +150,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     # Which map of an image and its reconstruction `_difference` gives, as `ResidualScale.of` says.
     _draws: ClassVar[str] = "residual"
+
+    # Whether of an encoder's layer the map is seen, (c, h, w), and not the mean over its places.
+    _takes_maps: ClassVar[bool] = False
 
     # A sentence that says why the score is no graph of tensor operations, where it is none.
     _no_graph: ClassVar[str] = ""
@@ -178,10 +189,15 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         self._validate_params()
         self._device()
+        if self.encoder is not None:
+            read_encoder(self.encoder, self.layer)
 
     def plain_params(self, **changes: Any) -> dict[str, Any]:
         """Give the parameters, but for changes, as JSON gives them back: plain numbers, lists."""
-        return persistence.plain({**self.get_params(), **changes})
+        params = {**self.get_params(), **changes}
+        if self.encoder is not None:
+            params["encoder"] = encoder_hash(self.encoder)
+        return persistence.plain(params)
 
     def fit(
         self, X: Any, y: Any = None, groups: Any = None, *, checkpoint: str | Path | None = None
@@ -225,6 +241,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
         self.other_scores_: dict[str, Any] = {}
+        for of_another_fit in {"encoder_graph_", "seen_shape_"} & vars(self).keys():
+            delattr(self, of_another_fit)
+        if self.encoder is not None:
+            self.encoder_graph_ = read_encoder(self.encoder, self.layer)
+            array = self._seen(array)
+            self.seen_shape_: tuple[int, ...] = array.shape[1:]
+            input_validation.refuse_unusable(array)
         folds = self._held_out(array, groups)
         scores = []
         with default_settings(self._device()):
@@ -249,7 +272,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         checkpoint: str | Path | None = None,
     ) -> None:
         """Fit to all rows of an array, or to some."""
-        if len(self.input_shape_) == 1:
+        if self._sees_features:
             scale = input_validation.feature_scale(
                 array if rows is None else array[rows], self.normalize
             )
@@ -331,6 +354,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                     f"{count} of the {len(rows)} {what} to calibrate on were trained on; "
                     f"a calibration takes {what} that the detector has never seen."
                 )
+        array = self._seen(array)
         scores = self._scores(array)
         names = None if groups is None else [str(group) for group in groups]
         self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
@@ -353,7 +377,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             If `X` is not such as was learned, or holds an image so far from it that its score is
             no finite number.
         """
-        return self._scores(self._checked(X))
+        return self._scores(self._seen(self._checked(X)))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Score images the way scikit-learn does, lower is less like the majority; -> (n,)."""
@@ -420,12 +444,12 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @available_if(lambda self: hasattr(self, "_embed"))  # type: ignore[untyped-decorator]  # scikit-learn has no types
     def embed(self, X: Any) -> np.ndarray:
         """Give the bottleneck features; -> (n, d) float32."""
-        return self._rows(self._embed, self._checked(X)).numpy()
+        return self._rows(self._embed, self._seen(self._checked(X))).numpy()
 
-    @available_if(lambda self: hasattr(self, "_reconstruct"))  # type: ignore[untyped-decorator]  # likewise
+    @available_if(lambda self: hasattr(self, "_reconstruct") and self.encoder is None)  # type: ignore[untyped-decorator]  # likewise
     def reconstruct(self, X: Any) -> np.ndarray:
         """Give the reconstructions, in the units of `normalized`; shaped like its result."""
-        return self._rows(self._reconstruct, self._checked(X)).numpy()
+        return self._rows(self._reconstruct, self._seen(self._checked(X))).numpy()
 
     @available_if(lambda self: self._has_differences())  # type: ignore[untyped-decorator]  # likewise
     def differences(self, X: Any) -> np.ndarray:
@@ -435,11 +459,14 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         scored by 'correlation', one less the local correlation, whose mean is the score; of
         `LRT` and `GaborMahalanobis`, (n, 1, h, w), what each pixel adds to the score.
         """
-        return self._rows(self._difference, self._checked(X)).numpy()
+        return self._rows(self._difference, self._seen(self._checked(X))).numpy()
 
     def normalized(self, X: Any) -> np.ndarray:
-        """Give what the network sees of `X`; -> (n, c, h, w) or (n, d) float32."""
-        return self._rows(input_validation.unchanged, self._checked(X)).numpy()
+        """Give what the network, or its encoder, sees of `X`; -> (n, c, h, w) or (n, d) float32."""
+        array = self._checked(X)
+        if self.encoder is not None:
+            return input_validation.minmax(torch.from_numpy(np.array(array, np.float32))).numpy()
+        return self._rows(input_validation.unchanged, array).numpy()
 
     def knows(self, X: Any, *, side: str = "training") -> np.ndarray:
         """Tell which images it was trained, or calibrated, on, by their pixels; -> (n,) bool.
@@ -509,6 +536,23 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         return array
 
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Shape of what the method sees: of an image or vector, or what its encoder makes of it."""
+        return self.input_shape_ if self.encoder is None else self.seen_shape_
+
+    @property
+    def _sees_features(self) -> bool:
+        return len(self.input_shape_) == 1 or self.encoder is not None
+
+    def _seen(self, array: np.ndarray) -> np.ndarray:
+        """Give what the method sees of checked images or vectors."""
+        if self.encoder is None:
+            return array
+        if array.ndim == 2:
+            raise ValueError(f"An encoder takes images; X holds vectors, of shape {array.shape}.")
+        return encoded(self.encoder_graph_, array, as_map=self._takes_maps, verbose=self.verbose)
+
     def _majority(
         self, array: np.ndarray, y: Any, groups: Any
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -537,7 +581,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return Batches(array, self._normalization(device), device, chance, rows)
 
     def _normalization(self, device: torch.device) -> Callable[[Tensor], Tensor]:
-        if len(self.input_shape_) == 3:
+        if not self._sees_features:
             return NORMALIZE[self.normalize]
         offset, scale = (
             torch.from_numpy(a).to(device) for a in (self.feature_offset_, self.feature_scale_)
@@ -563,8 +607,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             return scale_of(blocks, source=source, of=self._draws)
 
     def _has_differences(self) -> bool:
-        is_placed = self._draws == "contribution" and len(self.input_shape_) == 3
-        return hasattr(self, "_reconstruct") or is_placed
+        is_placed = self._draws == "contribution" and len(self._shape) == 3
+        return is_placed or (hasattr(self, "_reconstruct") and self.encoder is None)
 
     def _difference(self, x: Tensor) -> Tensor:
         return x - self._reconstruct(x)
@@ -597,7 +641,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _checkpoint(self, path: str | Path) -> Checkpoint:
         params = self.plain_params(random_state=self.seed_, **persistence.NEUTRAL)
         params["false_alarms"] = self.false_alarms is not None  # how many moves the threshold alone
-        for name in ("minority", "scored_by"):  # which nothing that is learned hangs on
+        unset = ("encoder", "layer") if self.encoder is None else ()
+        for name in ("minority", "scored_by", *unset):  # which nothing that is learned hangs on
             params.pop(name, None)
         images = hashlib.sha256(self.training_digests_.tobytes()).hexdigest()
         about = {"class": type(self).__name__, "revision": self.revision, "images": images}

@@ -22,6 +22,7 @@ NEUTRAL = {"device": "auto", "verbose": 0}
 # Learned values that JSON holds in another form.
 FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "input_shape_": tuple,
+    "seen_shape_": tuple,
     "calibration_": lambda values: values and Calibration.from_json(values),
     "residual_scale_": lambda values: values and ResidualScale(**values),
     **dict.fromkeys(

@@ -120,7 +120,7 @@ class ScoredByReconstruction(OneClassDetector):
 
     def _checked(self, X: Any, *, reset: bool = False) -> np.ndarray:
         array = super()._checked(X, reset=reset)
-        if self._draws == "correlation" and array.ndim == 2:
+        if self._draws == "correlation" and (array.ndim == 2 or self.encoder is not None):
             raise ValueError(
                 f"{type(self).__name__} cannot score feature vectors by 'correlation', which "
                 "compares each pixel with those around it. Set scored_by='residual'."

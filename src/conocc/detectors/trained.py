@@ -75,7 +75,7 @@ class AutoencoderDetector(TrainedDetector):
     bottleneck: int = param(256, COUNT)
 
     def _build(self) -> None:
-        self.network_: Any = Autoencoder(self.input_shape_, self.bottleneck, self.channels)
+        self.network_: Any = Autoencoder(self._shape, self.bottleneck, self.channels)
 
     def _fit(self, X: Batches, train: Train) -> None:
         self._train(train, "autoencoder")

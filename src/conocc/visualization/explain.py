@@ -186,7 +186,7 @@ def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
     if scale.of == "contribution":
         what = (
             "Orange is what adds to the score, blue what takes from it: each place of an image has "
-            "its part, and all parts sum to the score. It is by pixel"
+            f"its part{', and all parts sum to the score' if is_sum else ''}. It is by pixel"
         )
     yield (
         f"{what}: nothing is drawn up to {readable(scale.faint)}, and full "

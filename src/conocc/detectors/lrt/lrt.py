@@ -317,10 +317,10 @@ class LRT(OneClassDetector):
     _draws = "contribution"
 
     def _build(self) -> None:
-        d = self.input_shape_[0]
-        if len(self.input_shape_) == 3:
-            self.description_ = Description(self.input_shape_)
-            d = self.description_(torch.zeros(1, *self.input_shape_)).shape[1]
+        d = self._shape[0]
+        if len(self._shape) == 3:
+            self.description_ = Description(self._shape)
+            d = self.description_(torch.zeros(1, *self._shape)).shape[1]
         self.gaussian_ = Gaussian(d)
 
     def _fit(self, X: Batches, train: Train) -> None:
