@@ -15,7 +15,8 @@ LAYERS = [
     {"training", "thresholds", "data"},
     {"detectors"},
     {"experiments"},
-    {"visualization", "deploy"},
+    {"visualization"},
+    {"deploy"},
     {"cli"},
     {"__init__", "__main__"},
 ]

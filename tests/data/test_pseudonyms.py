@@ -437,6 +437,8 @@ def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, m
     cohort, quick = (source, "--majority", "lung", "--size", 16), ("--epochs", 1)
     study = ("--methods", "ocsvm")
     some_failed = {"score", "explain"}
+    has_highdicom = importlib.util.find_spec("highdicom") is not None
+    objects = ("--dicom-out", tmp_path / "objects") if has_highdicom else ()
     commands = [
         ("data", "inspect", *cohort),
         ("data", "patches", source, "--boxes", tmp_path / "boxes.csv", "--out", "patches"),
@@ -444,7 +446,7 @@ def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, m
         ("evaluate", "run", source),
         ("calibrate", "run", new, "--majority", "lung"),
         ("evaluate", "run", source, "--false-alarms", 0.5, "--confidence", 0.5),
-        ("score", "run", new, tmp_path / "cut", "--out", "scores.csv"),
+        ("score", "run", new, tmp_path / "cut", "--out", "scores.csv", *objects),
         ("explain", "run", new, tmp_path / "cut", "--out", "explained"),
         ("embed", "run", source, "--out", "map.svg"),
         ("benchmark", *cohort, *study, "--runs", 1, "--out", "benchmark"),
@@ -460,6 +462,10 @@ def test_a_marker_in_every_tag_is_in_nothing_that_any_command_writes(tmp_path, m
         assert_no_marker(command[0], said.encode())
     stop_workers()  # whose pseudonyms have the key of this test
     assert_no_marker("log", caplog.text.encode())
+    for path in (tmp_path / "objects").glob("*"):  # which name the patients, as was asked for
+        assert_no_marker("a name", path.name.encode())
+        assert f"{MARKER}00100020 new".encode() in path.read_bytes()
+    assert len([*(tmp_path / "objects").glob("*")]) == 12 * has_highdicom
     written = [path for path in work.rglob("*") if path.is_file()]
     assert len(written) > 80
     for path in (*written, tmp_path / "config" / "key"):

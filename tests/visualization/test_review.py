@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import quick
-from conocc import load_cohort
 from conocc.cli import SOME_FAILED
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.inference import score_files
-from conocc.experiments.run import fit_run
 from conocc.visualization.review import placed, review_files, stored
+from fitted_runs import fitted, pixels
 from made_dicom import dicom, element
 from made_nifti import write_volume
 from test_cli import call
@@ -26,25 +24,6 @@ NASTY = "a'\"<script>alert(1)<img src=x> %41#?&amp; ü 图.png"
 DEEP = "deep.png"
 # As WebDriver sends them.
 DOWN, UP, LEFT, RIGHT, ESCAPE = "\ue015", "\ue013", "\ue012", "\ue014", "\ue00c"
-
-
-def pixels(seed: int, high: int = 255, shape=(20, 24)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, high, shape)
-
-
-def fitted(root):
-    """A calibrated autoencoder of 16-pixel images of noise, below a folder."""
-    for name, n in (("plain", 40), ("odd", 4)):
-        (root / "cohort" / name).mkdir(parents=True)
-        for i in range(n):
-            path = root / "cohort" / name / f"{name}{i}.png"
-            Image.fromarray(pixels(i).astype(np.uint8)).save(path)
-    read = Preprocessing(size=16)
-    cohort = load_cohort(root / "cohort", read, majority="plain", calibration_size=0.6, cache=False)
-    kept = quick("cae").get_params()
-    params = {name: kept[name] for name in ("epochs", "random_state")}
-    assert fit_run(cohort, "cae", params, root / "run", command="")
-    return root / "run"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from PIL import Image
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
 
-from test_review import fitted, pixels
+from fitted_runs import fitted, pixels
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/(\w+)/")
 

@@ -212,6 +212,14 @@ def score(
     table: ask.ListGroup = ask.ASKED.table,
     score: ask.Score = None,
     rule: ask.RuleOptions = RULE,
+    objects: Annotated[
+        Path | None,
+        ask.option(
+            "Also write reports and heat maps as DICOM objects into this folder; they name the "
+            "patients.",
+            "--dicom-out",
+        ),
+    ] = None,
     parallel: ask.ParallelOptions = ask.ParallelOptions(),
     quiet: ask.Quiet = False,
 ) -> int:
@@ -225,10 +233,17 @@ def score(
     each, the mean of its --top highest and, under --false-alarms with --unit patient, whether it
     is flagged.
     A table may list the images, or standard input (-), one a line.
+    With --dicom-out DICOM images also get objects for a PACS: a report a study, and of each image a
+    picture of its heat map and a parametric map.
     Killed, and started again with the same command, it does what is missing.
     """
     from conocc.experiments.inference import score_files, table_beside
 
+    if objects is not None:
+        try:
+            from conocc.deploy.dicom_out import export_files
+        except ImportError as error:
+            raise ValueError("--dicom-out needs: pip install 'conocc[dicom-out]'.") from error
     if images == [Path("/dev/stdin")]:
         images = [Path(line) for line in sys.stdin.read().splitlines() if line]
     done = score_files(
@@ -258,6 +273,9 @@ def score(
         say_next("review", run, *shown, *same, "--out", "review")
     else:
         out.print("No image was scored, and no table of scores was written.")
+    if objects is not None and done.count:
+        how: dict[str, Any] = {"rule": rule, "score": score, "verbose": int(not quiet)}
+        say_all(export_files(run, done.parts, objects, **how))
     reasons = [f"{path}: {reason}" for path, reason in done.errors]
     return say_failed(reasons, done.failed, table_beside(scores, "errors"), "read")
 

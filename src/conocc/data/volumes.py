@@ -151,7 +151,7 @@ def fetch_images(
     A volume without the number of a slice is one that could not be cut; fetching it says why.
     `prefix` stands before a name where an error names it.
     """
-    taken_apart = (_file_and_number(folder, name) for name in names)
+    taken_apart = (file_and_number(folder, name) for name in names)
     for path, group in groupby(taken_apart, key=itemgetter(0)):
         numbers = [k for _, k in group]
         shared = _SharedStack(partial(read_stack, folder, path, options, prefix), len(numbers))
@@ -162,7 +162,7 @@ def fetch_images(
                 yield partial(_image, shared, prefix + path, k)
 
 
-def _file_and_number(folder: Path, name: str) -> tuple[str, int | None]:
+def file_and_number(folder: Path, name: str) -> tuple[str, int | None]:
     """Take the name of an image apart, unless there is a file of the whole name."""
     path, k = volume_and_slice(name)
     return (name, None) if k is None or os.path.exists(folder / name) else (path, k)

@@ -1,1 +1,1 @@
-"""Out of the package: ONNX."""
+"""Out of the package: ONNX, and results as DICOM objects."""

@@ -21,7 +21,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import nlargest
 from itertools import chain, groupby, islice
@@ -75,7 +75,8 @@ Scores = tuple[list[Row], Sequence[Row]]
 class Scored:
     """How many files `score_files` scored and could not read, and the first such errors.
 
-    `flagged` of them are flagged (None where nothing is decided); `highest` are scores and paths.
+    `flagged` of them are flagged (None where nothing is decided); `highest` are scores and paths,
+    `parts` what was scored.
     `words` say which rule made the predictions, what it promises, and whether the images are
     like those of the calibration; `remarks`, of how many
     images something was done to the pixels, and what.
@@ -88,6 +89,7 @@ class Scored:
     remarks: tuple[str, ...]
     flagged: int | None = None
     highest: tuple[tuple[float, str], ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 class Shard(NamedTuple):
@@ -217,7 +219,7 @@ def score_files(
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     with suppress(OSError):  # another process may have taken it
         folder.rmdir()
-    return done
+    return replace(done, parts=tuple(parts))
 
 
 def _sha256(data: bytes) -> str:

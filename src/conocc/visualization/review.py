@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -313,54 +314,84 @@ class Batch:
         self, items: Sequence[tuple[int, tuple[str, Fetch]]]
     ) -> list[tuple[int, Drawn | tuple[str, str]]]:
         """Read, score and draw some images, in one thread."""
-        detector, preprocessing = self.detector, self.preprocessing
-        done: list[tuple[int, Drawn | tuple[str, str]]] = []
-        read: list[tuple[int, Block, Blob]] = []
-        for number, (path, fetch) in items:
-            once = cache(fetch)
-            block = read_block(preprocessing, detector.input_shape_, [(path, once)])
-            done += [(number, error) for error in block.errors]
-            if block.path:
-                read.append((number, block, once()))
-        if not read:
-            return done
-        images = np.concatenate([block.images for _, block, _ in read])
-        scores = scores_of(detector, images)
-        maps = _maps(detector, images[np.isfinite(scores)])
-        for (number, block, blob), score in zip(read, scores.tolist(), strict=True):
-            (path,), (facts,) = block.path, block.acquisition
-            if not np.isfinite(score):
-                done.append((number, (printable(path), NO_SCORE.format(printable(path)))))
-                continue
-            total, layers = next(maps)
-            is_sum = bool(np.isclose(score, total, rtol=SUM_TOLERANCE, atol=0))
-            identity = _id(path, digest_of(blob))
-            case = Case(number, identity, path, score, is_sum, facts, person_on(blob))
-            if isinstance(blob, bytes):
-                blob = decode(blob, printable(path), preprocessing.voi)
-            whole = remarked(blob).pixels
-            if not is_colour(whole):
-                whole = whole.reshape(*whole.shape[:2], -1)[..., 0]
-            picture = {"id": identity, **stored(whole), **layers}
-            picture["place"] = placed(whole.shape[0], whole.shape[1], preprocessing)
-            small = thumbnail(whole, picture["window"])
-            done.append((number, Drawn(case, picture, small, block.remarks)))
-        return done
+        found = examined(self.detector, self.preprocessing, items)
+        return [
+            (number, self._drawn(number, one) if isinstance(one, Examined) else one)
+            for number, one in found
+        ]
+
+    def _drawn(self, number: int, one: Examined) -> Drawn:
+        (path,), (facts,) = one.block.path, one.block.acquisition
+        identity = _id(path, digest_of(one.blob))
+        whole, scale = one.whole(self.preprocessing), self.detector.residual_scale_
+        picture, is_sum = {"id": identity, **stored(whole)}, False
+        if one.left is not None:
+            picture["heat"] = _picture(np.rint(255 * colours(one.heat(), scale)))
+            total = scale.totals(one.left[None])[0]
+            is_sum = bool(np.isclose(one.score, total, rtol=SUM_TOLERANCE, atol=0))
+        if one.again is not None:
+            grey = rgb(one.again, float(one.given.min()), float(one.given.max()))
+            picture["again"] = _picture(grey)
+        picture["place"] = placed(whole.shape[0], whole.shape[1], self.preprocessing)
+        case = Case(number, identity, path, one.score, is_sum, facts, person_on(one.blob))
+        return Drawn(case, picture, thumbnail(whole, picture["window"]), one.block.remarks)
 
 
-def _maps(detector: Any, images: np.ndarray) -> Iterator[tuple[float, dict[str, str]]]:
-    """Give heat map and reconstruction of each image, where there are any, and what they sum to."""
-    scale = detector.residual_scale_
-    if scale is None or not len(images):
-        yield from ((0.0, {}) for _ in images)
+class Examined(NamedTuple):
+    """One image, its score, and what is left of it in a heat map, if there is one."""
+
+    block: Block  # of this image alone
+    blob: Blob
+    score: float
+    given: np.ndarray  # (c, h, w) each, as `explained` gives them
+    again: np.ndarray | None = None
+    left: np.ndarray | None = None
+
+    def whole(self, preprocessing: Preprocessing) -> Pixels:
+        """Give the image at its own resolution, (h, w), or (h, w, 3) if it has colours."""
+        blob = self.blob
+        if isinstance(blob, bytes):
+            blob = decode(blob, printable(self.block.path[0]), preprocessing.voi)
+        pixels = remarked(blob).pixels
+        return pixels if is_colour(pixels) else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
+
+    def heat(self) -> np.ndarray:
+        """Give what the heat map shows, (h, w), as the method sees the image."""
+        assert self.left is not None
+        return averaged(self.left[None])[0]
+
+
+def examined(
+    detector: Any, preprocessing: Preprocessing, items: Iterable[tuple[int, tuple[str, Fetch]]]
+) -> Iterator[tuple[int, Examined | tuple[str, str]]]:
+    """Read, score and explain some images together; a path and a reason where one has no score."""
+    read: list[tuple[int, Block, Blob]] = []
+    for number, (path, fetch) in items:
+        once = cache(fetch)
+        block = read_block(preprocessing, detector.input_shape_, [(path, once)])
+        yield from ((number, error) for error in block.errors)
+        if block.path:
+            read.append((number, block, once()))
+    if not read:
         return
-    given, again, maps = explained(detector, images)
-    for i, left in enumerate(maps):
-        layers = {"heat": _picture(np.rint(255 * colours(averaged(left[None])[0], scale)))}
-        if len(again):
-            grey = rgb(again[i], float(given[i].min()), float(given[i].max()))
-            layers["again"] = _picture(grey)
-        yield float(scale.totals(left[None])[0]), layers
+    images = np.concatenate([block.images for _, block, _ in read])
+    scores = scores_of(detector, images)
+    maps = _maps(detector, images[np.isfinite(scores)])
+    for (number, block, blob), score in zip(read, scores.tolist(), strict=True):
+        path = printable(block.path[0])
+        if np.isfinite(score):
+            yield number, Examined(block, blob, score, *next(maps))
+        else:
+            yield number, (path, NO_SCORE.format(path))
+
+
+def _maps(detector: Any, images: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Give each image as it is seen, reconstruction and what is left of it, where there are any."""
+    if detector.residual_scale_ is None or not len(images):
+        yield from zip(images)
+        return
+    given, again, left = explained(detector, images)
+    yield from zip(given, again if len(again) else repeat(None), left, strict=False)
 
 
 def _picture(layer: np.ndarray) -> str:
@@ -393,10 +424,6 @@ def stored(image: Pixels) -> dict[str, Any]:
     data = changes.astype(changes.dtype.newbyteorder("<")).view(np.uint8)
     if deep:
         data = np.concatenate([data.ravel()[::2], data.ravel()[1::2]])
-    window = [0.0, 255.0]
-    if image.dtype != np.uint8:
-        few = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]
-        window = [float(value) for value in np.percentile(few, SHOWN)]
     return {
         "h": image.shape[0],
         "w": image.shape[1],
@@ -405,9 +432,18 @@ def stored(image: Pixels) -> dict[str, Any]:
         "low": low,
         "step": step,
         "high": high,
-        "window": window if window[0] < window[1] else [low, high],
+        "window": shown_window(image),
         "data": base64.b64encode(imagecodecs.deflate_encode(data.tobytes(), 3)).decode("ascii"),
     }
+
+
+def shown_window(image: Pixels) -> list[float]:
+    """Say which values of an image are black and white at first."""
+    window = [0.0, 255.0]
+    if image.dtype != np.uint8:
+        few = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]
+        window = [float(value) for value in np.percentile(few, SHOWN)]
+    return window if window[0] < window[1] else [float(image.min()), float(image.max())]
 
 
 def placed(h: int, w: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:

@@ -162,7 +162,7 @@ def _rescaled(
     if tables := items(ds, "ModalityLUTSequence"):
         values, highest = _looked_up(pixels, tables[0], signed=pixels.dtype.kind == "i")
         return values, (0, highest), remarks
-    group = _group(ds, "RescaleSlope", "PixelValueTransformationSequence", k)
+    group = group_of(ds, "RescaleSlope", "PixelValueTransformationSequence", k)
     slope, intercept = number(group, "RescaleSlope", 1), number(group, "RescaleIntercept", 0)
     if slope == 0:  # as others read it: 0 would leave no image
         slope, remarks = 1, (*remarks, NO_SLOPE)
@@ -184,7 +184,9 @@ def _windowed(ds: Dataset, values: Pixels, voi: str, k: int) -> Pixels:
         found, highest = _looked_up(values, tables[0], signed=signed)
         return found / highest
     else:
-        center, width, function = _own_window(_group(ds, "WindowCenter", "FrameVOILUTSequence", k))
+        center, width, function = _own_window(
+            group_of(ds, "WindowCenter", "FrameVOILUTSequence", k)
+        )
     with np.errstate(invalid="ignore"):  # NaN, refused as that
         x = values.astype(np.float64)
     if function == "SIGMOID":
@@ -223,7 +225,7 @@ def _each_number(group: Dataset, keyword: str) -> list[float]:
     return found
 
 
-def _group(ds: Dataset, keyword: str, sequence: str, k: int) -> Dataset:
+def group_of(ds: Dataset, keyword: str, sequence: str, k: int) -> Dataset:
     """Find where an element of frame `k` stands: in its own group, the shared one or the header."""
     for groups, at in (("PerFrame", k), ("Shared", 0)):
         for group in items(ds, f"{groups}FunctionalGroupsSequence")[at : at + 1]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import config, uid
+from pydicom.charset import python_encoding
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_sequence
@@ -33,6 +34,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 _CHARACTER_SET = Tag("SpecificCharacterSet")
+_CHARACTER_SETS = {name.encode() for name in python_encoding}
 PIXELS = {Tag("PixelData"), Tag("FloatPixelData"), Tag("DoubleFloatPixelData")}
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 2**32 - 1
@@ -127,8 +129,9 @@ def _elements(
         if length != UNDEFINED or tag in PIXELS:
             at = start + length if length != UNDEFINED else _end_of_items(data, start, order)
             value = data[start:at] if not tags or tag in tags else b""
-            # pydicom quotes a character set that it does not know.
-            value = b" " * len(value) if tag == _CHARACTER_SET else value
+            if tag == _CHARACTER_SET:  # pydicom quotes what it does not know
+                is_known = {*map(bytes.strip, value.split(b"\\"))} <= _CHARACTER_SETS
+                value = value if is_known else b" " * len(value)
             element = RawDataElement(BaseTag(tag), kind, length, value, start, kind is None, little)
             if not implicit and tag not in PIXELS and not _begins(data, at, order, tag):
                 at = _next(data, start, order, tag) or at
