@@ -229,7 +229,7 @@ class AnoGAN(ScoredByReconstruction, TrainedDetector):
     once both networks are, as f-AnoGAN's is ("izif": pixels and features, both networks fixed): it
     was shown the majority alone, and needs no steps for an image. It is ConOCC's encoder, with
     Adam. Under ``scored_by="correlation"`` it is above 0.6 on both development cohorts and on the
-    phantoms. The publication's stays the default (docs/research/reproduction.md).
+    three phantoms. The publication's stays the default (docs/research/reproduction.md).
 
     Parameters
     ----------
