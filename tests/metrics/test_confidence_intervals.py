@@ -221,6 +221,8 @@ def test_the_bootstrap_is_reproducible_and_has_a_seed():
 
     assert draw(0) == draw(0)
     assert draw(0) != draw(1)
+    usual = bootstrap_interval(aupr_min, minority, score, patient=patient, n_resamples=50)
+    assert usual == draw(0)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +282,9 @@ def test_the_bootstrap_covers_patients_with_several_images():
 def test_the_bootstrap_refuses_no_resamples():
     with pytest.raises(ValueError, match=r"'n_resamples'.*at least 1. Got 0 instead"):
         bootstrap_interval(auc, [True, False], [1, 0], n_resamples=0)
+    with pytest.raises(ValueError, match=r"'confidence_level'.*\(0, 1\). Got 95 instead"):
+        bootstrap_interval(auc, [True, False], [1, 0], confidence_level=95)
+    assert bootstrap_interval(auc, [True, False], [1, 0], n_resamples=1) == (1, 1, 1)
 
 
 # The bootstrap on the logit scale
