@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import os
 import pickle
+import re
 import shutil
 import stat
 import subprocess
@@ -107,8 +110,23 @@ def test_a_cohort_is_frozen_and_leaves_the_callers_arrays_alone():
 
 
 def test_a_cohort_does_not_print_its_patients():
-    """Nor its pixels: what is shown in a notebook or a traceback is its size."""
+    """Nor its pixels: what is shown in a traceback is its size."""
     assert repr(cohort()) == "<Cohort 'made': 4 images of 16x16 pixels>"
+
+
+def test_a_notebook_shows_counts_and_some_images_of_each_class_and_no_names():
+    made = cohort(name="<b>x</b>")
+    page = made._repr_html_()
+    assert "&lt;b&gt;x" in page
+    assert "<b>" not in page
+    counts = [tuple(map(str, row)) for row in made.counts().to_numpy().tolist()]
+    for row in counts:
+        assert re.search(r"\s*".join(f"<td>{value}</td>" for value in row), page)
+    shown = re.findall('data:image/png;base64,([^"]+)', page)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(one))).size for one in shown]
+    assert sizes == [(3 * 18 - 2, 16), (16, 16)]
+    for name in (*made.path, *made.patient):
+        assert name not in re.sub('src="[^"]*"', "", page)
 
 
 def test_where_chooses_a_side_and_a_class():

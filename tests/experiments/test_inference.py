@@ -13,14 +13,17 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
+from conftest import quick
 from conocc import Preprocessing, load, load_cohort
 from conocc.data.acquisition import FACTS
 from conocc.experiments import inference
 from conocc.experiments.inference import score_files, table_beside
 from conocc.experiments.run import fit_run, make_detector
+from conocc.thresholds.rule import RULE, Rule
 from made_cohorts import make_folder, write_image
 from reused_workers import stop_workers
 
@@ -86,6 +89,32 @@ def tables(run, images, tmp_path_factory) -> tuple[bytes, bytes]:
     out = tmp_path_factory.mktemp("whole") / "scores.csv"
     score_files(run, [images], out)
     return both(out)
+
+
+@pytest.mark.parametrize("rule", [RULE, Rule(fdr=0.5, unit="image")], ids=["usual", "fdr"])
+def test_a_detector_gives_the_figures_of_the_table_as_a_frame(run, images, tmp_path, rule):
+    """Files that cannot be read have a row each, after the others, with the reason."""
+    model = load(run)
+    if rule.fdr:
+        majority = np.random.default_rng(0).random((20, 16, 16)) * 255
+        model.calibrate(majority)
+    model.save(tmp_path / "model.safetensors")
+    score_files(tmp_path / "model.safetensors", [images], tmp_path / "scores.csv", rule=rule)
+    frame, table = model.score_files(images, rule=rule), pd.read_csv(tmp_path / "scores.csv")
+    good, bad = frame[frame["error"].isna()], frame[frame["error"].notna()]
+    for name in ("path", "anomaly_score", "p_value"):
+        np.testing.assert_array_equal(good[name].to_numpy(), table[name].to_numpy())
+    flagged = {"minority": True, "majority": False}
+    assert good["flagged"].tolist() == [flagged.get(one, pd.NA) for one in table["predicted"]]
+    listed = pd.read_csv(tmp_path / "scores.errors.csv")
+    assert bad[["path", "error"]].to_numpy().tolist() == listed.to_numpy().tolist()
+    assert len(bad) == len(BAD)
+
+
+def test_a_detector_of_arrays_scores_no_files(images):
+    detector = quick("gabor_mahalanobis").fit(np.random.default_rng(0).random((20, 16, 16)))
+    with pytest.raises(ValueError, match="GaborMahalanobis was fitted to arrays"):
+        detector.score_files([images])
 
 
 def both(out: Path) -> tuple[bytes, bytes]:

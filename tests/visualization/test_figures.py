@@ -12,6 +12,7 @@ from PIL import Image
 
 from conocc.detectors.residual_scale import ResidualScale
 from conocc.experiments.artifacts import Embedding
+from conocc.io.pictures import sheet
 from conocc.visualization import charts, drawing, images
 from conocc.visualization.charts import Scored
 from conocc.visualization.drawing import COLOURS, DASHES, line_style
@@ -259,7 +260,7 @@ def test_a_correlation_has_no_sign_and_a_colour_bar_from_zero():
 
 
 def test_a_sheet_lays_images_out_in_rows():
-    assert images.sheet(gallery().montage, columns=3).shape == (16 * 2 + 2, 16 * 3 + 2 * 2, 3)
+    assert sheet(gallery().montage, columns=3).shape == (16 * 2 + 2, 16 * 3 + 2 * 2, 3)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PDF"])

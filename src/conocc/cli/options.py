@@ -230,7 +230,8 @@ class ReadAsOptions(CacheOptions):
 
     def load(self, run: str | Path, where: str, *, quiet: bool) -> Cohort:
         """Load the cohort at `where` as that of `run` was."""
-        from conocc.experiments.run import load_model, preprocessing_of, read_run
+        from conocc.detectors.file_scores import preprocessing_of
+        from conocc.experiments.run import load_model, read_run
 
         noted = read_run(Path(run))["loading"]
         own = CohortSpec.from_dict(noted) if noted else ASKED

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from conocc.data.decoding import pixels
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import count, printable
 from conocc.data.preprocessing import Preprocessing
+from conocc.io.pictures import data_url, png, sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,9 +196,23 @@ class Cohort:
         return len(self.images)
 
     def __repr__(self) -> str:
-        # Patients and pixels do not belong into notebooks and tracebacks.
+        # Patients and pixels do not belong into tracebacks.
         size = pixels(self.images.shape[1:])
         return f"<Cohort {self.name!r}: {count(len(self), 'image')} of {size}>"
+
+    def _repr_html_(self) -> str:
+        """Show counts and some images of each class in a notebook; no name of a file or patient."""
+        counts = self.counts() if self.patients_known else self.counts().drop(columns="patients")
+        parts = [f"<p>{escape(repr(self))}</p>", counts.to_html(index=False)]
+        for minority, name in enumerate(("majority", "minority")):
+            chosen = self.rows(minority=bool(minority))
+            if len(chosen):
+                some = chosen[np.linspace(0, len(chosen) - 1, min(8, len(chosen))).astype(int)]
+                step = max(1, max(self.images.shape[2:]) // 96)
+                drawn = sheet(np.stack([self.images[i][:, ::step, ::step] for i in some]))
+                shown = data_url(png(drawn), "png")
+                parts.append(f'<p>{name}:<br><img alt="some {name} images" src="{shown}"></p>')
+        return "\n".join(parts)
 
     @property
     def groups(self) -> Strings | None:

@@ -297,6 +297,7 @@ def load_images(
     preprocessing: Preprocessing,
     shape: tuple[int, ...],
     *,
+    table: TableOptions = TableOptions(),
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Iterator[Block]:
@@ -304,7 +305,7 @@ def load_images(
 
     `n_jobs` threads, by default one a core, read ahead while the caller works on a block.
     """
-    parts = list_images(where, preprocessing)
+    parts = list_images(where, preprocessing, table)
     items = chain.from_iterable(part.items(preprocessing.size) for part in parts)
     handfuls = iter(lambda: list(islice(items, BLOCK)), [])
     read = partial(read_block, preprocessing, shape)

@@ -41,8 +41,8 @@ from conocc.data.index import content, count
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Part
 from conocc.data.volumes import file_and_number
-from conocc.experiments.inference import one_torch_thread
-from conocc.experiments.run import load_model, model_path, preprocessing_of
+from conocc.detectors.file_scores import one_torch_thread, preprocessing_of
+from conocc.experiments.run import load_model, model_path
 from conocc.io.files import atomic_write, folder_lock
 from conocc.io.progress import bar
 from conocc.thresholds.rule import RULE, Rule

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from conocc._version import __version__
 from conocc.data.phantoms import draw_phantom
 from conocc.data.unlabelled import load_images
+from conocc.detectors.file_scores import preprocessing_of
 from conocc.detectors.persistence import learned
-from conocc.experiments.run import load_model, preprocessing_of
+from conocc.experiments.run import load_model
 from conocc.io.files import atomic_write
 
 EXPORT_FORMAT = 1

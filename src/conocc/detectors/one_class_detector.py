@@ -468,6 +468,38 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             return input_validation.minmax(torch.from_numpy(np.array(array, np.float32))).numpy()
         return self._rows(input_validation.unchanged, array).numpy()
 
+    def score_files(self, where: Any, **how: Any) -> Any:
+        """Score files, read as the training images were: the figures of ``conocc score``.
+
+        Parameters
+        ----------
+        where : path or sequence of path
+            Files, folders, archives, or tables that list images.
+        rule : Rule, optional
+            When an image is flagged; by default at the smallest usual rate that can be promised.
+        table : TableOptions, optional
+            How tables among `where` are read.
+        n_jobs : int, optional
+            Threads that decode; all cores by default.
+
+        Returns
+        -------
+        DataFrame
+            A row an image: ``path``, ``anomaly_score``, ``p_value`` (NaN without calibration),
+            ``flagged`` (boolean; NA where nothing is promised) and ``error``, why a file has no
+            score, for the last rows; nothing else is known of these.
+
+        Raises
+        ------
+        ValueError
+            If it was fitted to arrays, the rule refuses, or there is no image.
+        FileNotFoundError
+            If one of `where` does not exist.
+        """
+        from conocc.detectors import file_scores
+
+        return file_scores.score_files(self, where, **how)
+
     def knows(self, X: Any, *, side: str = "training") -> np.ndarray:
         """Tell which images it was trained, or calibrated, on, by their pixels; -> (n,) bool.
 

@@ -20,7 +20,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import nlargest
@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from conocc._version import __version__
 from conocc.data.columns import TableOptions
@@ -40,7 +39,6 @@ from conocc.data.index import printable
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import (
     BLOCK,
-    Block,
     Item,
     Part,
     deidentified_paths,
@@ -50,10 +48,10 @@ from conocc.data.unlabelled import (
 )
 from conocc.data.volumes import VOLUME_COLUMNS, by_volume, check_top
 from conocc.detectors import load
-from conocc.detectors.one_class_detector import NonFiniteError
+from conocc.detectors.file_scores import one_torch_thread, preprocessing_of, scored
 from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_of
-from conocc.experiments.run import SCORE_COLUMNS, model_path, preprocessing_of
+from conocc.experiments.run import SCORE_COLUMNS, model_path
 from conocc.experiments.seen import about_batch
 from conocc.io.files import folder_lock, remove_unfinished, write_json
 from conocc.io.progress import bar
@@ -288,14 +286,14 @@ def _score_shards(
     share the cores without waiting for each other.
     """
 
-    def scored(piece: tuple[Shard, Sequence[Item]]) -> tuple[Shard, int, Scores, Sequence[str]]:
+    def score(piece: tuple[Shard, Sequence[Item]]) -> tuple[Shard, int, Scores, Sequence[str]]:
         shard, items = piece
         detector = shard.detector()
         block = read_block(shard.preprocessing(), detector.input_shape_, items)
-        return shard, len(items), _score(detector, block), block.remarks
+        return shard, len(items), scored(detector, block), block.remarks
 
     with one_torch_thread():
-        done = prefetch(scored, _pieces(todo, threads), n_jobs=threads, handful=1)
+        done = prefetch(score, _pieces(todo, threads), n_jobs=threads, handful=1)
         for shard, group in groupby(done, key=itemgetter(0)):
             rows: list[Row] = []
             errors: list[Row] = []
@@ -316,40 +314,6 @@ def _pieces(todo: Iterable[Shard], threads: int) -> Iterator[tuple[Shard, list[I
         items = chain.from_iterable(part.items(size) for part in shard.parts)
         while some := list(islice(items, min(BLOCK, -(-n // threads)))):
             yield shard, some
-
-
-def scores_of(detector: Any, images: np.ndarray) -> np.ndarray:
-    """Score images, (n, c, h, w) -> (n,); one that has no score, NaN, takes no other with it."""
-    try:
-        scores: np.ndarray = detector.anomaly_score(images)
-        return scores
-    except NonFiniteError:
-        if len(images) == 1:
-            return np.full(1, np.nan)
-        return np.concatenate([scores_of(detector, image[None]) for image in images])
-
-
-NO_SCORE = "'{}' has no score: its values are too far from those learned."
-
-
-def _score(detector: Any, block: Block) -> Scores:
-    """Give the rows of images and the errors of those that could not be read."""
-    scores = scores_of(detector, block.images).tolist() if block.path else []
-    columns = zip(*block.acquisition, strict=True)
-    rows = [row for row in zip(block.path, scores, *columns, strict=True) if np.isfinite(row[1])]
-    paths = [printable(path) for path, s in zip(block.path, scores, strict=True) if np.isnan(s)]
-    return rows, [*block.errors, *((path, NO_SCORE.format(path)) for path in paths)]
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Have each thread run the network alone: nothing is gained, nor rounded otherwise, by more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- tables ------------------------------------------------------------------------------------

@@ -39,7 +39,6 @@ from conocc._version import __version__
 from conocc.data.acquisition import quantiles
 from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
-from conocc.data.preprocessing import Preprocessing
 from conocc.detectors import load, method_class, method_id
 from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
@@ -371,13 +370,6 @@ def load_model(run: str | Path, score: str | None = None, *, verbose: int = 0) -
     With a `score` it scores by that one of its scores.
     """
     return told_to_score_by(load(model_path(run)).set_params(verbose=verbose), score)
-
-
-def preprocessing_of(detector: Any, run: str | Path) -> Preprocessing:
-    """Say how a run's detector reads files; one that was fitted to arrays is a `ValueError`."""
-    if detector.preprocessing_ is None:
-        raise ValueError(f"The model of '{run}' was fitted to arrays: it cannot read files.")
-    return Preprocessing.from_dict(detector.preprocessing_)
 
 
 def copy_run(run: str | Path, out: str | Path, score: str | None = None) -> Path:

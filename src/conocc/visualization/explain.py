@@ -19,9 +19,10 @@ import numpy as np
 from conocc._version import __version__
 from conocc.data.index import printable
 from conocc.data.unlabelled import Block, load_images
+from conocc.detectors.file_scores import preprocessing_of
 from conocc.detectors.residual_scale import FAINT, FULL
 from conocc.experiments.artifacts import explained
-from conocc.experiments.run import load_model, preprocessing_of
+from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import ERROR_COLUMNS, write_csv
 from conocc.io.words import readable

@@ -53,11 +53,6 @@ def breakable(name: str) -> Markup:
     return Markup(re.sub(r"([/_-])", r"\1<wbr>", str(escape(name))))  # noqa: S704
 
 
-def data_url(image: bytes, kind: str) -> str:
-    """Give an image as an address that holds it."""
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
-
-
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -6,7 +6,6 @@ Letters: n images, k chosen ones, c channels, h and w pixels.
 
 from __future__ import annotations
 
-import io
 from typing import NamedTuple
 
 import numpy as np
@@ -14,16 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from PIL import Image
 
 from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.detectors.residual_scale import ResidualScale, averaged
 from conocc.experiments.artifacts import Gallery
+from conocc.io.pictures import GAP, rgb, sheet
 from conocc.io.words import readable
 from conocc.visualization.drawing import MINORITY, blank, styled
-
-GAP = 2
 
 
 class Drawn(NamedTuple):
@@ -53,14 +50,6 @@ BRIGHTER, DARKER = MINORITY, "#56B4E9"
 OPAQUE = 0.85
 # The colour bar has as many steps, on the grey of an image.
 SHADES, GROUND = 513, "#666666"
-
-
-def rgb(image: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Give an image as 8-bit RGB, on its own scale or a given one; (c, h, w) -> (h, w, 3)."""
-    low = float(image.min()) if low is None else low
-    high = float(image.max()) if high is None else high
-    scaled = np.clip((image - low) / ((high - low) or 1.0), 0, 1).transpose(1, 2, 0)
-    return np.broadcast_to(np.rint(255 * scaled), (*scaled.shape[:2], 3)).astype(np.uint8)
 
 
 @styled
@@ -93,26 +82,6 @@ def case_strip(kept: Gallery, case: int) -> np.ndarray:
         parts = _explained(given, again, kept.residual[case], kept.scale())
     gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
-
-
-def sheet(images: np.ndarray, columns: int = 8) -> np.ndarray:
-    """Put images into rows and columns, each on its own grey scale; (n, c, h, w) -> uint8 RGB."""
-    n, _, h, w = images.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    paper = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        top, left = (i // columns) * (h + GAP), (i % columns) * (w + GAP)
-        paper[top : top + h, left : left + w] = rgb(image)
-    return paper
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Give a picture as a PNG of at most 256 colours, which makes it small."""
-    file = io.BytesIO()
-    image = Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE)
-    image.save(file, "PNG", optimize=True)
-    return file.getvalue()
 
 
 def _explained(

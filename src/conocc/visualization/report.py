@@ -25,6 +25,7 @@ from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import caption, grouped, make_tables, read_rows
 from conocc.io.files import claim, read_json, refuse_foreign, write_text
+from conocc.io.pictures import data_url, png, sheet
 from conocc.io.tables import read_csv
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import summary
@@ -40,8 +41,8 @@ from conocc.visualization.charts import (
     training_curves,
 )
 from conocc.visualization.drawing import check_kind, save_figure, svg
-from conocc.visualization.html import data_url, rendered
-from conocc.visualization.images import case_strip, png, sheet
+from conocc.visualization.html import rendered
+from conocc.visualization.images import case_strip
 
 COMMAND, PAGE = "report", "report.html"
 # More curves than this in one figure cannot be told apart; a sweep has its bars instead.

@@ -40,20 +40,26 @@ from conocc.data.index import Blob, Fetch, count, printable
 from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, list_images, read_block
+from conocc.detectors.file_scores import (
+    NO_SCORE,
+    one_torch_thread,
+    preprocessing_of,
+    scores_of,
+)
 from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
-from conocc.experiments.inference import NO_SCORE, one_torch_thread, scores_of
-from conocc.experiments.run import load_model, model_path, preprocessing_of
+from conocc.experiments.run import load_model, model_path
 from conocc.experiments.seen import about_batch
 from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.pictures import data_url, rgb
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, write_csv
 from conocc.thresholds.conformal import percent
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
 from conocc.visualization.explain import SUM_TOLERANCE, legend
-from conocc.visualization.html import data_url, rendered
-from conocc.visualization.images import colours, rgb
+from conocc.visualization.html import rendered
+from conocc.visualization.images import colours
 
 COMMAND, PAGE, ERRORS, IMAGES = "review", "index.html", "errors.csv", "images"
 # Images that a thread reads and scores together: their pixels are in memory at once.
