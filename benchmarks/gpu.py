@@ -33,6 +33,7 @@ from benchmarks.contest import Contestant, compete, table
 from conocc.data.phantoms import draw_phantom
 from conocc.detectors import METHODS, load, method_class
 from conocc.detectors.persistence import learned
+from conocc.experiments.tables import write_tables
 
 SAME = 1e-4  # by so much of their spread scores of two devices may differ
 IMAGES, EPOCHS, SIDES = 4096, 5, (32, 64, 100)
@@ -115,7 +116,8 @@ def training(given: Any) -> str:
 
 def protocol(given: Any) -> str:
     """Fit as the paper does, as long as there is time; what was fitted stays."""
-    studies = [(Path(given.data) / name, *rest) for name, *rest in STUDIES if given.data]
+    studies = [(Path(given.data or "") / name, *rest) for name, *rest in STUDIES]
+    studies = [study for study in studies if given.data and study[0].is_dir()]
     if given.quick:
         studies = [(Path("phantom-ffdm"), "cae", SCORES)]
     found = []
@@ -128,15 +130,16 @@ def protocol(given: Any) -> str:
         command += ["--quiet", "--out", str(folder)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            ended = process.wait(max(given.left(), 1)) == 0
+            late, ended = False, process.wait(max(given.left(), 1)) == 0
         except subprocess.TimeoutExpired:
             process.terminate()
-            process.wait()
-            ended = False
+            late, ended = True, process.wait() == 0
+            if any(folder.glob("rows/*.json")):
+                write_tables(folder)
         said = "" if ended else "Not all fits are done.\n\n"
         made = folder / "tables" / "benchmark.md"
         found.append(f"{folder.name}:\n\n{said}{made.read_text() if made.exists() else ''}")
-        if not ended:
+        if late:
             raise TimeoutError("\n".join(found))
     return "\n".join(found) or "No cohorts were given (--data)."
 

@@ -1,5 +1,6 @@
 """The harness: what it counts, how it lets contestants compete, where it writes."""
 
+import subprocess
 from unittest import mock
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.nn import BatchNorm2d
 
 from conftest import quick
 from conocc import LRT, load, load_cohort
+from conocc.cli.application import app
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.lrt import lrt
 from conocc.metrics.ranking import auc
@@ -242,3 +244,24 @@ class Louder:
     def anomaly_score(self, X):
         Louder.calls = getattr(Louder, "calls", 0) + 1
         return self.detector.anomaly_score(X) * (1 + 0.01 * (Louder.calls % 2))
+
+
+def test_the_protocol_ends_with_the_time_and_passes_over_what_failed(tmp_path, monkeypatch):
+    """Of three cohorts one is missing; of six commands two fail, and the last is stopped."""
+    for name in ("lgg-mri-patches", "busi"):
+        (tmp_path / name).mkdir()
+    late = subprocess.TimeoutExpired("conocc", 1)
+    ends = mock.Mock(side_effect=[1, 0, 1, late, -15])
+    started = mock.Mock(return_value=mock.Mock(wait=ends))
+    monkeypatch.setattr(gpu.subprocess, "Popen", started)
+    given = mock.Mock(quick=False, out=tmp_path, jobs=2, data=tmp_path, left=lambda: 100.0)
+    with pytest.raises(TimeoutError) as caught:
+        gpu.protocol(given)
+    said = ["lgg-mri-patches-conocc:", "busi-conocc:", "lgg-mri-patches-ocsvm:", "busi-ocsvm:"]
+    words = str(caught.value).split("\n\n")
+    assert [word.strip() for word in words if word.strip().endswith(":")] == said
+    assert words.count("Not all fits are done.") == 3
+    for call in started.call_args_list:
+        command = call.args[0]
+        assert command[1:4] == ["-m", "conocc", "benchmark"]
+        app.parse_args(command[3:], exit_on_error=False, print_error=False)  # or it is refused

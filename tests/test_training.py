@@ -259,3 +259,16 @@ def test_memory_does_not_grow_with_a_mapped_cohort(tmp_path):
 def test_blocks_are_gathered_in_their_order():
     rows = torch.arange(10.0).reshape(5, 2)
     assert torch.equal(training.concatenated([rows[:2], rows[2:4], rows[4:]], 5), rows)
+
+
+def test_convolutions_are_those_of_cudnn_in_whole_float32_the_same_twice():
+    """Without a card the settings can be read all the same, and are the caller's again."""
+    cudnn = torch.backends.cudnn
+
+    def settings():
+        return cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+
+    before = settings()
+    with training.default_settings(torch.device("cpu")):
+        assert settings() == (True, True, False, False)
+    assert settings() == before

@@ -292,7 +292,8 @@ def default_settings(device: torch.device) -> Iterator[None]:
             torch.enable_grad(),
             torch.autocast("cpu", enabled=False),
             torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+            # What is not said here is set to a default of its own: off, and of ten bits.
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
             # Entered only where it is needed: it costs each of torch's functions some time.
             cpu if torch.get_default_device() != cpu else nullcontext(),
         ):
