@@ -72,15 +72,12 @@ def kernels(train: np.ndarray, test: np.ndarray, **params: Any) -> Lines:
     mean, deviation = z.mean(0), z.std(0) + 1e-12
     variance, axes = np.linalg.eigh(np.cov(z.T, bias=True))
     whitening = axes / np.sqrt(0.8 * variance.clip(0) + 0.2 * variance.mean())
-    scalings = {"as they are": 1.0, "standardised": 1 / deviation, "whitened": whitening}
-    for name, scaling in scalings.items():
-        scale = (lambda a, s: a @ s) if np.ndim(scaling) == 2 else np.multiply
-        a, b = (scale(each - mean, scaling) for each in (z, new))
+    scalings = {"as they are": np.eye(len(mean)), "standardised": np.diag(1 / deviation)}
+    for name, scaling in {**scalings, "whitened": whitening}.items():
+        a, b = ((each - mean) @ scaling for each in (z, new))
         to_another = np.median(NearestNeighbors(n_neighbors=2).fit(a).kneighbors(a)[0][:, 1])
-        for kernel, gamma in (
-            ("scale", 1 / (a.shape[1] * a.var())),
-            ("nearest", 4 / to_another**2),
-        ):
+        gammas = {"scale": 1 / (a.shape[1] * a.var()), "nearest": 4 / to_another**2}
+        for kernel, gamma in gammas.items():
             svm = OneClassSVM(nu=0.5, gamma=gamma).fit(a)
             yield f"{kernel}, {name}", -svm.decision_function(b)
         nearest = NearestNeighbors(n_neighbors=1).fit(a).kneighbors(b)[0][:, 0]
