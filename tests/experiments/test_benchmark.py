@@ -246,6 +246,7 @@ def test_the_methods_own_score_written_out_changes_no_key_and_another_does(cohor
     assert job_key(replace(plain, params={**SMALL, "scored_by": "residual"})) == job_key(plain)
     assert "scored_by" not in plain.detector_params()
     assert job_key(replace(plain, params={**SMALL, "scored_by": "correlation"})) != job_key(plain)
+    assert "codes" not in Job("anogan", cohort, "benchmark").detector_params()
 
 
 def test_what_another_revision_of_a_method_made_is_not_taken_for_this_ones(cohort, monkeypatch):

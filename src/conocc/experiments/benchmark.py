@@ -99,7 +99,9 @@ class Job:
         So rows are found again that were made when each method had one score.
         """
         detector = make_detector(self.method, {**self.params, "random_state": self.seed})
-        left_out = FREE_PARAMETERS | ({"scored_by", "encoder", "layer"} - self.params.keys())
+        left_out = FREE_PARAMETERS | (
+            {"scored_by", "codes", "encoder", "layer"} - self.params.keys()
+        )
         return {k: v for k, v in detector.plain_params().items() if k not in left_out}
 
 
