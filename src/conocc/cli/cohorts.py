@@ -55,6 +55,8 @@ def inspect(
     except SizesDifferError as error:  # to look at them, any size will do
         sizes, reading = [error.said], replace(spec.preprocessing, size=64)
         loaded = replace(spec, preprocessing=reading).load(n_jobs=threads, verbose=int(not quiet))
+    if picture is not None and loaded.images.ndim == 2:
+        raise ValueError(f"'{cohort}' holds features, which no --montage can draw.")
     say_all([*loaded.notes, *sizes], "• ")
     table = Table("split", "class", "images", "patients")
     for row in loaded.counts().itertuples(index=False):

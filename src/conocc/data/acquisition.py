@@ -76,7 +76,7 @@ def moved(known: Mapping[str, Sequence[float]], facts: Floats | None) -> dict[st
     >>> moved(known, np.full((10, 6), [300, 601, 302, 303, 29, 305]))["depth"]
     'Bits a pixel: the middle batch image lies above all training images.'
     """
-    if facts is None or len(facts) < FEWEST:
+    if facts is None or not facts.size or len(facts) < FEWEST:
         return {}
     found: dict[str, tuple[int, str]] = {}
     for (name, label), middle in zip(FACTS.items(), np.median(facts, axis=0), strict=True):

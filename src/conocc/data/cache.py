@@ -85,7 +85,7 @@ def lookup(folder: Path, key: str, n: int) -> tuple[Images, Facts] | None:
         if (array.stat().st_size, _checksum(array)) != (written["bytes"], written["crc32"]):
             raise ValueError("its contents changed")
         images = np.load(array, mmap_mode="r", allow_pickle=False)
-        if images.shape[:1] != (n,) or images.ndim != 4 or images.dtype != np.float32:
+        if images.shape[:1] != (n,) or images.ndim not in (2, 4) or images.dtype != np.float32:
             raise ValueError(f"it holds {images.dtype} of shape {images.shape}")
         return images, dict(written["facts"])
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:

@@ -77,7 +77,7 @@ class Cohort:
     ----------
     name : str
         Of a loaded cohort, as it can be printed on one line.
-    images : ndarray of float32, shape (n, c, h, w)
+    images : ndarray of float32, shape (n, c, h, w), or (n, d) of features
         Possibly a read-only memory map.
     minority : ndarray of bool, shape (n,)
     patient : ndarray of str, shape (n,)
@@ -153,9 +153,9 @@ class Cohort:
 
     def __post_init__(self) -> None:
         images = np.asanyarray(self.images)
-        if images.ndim != 4 or images.dtype != np.float32:
+        if images.ndim not in (2, 4) or images.dtype != np.float32:
             raise ValueError(
-                "The 'images' of a cohort must be float32 of shape (n, c, h, w). Got "
+                "The 'images' of a cohort must be float32 of shape (n, c, h, w) or (n, d). Got "
                 f"{images.dtype} of shape {images.shape} instead."
             )
         for name, kind in COLUMNS.items():

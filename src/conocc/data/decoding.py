@@ -43,7 +43,7 @@ class Decoded:
     ----------
     path : str
         As it may be told.
-    image : ndarray of float32, shape (c, h, w)
+    image : ndarray of float32, shape (c, h, w), or (d,) of features
     digest : str
         SHA-256 of the bytes that it was decoded from; "" where nobody asked for it.
     remarks : tuple of str
@@ -139,6 +139,10 @@ def decode_one(
         blob = fetch()
         path = deidentified_path(path, person_on(blob))
         name = printable(path)
+        if isinstance(blob, np.ndarray) and blob.ndim == 1:
+            if not np.isfinite(vector := blob.astype(np.float32)).all():
+                raise ValueError("a feature of it is no finite number")
+            return Decoded(path, vector, digest_of(blob) if hashed else "")
         if isinstance(blob, bytes):
             read = decode_remarked(blob, name, preprocessing.voi, preprocessing.least_side)
         else:  # what a stack gave was checked there
@@ -273,10 +277,12 @@ def decode_all(
 
 
 def pixels(shape: tuple[int, ...]) -> str:
-    """Say the shape of an image, (c, h, w), as people do.
+    """Say the shape of an image, (c, h, w), or of its features, (d,), as people do.
 
     >>> pixels((1, 20, 30))
     '30x20 pixels'
     """
+    if len(shape) == 1:
+        return count(shape[0], "feature")
     channels, height, width = shape
     return f"{width}x{height} pixels" + (" in colour" if channels > 1 else "")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from conocc.data.columns import TableOptions, refuse_options
+from conocc.data.features import is_features, list_features
 from conocc.data.image_io.read import READERS
 from conocc.data.index import (
     SIDES,
@@ -255,6 +256,7 @@ ListTable = Callable[[Path, TableOptions], ImageIndex]
 # From the most particular to the most general: each is asked only if none above fits.
 TABLE_LAYOUTS: dict[str, tuple[Recognise, ListTable]] = {
     "archive": (is_archive, list_archive),
+    "features": (is_features, list_features),
     "manifest": (is_manifest, list_manifest),
 }
 LAYOUTS: dict[str, tuple[Recognise, ListImages]] = {

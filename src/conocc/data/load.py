@@ -236,7 +236,9 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
         facts=facts_of([entries[i] for i in order]),
     )
     notes = cohort_notes(cohort, index, wanted, listed.dropped, patients.note, split_note, remarks)
-    return replace(cohort, key=patients.key, acquisition=facts, notes=(*notes, *unkept))
+    return replace(
+        cohort, key=patients.key, acquisition=facts if facts.size else None, notes=(*notes, *unkept)
+    )
 
 
 def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> frozenset[str]:
@@ -483,6 +485,8 @@ def _with_found_size(preprocessing: Preprocessing, images: Images) -> Preprocess
 
     New images are then brought to it, instead of being refused for a size of their own.
     """
+    if images.ndim == 2:
+        return preprocessing
     h, w = images.shape[2:]
     if min(h, w) < SMALLEST_SIZE:
         raise ValueError(

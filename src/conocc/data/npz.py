@@ -54,6 +54,7 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
 
     Own arrays are `images`, (n, h, w), (n, c, h, w) or (n, h, w, c) with c of 1 or 3; `labels`,
     (n,); and, if wished, `patient` and `split`, (n,); or as `table` calls them.
+    Instead of images there may be `features`, (n, d): without labels they are one class.
     MedMNIST's are `{train,val,test}_images` and `{train,val,test}_labels`; `val` stays unused.
 
     Raises
@@ -68,18 +69,23 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
         members = [member for member in archive.namelist() if member.endswith(".npy")]
         heads = {member.removesuffix(".npy"): _head(archive, member) for member in members}
     sides = [f"{side}_" for side in MEDMNIST_SIDES if f"{side}_images" in heads]
-    is_own = not sides or any(is_called(array, "images") for array in heads)
+    vectors = any(is_called(array, "features") for array in heads)
+    is_own = not sides or vectors or any(is_called(array, "images") for array in heads)
+    needed = ("features",) if vectors else ("images", "labels")
     entries: list[ImageEntry] = []
     arrays: list[tuple[str, int]] = []
     unused = set(heads)
     for prefix in [""] if is_own else sides:
         inside = sorted(one.removeprefix(prefix) for one in heads if one.startswith(prefix))
         optional = ("patient", "split") if is_own else ("patient",)
-        claimed = claim(f"'{name}'", inside, ("images", "labels"), optional, table, "array")
+        optional = ("labels", *optional) if vectors else optional
+        claimed = claim(f"'{name}'", inside, needed, optional, table, "array")
         claimed = {meaning: prefix + array for meaning, array in claimed.items()}
         unused -= set(claimed.values())
-        array = claimed.pop("images")
-        n = _count_images(f"'{name}': the array {array}", heads[array])
+        array = claimed.pop(needed[0])
+        n = (_count_vectors if vectors else _count_images)(
+            f"'{name}': the array {array}", heads[array]
+        )
         values = {meaning: _column(where, heads, one, n) for meaning, one in claimed.items()}
         arrays.append((array, n))
         for i in range(n):
@@ -87,7 +93,8 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
             if words := values.get("split"):
                 split = side(words[i], f"'{name}', {claimed['split']}[{i}]")
             who = values["patient"][i] if "patient" in values else None
-            entries.append(ImageEntry(f"{array}[{i}]", values["labels"][i], split, who))
+            label = values["labels"][i] if "labels" in values else where.stem
+            entries.append(ImageEntry(f"{array}[{i}]", label, split, who))
     if not entries:
         raise ValueError(f"'{name}' holds no images: its arrays are empty.")
     if len({entry.patient is None for entry in entries}) > 1:
@@ -158,6 +165,13 @@ def _count_images(at: str, head: Head) -> int:
             "with numpy.ascontiguousarray."
         )
     return shape[0]
+
+
+def _count_vectors(at: str, head: Head) -> int:
+    """Return the number of vectors, if they are vectors."""
+    if len(head.shape) != 2 or head.dtype.kind not in "buif" or not all(head.shape):
+        raise ValueError(f"{at} must hold numbers (n, d). It holds {head.dtype}, {head.shape}.")
+    return head.shape[0]
 
 
 def _column(where: Path, heads: dict[str, Head], name: str, n: int) -> list[str]:

@@ -31,6 +31,7 @@ from conocc.data.decoding import (
     prefetch,
     usable_threads,
 )
+from conocc.data.features import is_features
 from conocc.data.image_io.stack import StackOptions, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
 from conocc.data.layouts import list_cohort
@@ -171,11 +172,12 @@ def list_images(
 def _part(where: str, preprocessing: Preprocessing, table: TableOptions, is_alone: bool) -> Part:
     path = Path(where)
     absolute = str(path.absolute())  # another process may have another working directory
-    if where in PHANTOMS or is_archive(path):
+    if where in PHANTOMS or is_archive(path) or is_features(path):
         index = list_cohort(where, preprocessing.size, table=table)
         names = tuple(entry.path for entry in index.entries)
         own = where if where in PHANTOMS else absolute
-        return Part(own, names, f"{where}/", first=0, table=table)
+        listed = tuple(entry.name for entry in index.entries if entry.name)
+        return Part(own, names, f"{where}/", first=0, table=table, listed=listed)
     if not (os.path.exists(where) or os.path.exists(volume_and_slice(where)[0])):
         raise FileNotFoundError(f"There is no '{printable(where)}'. Nothing was written.")
     # Among several files, as a shell gives those of a folder, a text is no list of images.

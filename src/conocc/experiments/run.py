@@ -499,7 +499,8 @@ def evaluate_run(
     }
     write_csv(run / "scores.csv", (*COHORT_COLUMNS, *SCORE_COLUMNS), table)
     write_text(run / "groups.csv", as_csv(groups_table(result)))
-    gallery_of(detector, test, scores).save(run / "gallery.npz")
+    if test.images.ndim == 4:
+        gallery_of(detector, test, scores).save(run / "gallery.npz")
     if hasattr(detector, "embed"):
         _embed(run, detector, cohort, test)
     write_json(run / "metrics.json", result)

@@ -97,7 +97,7 @@ def explain_files(
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run, score)
     method = type(detector).__name__
-    if not hasattr(detector, "differences"):
+    if not hasattr(detector, "differences") or len(detector.input_shape_) == 1:
         raise ValueError(
             f"{method} makes no reconstruction: it scores an image as a whole, and no pixel adds "
             "a part of its own. 'conocc methods' says which methods draw heat maps."

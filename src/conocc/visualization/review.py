@@ -215,6 +215,8 @@ class Batch:
         refuse_foreign(self.out / IMAGES, COMMAND, PICTURE)
         self.detector = load_model(run, score)
         self.preprocessing = preprocessing_of(self.detector, run)
+        if len(self.detector.input_shape_) == 1:
+            raise ValueError(f"'{run}' was fitted to features: there is no image to be looked at.")
         self.decided = decisions(self.detector, rule)
         self.decided.columns(np.empty(0))  # what the rule refuses, it refuses before all else
         self.key = _key(run, where)

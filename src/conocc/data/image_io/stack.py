@@ -175,9 +175,9 @@ def stack_of_slices(
 
 # Names
 
-# Not the rows of an archive's arrays, `images` or those of a side of the split, such as
+# Not the rows of an archive's arrays, `images`, `features` or those of a side of the split, such as
 # `train_images`.
-_NAMED = re.compile(r"(?!(?:.*/)?(?:[a-z]+_)?images\[)(.+)\[(\d{1,9})\]", re.DOTALL)
+_NAMED = re.compile(r"(?!(?:.*/)?(?:[a-z]+_)?(?:image|feature)s\[)(.+)\[(\d{1,9})\]", re.DOTALL)
 
 
 def is_slice_name(path: str) -> bool:

@@ -1,0 +1,81 @@
+"""Cohorts of features: a table of numbers with a row an image, as other programs write it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from conocc.data.columns import TableOptions, claim, is_nobody, refuse_options
+from conocc.data.index import Fetch, ImageEntry, ImageIndex, count, printable, side
+from conocc.data.manifest import is_manifest
+from conocc.io.user_tables import read_table
+
+
+def is_features(where: Path) -> bool:
+    """Say whether `where` is a table whose name ends in 'features', as features.csv does."""
+    return is_manifest(where) and where.stem.lower().endswith("features")
+
+
+def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
+    """List the rows of a table ``[path][,label][,split][,patient]`` and features.
+
+    Each other column that begins with a number is a feature, in the order of their names; those
+    that hold words are not used. Without labels all are one class, called as the table.
+
+    Raises
+    ------
+    ValueError
+        If a feature of a row is no finite number, or there is none, or a patient is empty.
+    """
+    name = f"'{printable(where.name)}'"
+    refuse_options(name, table, ("root", "patients", "suffix", "one_hot"), "a table of features")
+    columns, rows = read_table(where)
+    claimed = claim(name, columns, (), ("path", "label", "split", "patient"), table)
+    others = [column for column in columns if column not in claimed.values()]
+    features = sorted(one for one in others if rows and _number(rows[0][1][one]) is not None)
+    if not features:
+        raise ValueError(f"{name} has no column of numbers, where each is a feature of an image.")
+    values = np.empty((len(rows), len(features)), np.float32)
+    entries = []
+    for i, (line, row) in enumerate(rows):
+        known = {meaning: row[column] for meaning, column in claimed.items()}
+        for j, feature in enumerate(features):
+            number = _number(row[feature])
+            if number is None:
+                raise ValueError(
+                    f"{name}, line {line}: the feature '{printable(feature)}' is "
+                    f"{row[feature]!r}, and no finite number. Fill it in, or drop row or column."
+                )
+            values[i, j] = number
+        if not known.get("label", "-") or is_nobody(known.get("patient", "-")):
+            raise ValueError(f"{name}, line {line}: the label or the patient is empty.")
+        part = side(known["split"], f"{name}, line {line}") if "split" in known else None
+        label, patient = known.get("label", where.stem), known.get("patient")
+        entries.append(ImageEntry(f"row {line}", label, part, patient, known.get("path")))
+    unused = [printable(column) for column in others if column not in features]
+    said = [f"{count(len(features), 'feature')} an image: '{printable(features[0])}' …"]
+    if unused:
+        said.append(f"Columns of {name} that are no numbers, and not used: {', '.join(unused)}.")
+    return ImageIndex(
+        layout="a table of features",
+        name=where.stem,
+        entries=tuple(entries),
+        fetch=partial(_fetch, values),
+        notes=tuple(said),
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _fetch(values: np.ndarray, rows: Sequence[int]) -> Iterable[Fetch]:
+    return (partial(values.__getitem__, row) for row in rows)
