@@ -62,7 +62,7 @@ def rows(contestants: dict[str, Contestant], side: int) -> list[list[str]]:
                 f"{rate[name]:.0f}",
                 f"{by_keras:.1f}×",
                 f"{by_pytorch:.1f}×",
-                f"{share:.0%}",
+                f"{100 * share:.0f} %",
                 f"{peak:.0f}",
             ]
         )

@@ -410,6 +410,61 @@ def test_an_empty_word_is_no_folder(words, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_classes_are_named_with_commas_or_one_by_one(tmp_path):
+    """A class whose name has a comma is meant by its name as it stands."""
+    names = ("a", "b", "c", "c, old", "d")
+    make_folder(tmp_path / "in", *[f"{name}/{i}.png" for name in names for i in range(4)])
+    for given in (["a,b", "c, old"], ["a, b", "c, old"], ["a", "b", "c, old"]):
+        majority = [word for name in given for word in ("--majority", name)]
+        code, said = call("data", "inspect", tmp_path / "in", *majority, "--exclude", "d", "-q")
+        assert code == 0
+        assert "Majority class: a (4 images), b (4 images), c, old (4 images). Min" in said
+        assert "Left out, as asked: d (4 images)." in said
+    code, said = call("data", "inspect", tmp_path / "in", "--majority", "a,x")
+    assert code == 1
+    assert "The option --majority must name classes" in said
+    assert "Got 'x' instead" in said
+
+
+def test_a_list_of_many_classes_ends(tmp_path):
+    make_folder(tmp_path / "in", *[f"kind{k:02}/0.png" for k in range(25)])
+    code, said = call("data", "inspect", tmp_path / "in")
+    assert code == 1
+    assert "kind08 (1 image), kind09 (1 image) and 15 more." in said
+    assert "kind10" not in said
+    assert "for instance --majority kind00." in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["score", "{run}", "{folder}", "--jobs", "0"], "option --jobs must"),
+        (["score", "{run}", "{folder}", "--engine", "x"], "option --engine must"),
+        (["data", "inspect", "{folder}", "--majority", "plain", "--threads", "0"], "--threads"),
+        (["fit", "{folder}", "--out", "{out}", "--score", "x"], "option --score must"),
+        (
+            ["data", "inspect", "{folder}", "--majority", "plain", "--exclude", "plain"],
+            "option --exclude must not name the majority",
+        ),
+    ],
+)
+def test_a_refusal_names_the_option_that_was_given(words, said, run, folder, tmp_path):
+    where = {"run": run, "folder": folder, "out": tmp_path / "x"}
+    code, answer = call(*(word.format(**where) for word in words))
+    assert code == 1
+    assert said in " ".join(answer.split())
+    assert "parameter" not in answer
+
+
+def test_a_column_may_be_left_unused_by_an_empty_word(tmp_path):
+    make_folder(tmp_path, *[f"{i}.png" for i in range(8)])
+    rows = [f"{i}.png,{'ab'[i % 2]},{i}" for i in range(8)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,patient_id", *rows]))
+    inspect = ["data", "inspect", tmp_path / "list.csv", "--majority", "a", "-q"]
+    assert call(*inspect)[0] == 1
+    assert call(*inspect, "--patient-column", "")[0] == 0
+
+
 def test_a_pipe_that_is_closed_is_no_error(run, folder):
     program = "import sys; from conocc.cli import main; main()"
     arguments = ["evaluate", str(run), str(folder), "--json", "--no-cache"]

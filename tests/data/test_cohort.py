@@ -305,7 +305,7 @@ def test_class_folders_are_split_by_patient(classes):
             assert side == ("train" if patient in trained else "test")
         else:
             assert side == ("unused" if patient in trained else "test")
-    assert "60% to 40%" in said(loaded, "split_seed=0")
+    assert "60 % to 40 %" in said(loaded, "split_seed=0")
     unused = (loaded.split == "unused").sum()
     assert said(loaded, "unused: ").startswith(f"unused: {unused} image")
 
@@ -355,7 +355,7 @@ def test_classes_can_be_left_out_or_chosen(classes):
     [
         ({"exclude": ("norml",)}, r"'exclude' parameter must name classes .* Got 'norml'"),
         ({"minority": ("x", "normal")}, r"'minority' parameter must name classes .* Got 'x'"),
-        ({"exclude": ("benign",)}, r"'exclude' must not name the majority. Got 'benign'"),
+        ({"exclude": ("benign",)}, r"'exclude' parameter must not name the majority. Got 'benign'"),
         ({"minority": ("benign",)}, r"'minority' must not name the majority"),
     ],
 )

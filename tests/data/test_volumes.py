@@ -61,7 +61,7 @@ def test_a_volume_becomes_its_slices_in_order(folder):
     assert [entry.label for entry in listing.entries] == ["odd"] * 8 + ["plain"] * 12
     assert listing.notes == (
         "5 files read as 20 axial slices.",
-        "10 left aside in 5 files: empty slices, constant or less than 5% above the background.",
+        "10 left aside in 5 files: empty slices, constant or less than 5 % above the background.",
     )
 
 

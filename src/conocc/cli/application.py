@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ SLOW = {
 }
 SILENT = {"--quiet", "-q", "--json"}
 # Options that are called otherwise than the parameters which they set.
-OPTIONS = {"n_jobs": "jobs", "random_state": "seed"}
+OPTIONS = {"n_jobs": "jobs", "random_state": "seed", "scored_by": "score"}
+OTHERWISE = {"--jobs": "--threads"}  # in a command that has no such option
 
 
 def printable(text: str) -> str:
@@ -141,7 +143,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     words = ["/dev/stdin" if word == "-" else word for word in given]  # - looks like an option
     try:
-        if "" in [word.strip() for word in words]:
+        if any(not b.strip() and not a.endswith("-column") for a, b in pairwise(["", *words])):
             raise ValueError("An empty word is no name and no value. Nothing was done.")
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         module = SLOW.get(command.__name__)
@@ -181,8 +183,11 @@ def _with_options(sentence: str, words: Sequence[str]) -> str:
 
     def called(found: re.Match[str]) -> str:
         option = "--" + OPTIONS.get(found[1], found[1].replace("_", "-"))
-        return f"option {option}" if option in [w.partition("=")[0] for w in words] else found[0]
+        given = [word.partition("=")[0] for word in words]
+        option = option if option in given else OTHERWISE.get(option, option)
+        return f"option {option}" if option in given else found[0]
 
+    sentence = re.sub(r"\w+='[^']*' \((--\w[^)]*)\)", r"\1", sentence)  # as Python and as option
     return re.sub(r"'(\w+)' parameter(?: of \w+)?", called, sentence)
 
 

@@ -65,9 +65,9 @@ def as_options(
 _AXIS = option("Slices of volumes: axial, coronal or sagittal.")
 _PATIENT_REGEX = option("Finds the patient in a path: its first group.", any_value=True)
 _CLASSES = {
-    "majority": option("Class to learn; may be given more than once.", any_value=True),
-    "minority": option("Class to tell from it; all unnamed ones are left out.", any_value=True),
-    "exclude": option("Class to leave out; may be given more than once.", any_value=True),
+    "majority": option("Classes to learn: a,b or --majority a --majority b.", any_value=True),
+    "minority": option("Classes to tell from it; all unnamed ones are left out.", any_value=True),
+    "exclude": option("Classes to leave out.", any_value=True),
     "patient_regex": _PATIENT_REGEX,
 }
 _OF_TABLE = {
@@ -75,7 +75,7 @@ _OF_TABLE = {
     "label_column": "Column of the classes.",
     "patient_column": "Column of the patients.",
     "split_column": "Column of the split.",
-    "one_hot": "Class with a column of 0 and 1 instead; may be given more than once.",
+    "one_hot": "Classes with a column of 0 and 1 each instead.",
     "suffix": "What a table's paths lack, such as .png.",
     "root": "Folder of the images that a table lists, where that is not its own.",
     "patients": "Table with the patient of each image.",

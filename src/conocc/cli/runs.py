@@ -158,7 +158,7 @@ def evaluate(
     ] = None,
     by: Annotated[
         list[str] | None,
-        ask.option("Column of the table to tell results apart by; may be given more than once."),
+        ask.option("Columns of the table to tell results apart by."),
     ] = None,
     as_json: Annotated[bool, ask.option("Print metrics.json instead.", "--json")] = False,
     score: ask.Score = None,

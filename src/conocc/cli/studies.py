@@ -25,12 +25,13 @@ from conocc.cli.options import METHOD, CohortArgument, Method, Seed, StudyOption
 from conocc.cli.runs import say_metrics, setting
 from conocc.io.files import refuse_foreign, write_text
 from conocc.io.tables import refuse_other
+from conocc.io.words import parted
 
 if TYPE_CHECKING:
     from conocc.experiments.benchmark import Job
 
 CohortsArgument = Annotated[list[str], option("Folders, archives, manifests or phantoms.")]
-Methods = Annotated[str, option("'all', or some, separated by commas.", group=METHOD)]
+Methods = Annotated[list[str] | None, option("Which ones; all.", group=METHOD)]
 
 
 @app.command
@@ -39,7 +40,7 @@ def benchmark(
     /,
     *,
     study: StudyOptions,
-    methods: Methods = "all",
+    methods: Methods = None,
     runs: Annotated[int, option("Fits of each method, with seeds from 0.", group=METHOD)] = 3,
 ) -> int:
     """Fit methods to the split of each cohort, several times: the paper's Table 2.
@@ -64,7 +65,7 @@ def crossval(
     /,
     *,
     study: StudyOptions,
-    methods: Methods = "all",
+    methods: Methods = None,
     folds: Annotated[str, option("'paper', or how many.", group=METHOD)] = "paper",
     group: Annotated[
         str | None,
@@ -157,8 +158,8 @@ def plan(
     say_all(plan_words(false_alarms, confidence, **test, images=images, likeness=likeness))
 
 
-def _names(methods: str) -> str | list[str]:
-    return "all" if methods == "all" else methods.split(",")
+def _names(methods: Sequence[str] | None) -> str | list[str]:
+    return "all" if (names := parted(methods or ["all"])) == ["all"] else names
 
 
 def _settings(study: StudyOptions, more: Sequence[str] = ()) -> dict[str, list[Any]]:

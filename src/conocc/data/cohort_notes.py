@@ -9,7 +9,7 @@ from conocc.data.decoding import said_of
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
 
-MOST_CLASSES_NAMED = 20
+MOST_CLASSES_NAMED = 10
 
 
 def is_left_out(entry: ImageEntry, majority: frozenset[str], dropped: frozenset[str]) -> bool:
@@ -53,11 +53,11 @@ def _classes(cohort: Cohort) -> str:
 
 
 def named_classes(found: Counter[str]) -> str:
-    """Name the classes with their sizes; of many, as joined labels make them, the largest."""
+    """Name the classes with their sizes; of many, as joined labels make them, the largest ten."""
     shown = sorted(label for label, _ in found.most_common(MOST_CLASSES_NAMED))
     names = [f"{printable(label)} ({count(found[label], 'image')})" for label in shown]
     more = len(found) - len(shown)
-    return ", ".join(names) + (f" and {more} smaller ones" if more else "")
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def _folders_of_patients(cohort: Cohort) -> list[str]:

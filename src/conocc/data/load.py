@@ -48,6 +48,7 @@ from conocc.data.splits import (
     split_by_patient,
 )
 from conocc.data.volumes import with_slices
+from conocc.io.words import parted, percent
 
 
 def load_cohort(
@@ -181,7 +182,8 @@ class _Listed:
 
 def _listed(spec: CohortSpec, threads: int, verbose: int) -> _Listed:
     preprocessing = spec.preprocessing
-    index = list_cohort(spec.where, preprocessing.size, set(spec.majority or ()), spec.table)
+    named = {*(spec.majority or ()), *parted(spec.majority or ())}
+    index = list_cohort(spec.where, preprocessing.size, named, spec.table)
     wanted = majority_classes(index, spec.majority)
     dropped = _dropped_classes(index, wanted, spec)
     leave = partial(is_left_out, majority=wanted, dropped=dropped)
@@ -280,7 +282,7 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
 def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
     """Give the classes that a parameter names, or refuse it."""
     found = Counter(entry.label for entry in index.entries)
-    names = frozenset(asked)
+    names = frozenset(parted(asked, found))
     unknown = sorted(names - set(found))
     if unknown or not names:
         raise ValueError(
@@ -308,7 +310,9 @@ def _dropped_classes(
     asked = {name: _classes_of(index, name, classes) for name, classes in named.items() if classes}
     for name, classes in asked.items():
         if both := classes & majority:
-            raise ValueError(f"'{name}' must not name the majority. Got {min(both)!r}, which is.")
+            raise ValueError(
+                f"The '{name}' parameter must not name the majority. Got {min(both)!r}, which is."
+            )
     dropped = asked.get("exclude", frozenset())
     if "minority" in asked:
         dropped |= {entry.label for entry in index.entries} - majority - asked["minority"]
@@ -391,8 +395,8 @@ def _split(
             names, minority, digest, seed=seed, test_size=test_size, blank=blank
         )
         note = (
-            f"The split was made here: {1 - test_size:.0%} to {test_size:.0%} of the majority "
-            f"images, by patient, with split_seed={seed}."
+            f"The split was made here: {percent(1 - test_size)} to {percent(test_size)} of the "
+            f"majority images, by patient, with split_seed={seed}."
         )
         if alone := int(joining_nobody(names, digest, blank).sum()):
             note += (

@@ -15,6 +15,7 @@ from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side, walk
 from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
+from conocc.io.words import parted
 
 # What a column of 0 and 1 adds to a label: its name, its name as uncertain, or nothing.
 _ONE_HOT = {"1": "{}", "true": "{}", "-1": "{}?", "0": "", "false": "", "": ""}
@@ -45,6 +46,7 @@ def list_manifest(
     if not root.is_dir():
         raise ValueError(f"There is no folder '{printable(root)}' (--root).")
     columns, rows = read_table(where)
+    table = replace(table, one_hot=tuple(parted(table.one_hot, columns)))
     if not labelled:
         table = replace(table, one_hot=())
         # A mere list of paths has no head line.

@@ -15,6 +15,7 @@ from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.experiments.table_formats import Cell, Line, Table, estimate, share
 from conocc.experiments.tables import caption
+from conocc.io.words import parted
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import observed_rates
@@ -68,7 +69,7 @@ def groups_of(test: Cohort, by: Sequence[str] = ()) -> list[Group]:
             others = of_class & ~np.any([*found.values()], axis=0)
             found |= {"all others": others} if others.any() else {}
             groups += [("class", value, its | ~of_class) for value, its in found.items()]
-    for column in by:
+    for column in parted(by, test.facts):
         if column not in test.facts:
             has = ", ".join(map(printable, test.facts)) or "none; only a table can have some"
             raise ValueError(

@@ -100,7 +100,7 @@ def threads_of(share: int) -> int:
 def check_engine(engine: str, n_jobs: int) -> None:
     """Refuse an engine that there is not, and less than one worker."""
     if engine not in ENGINES:
-        raise ValueError(f"The 'engine' must be one of {', '.join(ENGINES)}. Got {engine!r}.")
+        raise ValueError(f"The 'engine' parameter must be of {', '.join(ENGINES)}. Got {engine!r}.")
     if n_jobs < 1:
         raise ValueError(f"The 'n_jobs' parameter must be 1 or more. Got {n_jobs} instead.")
 

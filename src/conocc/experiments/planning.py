@@ -8,10 +8,11 @@ from typing import Any
 
 from scipy.stats import beta, norm
 
+from conocc.io.words import percent
 from conocc.metrics.auc_variance import expected_variance
 from conocc.metrics.checks import in_unit_interval
 from conocc.metrics.confidence_intervals import Interval, area_interval
-from conocc.thresholds.conformal import ROUNDING, percent
+from conocc.thresholds.conformal import ROUNDING
 
 MOST_PATIENTS = 10**12
 # Which of the highest calibration scores may be the threshold, in the sentences.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 
 def count(number: int, thing: str) -> str:
     """Put a number and a noun together.
@@ -11,6 +13,25 @@ def count(number: int, thing: str) -> str:
     """
     plural = "es" if thing.endswith("s") else "s"
     return f"{number} {thing}" + ("" if number == 1 else plural)
+
+
+def parted(names: Iterable[str], known: Collection[str] = ()) -> list[str]:
+    """Part names at commas, but for what is a name as it stands.
+
+    >>> parted(["a,b", "c, d", "e"], known=["c, d"])
+    ['a', 'b', 'c, d', 'e']
+    """
+    parts = ([name] if name in known else name.split(",") for name in names)
+    return [part.strip() if len(some) > 1 else part for some in parts for part in some]
+
+
+def percent(share: float) -> str:
+    """Write a share as people read it.
+
+    >>> percent(0.05), percent(1 / 30)
+    ('5 %', '3.333 %')
+    """
+    return f"{100 * share:.4g} %"
 
 
 def readable(value: float) -> str:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import betabinom, ks_2samp
 
+from conocc.io.words import percent
 from conocc.metrics.ranking import Floats
-from conocc.thresholds.conformal import ROUNDING, p_values, percent
+from conocc.thresholds.conformal import ROUNDING, p_values
 
 # How often the two checks together take a batch for unlike that is alike.
 FALSE_WARNINGS = 0.05

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, false_discovery_control
 
+from conocc.io.words import percent
 from conocc.metrics.checks import in_unit_interval
 from conocc.metrics.ranking import (
     Bools,
@@ -400,15 +401,6 @@ def calibrate(
         names = patient_names(patient, scores.size)
         codes = tuple(np.unique(names, return_inverse=True)[1].tolist())
     return Calibration(tuple(scores.tolist()), codes, random_state)
-
-
-def percent(share: float) -> str:
-    """Write a share as people read it.
-
-    >>> percent(0.05), percent(1 / 30)
-    ('5 %', '3.333 %')
-    """
-    return f"{100 * share:.4g} %"
 
 
 def _calibration_scores(scores: ArrayLike) -> Floats:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conocc.io.words import readable
+from conocc.io.words import percent, readable
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.batch import check_batch
@@ -31,7 +31,6 @@ from conocc.thresholds.conformal import (
     one_image_a_patient,
     p_values,
     patient_maxima,
-    percent,
 )
 from conocc.thresholds.rule import Rule
 

@@ -54,7 +54,7 @@ from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.pictures import data_url, rgb
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, write_csv
-from conocc.thresholds.conformal import percent
+from conocc.io.words import percent
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
 from conocc.visualization.explain import SUM_TOLERANCE, legend

@@ -102,7 +102,9 @@ MOST_COMMON = 0.5
 NOISE = 0.01
 _SAMPLE = 2**20  # voxels that the percentile is taken of, evenly spaced
 
-EMPTY_SLICES = f"empty slices, constant or less than {LEAST_FOREGROUND:.0%} above the background"
+EMPTY_SLICES = (
+    f"empty slices, constant or less than {100 * LEAST_FOREGROUND:.0f} % above the background"
+)
 
 # The axis of the volume along which slices lie, and how one is shown: (h, w).
 AXES: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
