@@ -356,7 +356,7 @@ def test_classes_can_be_left_out_or_chosen(classes):
         ({"exclude": ("norml",)}, r"'exclude' parameter must name classes .* Got 'norml'"),
         ({"minority": ("x", "normal")}, r"'minority' parameter must name classes .* Got 'x'"),
         ({"exclude": ("benign",)}, r"'exclude' parameter must not name the majority. Got 'benign'"),
-        ({"minority": ("benign",)}, r"'minority' must not name the majority"),
+        ({"minority": ("benign",)}, r"'minority' parameter must not name the majority"),
     ],
 )
 def test_classes_that_cannot_be_left_out_or_chosen_are_refused(classes, options, sentence):
