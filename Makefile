@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test check bench torture format
+.PHONY: demo test check docs bench torture format
 
 demo: $(VENV)/installed          ## the main job on a built-in cohort
 	$(BIN)/conocc demo --out conocc-demo
@@ -16,6 +16,11 @@ check: $(VENV)/installed         ## lint, format, types, who may import whom, kn
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/python .ci/audit.py
+
+docs: $(VENV)/installed          ## the site, into build/site; warnings are errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+	@echo "The site is in build/site/index.html."
 
 bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/research/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -1,0 +1,40 @@
+"""
+Own features
+============
+
+Score vectors instead of images: radiomics, measurements, or what an encoder makes of an image.
+
+Where ``X`` is a table ``(n, features)``, every method learns vectors; the networks are dense.
+"""
+
+import numpy as np
+from matplotlib import pyplot as plt
+from skimage.feature import hog
+
+from conocc import OCSVM, ConOCC
+from conocc.data.phantoms import draw_phantom
+from conocc.visualization import RocDisplay
+
+drawn = draw_phantom("phantom-chestx", size=64, train=200, test_majority=80, test_minority=80)
+
+# %%
+# Here the features are histograms of oriented gradients, 8 directions in 16 x 16 pixels each.
+
+features = np.array(
+    [hog(image, orientations=8, pixels_per_cell=(16, 16), cells_per_block=(1, 1))
+     for image in drawn.images]
+)  # fmt: skip
+train, test = features[drawn.split == "train"], features[drawn.split == "test"]
+minority = drawn.minority[drawn.split == "test"]
+print(f"{features.shape[1]} features an image")
+
+# %%
+# Each feature is scaled by its mean and deviation over the training images.
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+for ax, detector in zip(
+    axes, (OCSVM(random_state=0), ConOCC(epochs=30, interval=10, random_state=0)), strict=True
+):
+    detector.fit(train)
+    name = type(detector).__name__
+    RocDisplay.from_predictions(minority, detector.anomaly_score(test), name=name, ax=ax)
