@@ -60,7 +60,9 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "show_signature": False,
     "show_memory": False,
+    "capture_repr": (),  # what a script prints is what it shows
     "remove_config_comments": True,
     "min_reported_time": 10,
 }

@@ -127,7 +127,7 @@ def prevalence(axes: Axes, of: Scores) -> None:
         axes.annotate(
             f" {r:.0f} of {r + w:.0f}: {100 * r / (r + w):.0f} %", (r + w, i), va="center"
         )
-    axes.set(xlim=(0, 440), xlabel="of 1,000 images, flagged")
+    axes.set(xlim=(0, 480), xlabel="of 1,000 images, flagged")
     axes.set_title("60 % sensitivity, 5 % false alarms, three prevalences")
     axes.invert_yaxis()
     axes.legend(loc="lower right")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import conocc
+from conocc import visualization
 from test_cli import call
 from test_layers import FILES, SOURCE
 
@@ -119,6 +121,20 @@ def test_tables_have_a_head_and_rows_of_one_length():
             assert re.fullmatch(r"[|: -]+", rule), f"{page.name}: {head}"
             for row in [rule, *rows[:-1]]:
                 assert row.count("|") == head.count("|"), f"{page.name}: {row}"
+
+
+def test_the_api_page_names_all_that_is_public():
+    """Whatever `conocc` itself gives out, and each room that says what others may use."""
+    listed = page("api")
+    for name in {*conocc.__all__, *visualization.__all__} - {"__version__"}:
+        assert re.search(rf"[.`]{name}\b", listed), name
+
+
+def test_each_note_of_research_begins_with_three_figures():
+    for note in (ROOT / "docs" / "research").glob("*.md"):
+        if note.name != "index.md":
+            head = note.read_text(encoding="utf-8").split("\n## ")[0]
+            assert "**Three figures to remember:**\n\n- " in head, note.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
