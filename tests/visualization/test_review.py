@@ -14,7 +14,7 @@ from PIL import Image
 from conocc.cli import SOME_FAILED
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.inference import score_files
-from conocc.visualization.review import placed, review_files, stored
+from conocc.visualization.review import Batch, placed, stored
 from fitted_runs import fitted, pixels
 from made_dicom import dicom, element
 from made_nifti import write_volume
@@ -50,7 +50,7 @@ def batch(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(run, batch, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "review"
-    return review_files(run, [batch], out)
+    return Batch(run, [batch], out).made()
 
 
 def listed(page) -> list[dict]:
@@ -113,6 +113,19 @@ def test_the_heat_map_lies_where_the_detector_looked(shape, fit):
         assert width * shape[1] == pytest.approx(side, rel=0.03)
 
 
+def test_the_class_that_a_table_says_is_listed(run, batch, tmp_path):
+    """Of a folder none is; the page sorts and searches by it."""
+    rows = [f"{batch / name},{label}" for name, label in ((DEEP, "b"), ("plain0.png", "a<b>"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,Label", *rows]))
+    cases = listed(Batch(run, [tmp_path / "list.csv"], tmp_path / "out").made().page)
+    assert {case["path"].split("/")[-1]: case["label"] for case in cases} == {
+        DEEP: "b",
+        "plain0.png": "a<b>",
+    }
+    cases = listed(Batch(run, [batch], tmp_path / "other").made().page)
+    assert {case["label"] for case in cases} == {""}
+
+
 def test_the_worklist_has_the_scores_of_score_and_the_highest_first(run, batch, made, tmp_path):
     done = score_files(run, [batch], tmp_path / "scores.csv")
     rows = list(csv.DictReader((tmp_path / "scores.csv").read_text("utf-8").splitlines()))
@@ -150,22 +163,22 @@ def test_files_that_cannot_be_read_are_listed_and_the_exit_code_says_so(run, bat
 
 def test_made_anew_nothing_of_before_is_left_and_no_verdict_is_lost(run, batch, tmp_path):
     out = tmp_path / "out"
-    before = review_files(run, [batch], out).page.read_text(encoding="utf-8")
-    review_files(run, [batch / DEEP], out)
+    before = Batch(run, [batch], out).made().page.read_text(encoding="utf-8")
+    Batch(run, [batch / DEEP], out).made()
     assert sorted(path.name for path in (out / "images").iterdir()) == [
         "00001.js",
         "00001.png",
         "conocc.json",
     ]
     assert not (out / "errors.csv").exists()
-    review_files(run, [batch], out)
+    Batch(run, [batch], out).made()
     assert (out / "index.html").read_text(encoding="utf-8") == before
 
 
 def test_a_page_among_the_images_is_not_scored_with_them(run, batch, tmp_path):
     Image.open(batch / DEEP).save(tmp_path / DEEP)
     for _ in range(2):
-        done = review_files(run, [tmp_path], tmp_path / "review")
+        done = Batch(run, [tmp_path], tmp_path / "review").made()
         assert (done.count, done.errors) == (1, ())
 
 
@@ -174,13 +187,13 @@ def test_what_review_did_not_write_it_neither_replaces_nor_deletes(run, batch, t
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(FileExistsError, match="which 'review' would replace but did not write"):
-        review_files(run, [batch], tmp_path)
+        Batch(run, [batch], tmp_path).made()
     assert (tmp_path / name).read_text() == "mine"
 
 
 def test_where_nothing_has_a_score_nothing_is_written(run, batch, tmp_path):
     with pytest.raises(ValueError, match=r"None of the 1 images has a score[^@]*broken.png"):
-        review_files(run, [batch / "broken.png"], tmp_path / "out")
+        Batch(run, [batch / "broken.png"], tmp_path / "out").made()
     assert not (tmp_path / "out").exists()
 
 
@@ -188,7 +201,7 @@ def test_what_dicom_says_of_a_patient_is_in_no_name(run, tmp_path, monkeypatch):
     monkeypatch.setenv("CONOCC_CONFIG", str(tmp_path / "config"))
     about = element(0x00100010, "PN", "Smith^John") + element(0x00100020, "LO", "ID-77")
     (tmp_path / "smith_john.dcm").write_bytes(dicom(pixels(0, 4096).astype(np.uint16), about))
-    page = review_files(run, [tmp_path / "smith_john.dcm"], tmp_path / "out").page
+    page = Batch(run, [tmp_path / "smith_john.dcm"], tmp_path / "out").made().page
     (row,) = listed(page)
     assert re.fullmatch(r"p[0-9a-f]{16}", row["patient"])
     for path in page.parent.rglob("*.*"):

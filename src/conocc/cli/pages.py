@@ -157,26 +157,18 @@ def review(
     added later, or dropped onto it, and keeps verdicts, with who and when, in verdicts.db beside
     the run.
     """
-    from conocc.visualization.review import Batch, review_files
+    from conocc.visualization.review import Batch
 
     if served:
         try:
             from conocc.visualization.serve import serve
         except ImportError as error:
             raise ValueError("--serve needs two packages: pip install 'conocc[serve]'.") from error
-        batch = Batch(run, images, folder, table=table, rule=rule, score=score)
+    batch = Batch(run, images, folder, table=table, rule=rule, score=score)
+    if served:
         serve(batch, announce=out.print)
         return 0
-    done = review_files(
-        run,
-        images,
-        folder,
-        table=table,
-        rule=rule,
-        score=score,
-        n_jobs=threads,
-        verbose=int(not quiet),
-    )
+    done = batch.made(n_jobs=threads, verbose=int(not quiet))
     say_all((*done.words, *done.remarks))
     out.print(f"To be reviewed: {escape(str(done.page))}")
     reasons = [f"{path}: {reason}" for path, reason in done.errors]

@@ -334,12 +334,15 @@ def say_metrics(title: str, results: dict[str, dict[str, Any]]) -> None:
         show(table)
     counts = result["counts"]
     patients = f" of {counts['patients']} patients" if counts["patients"] else ""
-    out.print(
-        f"{counts['majority']} majority and {counts['minority']} minority test images{patients}; "
-        f"prevalence of the minority {result['prevalence']:.3f}, the chance level of AUPR-min."
+    tested = (
+        f"{counts['majority']} majority and {counts['minority']} minority test images{patients}"
     )
-    if result["metrics"]:
-        out.print(SENSITIVITY)
+    if not result["metrics"]:
+        out.print(f"{tested}.")
+        return
+    prevalence = f"{result['prevalence']:.3f}, the chance level of AUPR-min"
+    out.print(f"{tested}; prevalence of the minority {prevalence}.")
+    out.print(SENSITIVITY)
 
 
 def _interval(metric: dict[str, Any]) -> str:

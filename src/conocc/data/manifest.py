@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from conocc.data.columns import TableOptions, claim, is_nobody
+from conocc.data.columns import TableOptions, claim, is_called, is_nobody
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side, walk
 from conocc.data.table_paths import FilesByName, table_path
@@ -34,7 +34,7 @@ def list_manifest(
     A path may be absolute, or that of one slice of a volume, ``volume.nii.gz[12]``. A file that
     is not there is looked for below the root, as `FilesByName` does. Rows of one path are one
     image, which needs one split and patient; labels that differ are joined by ``|``. Unless it is
-    to be `labelled`, paths alone are read.
+    to be `labelled`, paths alone are read, and labels where a column is called so.
 
     Raises
     ------
@@ -56,6 +56,7 @@ def list_manifest(
     required = ("path", "label") if labelled and not table.one_hot else ("path",)
     optional = ("split", "patient") if labelled else ()
     claimed = claim(name, columns, required, optional, table)
+    told = [] if labelled else [column for column in columns if is_called(column, "label")]
     if not rows:
         raise ValueError(f"{name} lists no images.")
     first: dict[str, tuple[int, ImageEntry]] = {}
@@ -72,6 +73,7 @@ def list_manifest(
                 f"{at}: '{printable(entry.path)}' has another split or patient than line {known}."
             )
         found = _one_hot(row, table.one_hot, at) if table.one_hot else entry.label.split("|")
+        found = row[told[0]].split("|") if len(told) == 1 else found
         labels[entry.path].update(map(str.strip, found))
         _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}))
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)

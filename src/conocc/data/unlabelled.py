@@ -95,6 +95,8 @@ class Part:
         What a manifest calls the images; where it is empty, prefix and name do.
     table : TableOptions
         How the archive is read.
+    labels : tuple of str
+        Of which class a table, an archive or a phantom says that each image is; or empty.
     """
 
     where: str
@@ -104,6 +106,7 @@ class Part:
     options: StackOptions = field(default_factory=StackOptions)
     listed: tuple[str, ...] = ()
     table: TableOptions = TableOptions()
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,7 +115,8 @@ class Part:
         """Take the images from `start` up to `stop`."""
         first = None if self.first is None else self.first + start
         own, listed = self.names[start:stop], self.listed[start:stop]
-        return replace(self, names=own, listed=listed, first=first)
+        labels = self.labels[start:stop]
+        return replace(self, names=own, listed=listed, first=first, labels=labels)
 
     def stamps(self) -> list[tuple[int, int] | None]:
         """Size and time of each file, or of the archive; None where there is none."""
@@ -177,7 +181,8 @@ def _part(where: str, preprocessing: Preprocessing, table: TableOptions, is_alon
         names = tuple(entry.path for entry in index.entries)
         own = where if where in PHANTOMS else absolute
         listed = tuple(entry.name for entry in index.entries if entry.name)
-        return Part(own, names, f"{where}/", first=0, table=table, listed=listed)
+        labels = tuple(entry.label for entry in index.entries)
+        return Part(own, names, f"{where}/", 0, table=table, listed=listed, labels=labels)
     if not (os.path.exists(where) or os.path.exists(volume_and_slice(where)[0])):
         raise FileNotFoundError(f"There is no '{printable(where)}'. Nothing was written.")
     # Among several files, as a shell gives those of a folder, a text is no list of images.
@@ -207,7 +212,9 @@ def _cut(files: ImageIndex, options: StackOptions, *, listed: bool = False) -> P
     shown = tuple(entry.shown for entry in cut.entries) if listed else ()
     folder = cut.folder or Path()
     prefix = (folder / "x").as_posix().removesuffix("x")
-    return Part(str(folder.absolute()), names, prefix, options=options, listed=shown)
+    labels = tuple(entry.label for entry in cut.entries) if listed else ()
+    where = str(folder.absolute())
+    return Part(where, names, prefix, options=options, listed=shown, labels=labels)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

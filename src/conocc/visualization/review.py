@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
@@ -73,7 +73,7 @@ SHOWN = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What `review_files` left: the page, of how many images, and what could not be read.
+    """What `Batch.made` left: the page, of how many images, and what could not be read.
 
     `words` say how many are flagged, by which rule, and whether the batch is like the
     calibration; `remarks` of how many images something was done to the pixels.
@@ -123,18 +123,13 @@ class Drawn(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def review_files(
-    run: str | Path,
-    where: Sequence[str | Path],
-    out: str | Path,
-    *,
-    table: TableOptions = TableOptions(),
-    rule: Rule = RULE,
-    score: str | None = None,
-    n_jobs: int | None = None,
-    verbose: int = 0,
-) -> Reviewed:
-    """Make a folder with a page for going through images, the most unusual first.
+def is_picture(name: str) -> bool:
+    """Say whether a file is called as those of images are."""
+    return re.fullmatch(PICTURE, name) is not None
+
+
+class Batch:
+    """Images that are scored and drawn once each, however often a page of them is made.
 
     Files are read and scored as `conocc.experiments.inference.score_files` does, with the same
     scores. Into `out` go ``index.html``, ``images/`` with a script and a thumbnail an image, and
@@ -155,42 +150,13 @@ def review_files(
         When an image is flagged.
     score : str, optional
         By which of its scores a method that has several scores; by default the run's.
-    n_jobs : int, optional
-        Threads; all cores by default.
 
     Raises
     ------
     ValueError
-        If the method was not fitted to files, the rule refuses, or no image has a score.
-    FileNotFoundError
-        If one of `where` does not exist.
+        If the method was not fitted to files, or the rule refuses.
     FileExistsError
-        If `out` holds files of these names that no such call wrote. Whatever is raised, nothing
-        was written, unless the disk failed or the command was stopped.
-    """
-    batch = Batch(run, where, out, table=table, rule=rule, score=score)
-    batch.update(n_jobs=n_jobs, verbose=verbose)
-    if not batch.cases:
-        listed = "\n".join(f"{path}: {reason}" for path, reason in batch.errors[:5])
-        raise ValueError(
-            f"None of the {len(batch.errors)} images has a score. Nothing was written.\n{listed}"
-        )
-    page = batch.write()
-    said = (page["counts"], *page["words"], *page["warnings"])
-    return Reviewed(
-        len(batch.cases), batch.out / PAGE, said, said_of(batch.remarks), tuple(batch.errors)
-    )
-
-
-def is_picture(name: str) -> bool:
-    """Say whether a file is called as those of images are."""
-    return re.fullmatch(PICTURE, name) is not None
-
-
-class Batch:
-    """Images that are scored and drawn once each, however often a page of them is made.
-
-    Parameters are those of `review_files`, as is what it raises before anything is read.
+        If `out` holds files of these names that no such call wrote.
 
     Attributes
     ----------
@@ -224,6 +190,7 @@ class Batch:
         self._numbers: dict[tuple[Any, ...], int] = {}  # of a path, with size and time of its file
         self._cases: dict[int, Case] = {}
         self._errors: dict[int, tuple[str, str]] = {}
+        self._labels: dict[int, str] = {}
         self._begun = 0  # pictures up to this number are claimed
 
     @property
@@ -234,6 +201,28 @@ class Batch:
     def errors(self) -> list[tuple[str, str]]:
         return [self._errors[number] for number in sorted(self._errors)]
 
+    def made(self, *, n_jobs: int | None = None, verbose: int = 0) -> Reviewed:
+        """Make the page, the most unusual image first; `n_jobs` threads read, by default all.
+
+        Raises
+        ------
+        ValueError
+            If no image has a score.
+        FileNotFoundError
+            If one of `where` does not exist. Whatever is raised, nothing was written, unless the
+            disk failed or the command was stopped.
+        """
+        self.update(n_jobs=n_jobs, verbose=verbose)
+        if not self.cases:
+            listed = "\n".join(f"{path}: {reason}" for path, reason in self.errors[:5])
+            raise ValueError(
+                f"None of the {len(self.errors)} images has a score. Nothing was written.\n{listed}"
+            )
+        page = self.write()
+        said = (page["counts"], *page["words"], *page["warnings"])
+        done, errors = self.out / PAGE, tuple(self.errors)
+        return Reviewed(len(self.cases), done, said, said_of(self.remarks), errors)
+
     def update(self, *, n_jobs: int | None = None, verbose: int = 0) -> bool:
         """Draw what is new, and let go what is there no more; tell whether anything changed."""
         parts = list_images(self.where, self.preprocessing, self.table)
@@ -242,12 +231,15 @@ class Batch:
         last = max(before.values(), default=0)
         for part in parts:
             stamps = part.stamps()
-            for i, item in enumerate(part.items(self.preprocessing.size)):
+            labels = part.labels or ("",) * len(part)
+            items = zip(part.items(self.preprocessing.size), labels, strict=True)
+            for i, (item, label) in enumerate(items):
                 key = item[0], stamps[i % len(stamps)]
                 if key not in before and key not in self._numbers:
                     last += 1
                     todo.append((last, item))
                 self._numbers.setdefault(key, before.get(key, last))
+                self._labels[self._numbers[key]] = label
         gone = set(before.values()) - set(self._numbers.values())
         for number in gone:
             self._cases.pop(number, None)
@@ -288,7 +280,7 @@ class Batch:
             explained = legend(self.detector, is_sum=all(case.is_sum for case in self.cases))
         return {
             "key": self.key,
-            "cases": _listed(self.decided, self.cases),
+            "cases": _listed(self.decided, self.cases, self._labels),
             "errors": self.errors,
             "counts": counts,
             "words": words,
@@ -488,14 +480,19 @@ def thumbnail(image: Pixels, window: Sequence[float]) -> bytes:
 # --- the worklist --------------------------------------------------------------------------------
 
 
-def _listed(decided: Decisions, cases: Sequence[Case]) -> list[dict[str, Any]]:
+def _listed(
+    decided: Decisions, cases: Sequence[Case], labels: Mapping[int, str]
+) -> list[dict[str, Any]]:
     """List images from the highest score, by their patients where these are known."""
     columns = decided.columns(np.array([case.score for case in cases], float))
     paths, persons = [case.path for case in cases], [case.person for case in cases]
     patients = find_patients(paths, given=(), folder=None, regex=None, persons=persons)
     names = patients.names if patients.known else [""] * len(cases)
     zipped = zip(cases, *columns, names, strict=True)
-    rows = [case.shown(p, predicted, patient) for case, p, predicted, patient in zipped]
+    rows = [
+        {**case.shown(p, predicted, patient), "label": printable(labels[case.number])}
+        for case, p, predicted, patient in zipped
+    ]
     return sorted(rows, key=lambda row: -row["score"])
 
 

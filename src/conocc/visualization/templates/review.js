@@ -41,7 +41,7 @@ const grouped = (images) => {
   for (const image of images) {
     const own = image.volume ?? image.path;
     const key = image.volume === null ? `image ${image.file}` : `volume ${own}`;
-    if (!groups.has(key)) groups.set(key, { path: own, patient: image.patient, images: [] });
+    if (!groups.has(key)) groups.set(key, { path: own, patient: image.patient, label: image.label, images: [] });
     groups.get(key).images.push(image);
   }
   const folders = [...groups.values()].map(({ path }) => path.split("/").slice(0, -1));
@@ -96,7 +96,7 @@ const itemOf = (entry) => {
   const text = make(item, "div", "");
   text.style.minWidth = 0;
   make(text, "div", "name", entry.name).title = entry.path;
-  make(text, "div", "where soft").append(make(text, "bdi", "", entry.folder || entry.patient));
+  make(text, "div", "where soft").append(make(text, "bdi", "", entry.label || entry.folder || entry.patient));
   const of = make(text, "div", "of", `${chance(entry.top)} `);
   if (entry.flagged) {
     const several = entry.images.length > 1;
@@ -112,7 +112,7 @@ const orders = {
   score: (a, b) => b.top.score - a.top.score,
   calm: (a, b) => a.top.score - b.top.score,
   path: (a, b) => before(a.path, b.path),
-  folder: (a, b) => before(a.folder, b.folder) || orders.score(a, b),
+  folder: (a, b) => before(a.label || a.folder, b.label || b.folder) || orders.score(a, b),
   patient: (a, b) => before(a.patient, b.patient) || orders.score(a, b),
 };
 const filters = {
@@ -129,7 +129,7 @@ const list = () => {
   const passes = filters[kind] ?? ((entry) => verdictOf(entry) === kind);
   entries.sort(orders[$("sort").value]);
   visible = entries.filter(
-    (entry) => passes(entry) && `${entry.path}\n${entry.patient}`.toLowerCase().includes(wanted),
+    (entry) => passes(entry) && `${entry.path}\n${entry.patient}\n${entry.label}`.toLowerCase().includes(wanted),
   );
   $("cases").replaceChildren(...visible.map((entry) => entry.item));
   $("none").hidden = visible.length > 0;
@@ -274,6 +274,7 @@ const describe = () => {
   const image = current.images[place];
   const said = [...new Set([chance(image), `score ${shorter(image.score)}`])];
   if (image.flagged !== null) said.push(image.flagged ? "flagged" : "not flagged");
+  if (current.label) said.push(`class ${current.label}`);
   if (current.patient) said.push(`patient ${current.patient}`);
   if (verdicts[current.id]?.who) said.push(`verdict by ${verdicts[current.id].who}`);
   if (current.images.length > 1) said.push(`slice ${image.slice}, ${place + 1} of ${current.images.length}`);
