@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test check docs bench torture format
+.PHONY: demo test check docs notebooks bench torture format
 
 demo: $(VENV)/installed          ## the main job on a built-in cohort
 	$(BIN)/conocc demo --out conocc-demo
@@ -21,6 +21,11 @@ docs: $(VENV)/installed          ## the site, into build/site; warnings are erro
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
 	@echo "The site is in build/site/index.html."
+
+notebooks: docs                  ## three notebooks of the gallery, run as a reader would run them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+	$(BIN)/jupyter execute docs/auto_examples/plot_1_fit_and_score.ipynb \
+	  docs/auto_examples/plot_3_threshold.ipynb docs/auto_examples/plot_5_heat_maps.ipynb
 
 bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, into docs/research/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -90,16 +90,6 @@ FLAGS = (
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A headless Chromium with a new, empty profile."""
-    yield from chromium(tmp_path_factory)
-
-
-@pytest.fixture
-def other_browser(tmp_path_factory):
-    """A second one, of another reader."""
-    yield from chromium(tmp_path_factory)
-
-
-def chromium(tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("there is no chromium with its driver (Debian: chromium, chromium-driver)")

@@ -128,6 +128,9 @@ def test_the_api_page_names_all_that_is_public():
     listed = page("api")
     for name in {*conocc.__all__, *visualization.__all__} - {"__version__"}:
         assert re.search(rf"[.`]{name}\b", listed), name
+    for name in re.findall(r"^   ~(conocc[\w.]+)$", listed, flags=re.MULTILINE):
+        room, _, last = name.rpartition(".")
+        assert hasattr(importlib.import_module(room), last), f"{name} is on the page alone."
 
 
 def test_each_note_of_research_begins_with_three_figures():
@@ -135,6 +138,29 @@ def test_each_note_of_research_begins_with_three_figures():
         if note.name != "index.md":
             head = note.read_text(encoding="utf-8").split("\n## ")[0]
             assert "**Three figures to remember:**\n\n- " in head, note.name
+
+
+def test_a_reader_finds_each_answer_within_two_clicks():
+    """The table of the reader's test: its links lead from the start page, its sentences stand."""
+
+    def leads_to(path: Path) -> set[Path]:
+        text = path.read_text(encoding="utf-8")
+        inside = re.findall(r"\]\(([\w./-]+\.md)", text) + [
+            f"{name}.md" for name in re.findall(r"^(?:\w.*<)?([\w/-]+)>?$", text, re.MULTILINE)
+        ]
+        return {(path.parent / name).resolve() for name in inside}
+
+    once = {path for path in leads_to(ROOT / "docs" / "index.md") if path.exists()}
+    reached = {1: once, 2: once.union(*map(leads_to, once))}
+    test = ROOT / "docs" / "research" / "readers-test.md"
+    rows = re.findall(
+        r"^\| .+ \| (\d) \| \[.+\]\((.+)\) \| (.+) \|$", test.read_text(), re.MULTILINE
+    )
+    assert len(rows) == 10
+    for clicks, name, sentence in rows:
+        path = (test.parent / name).resolve()
+        assert path in reached[int(clicks)], name
+        assert sentence in re.sub(r"\*\*", "", path.read_text(encoding="utf-8")), sentence
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conocc.io.words import count, percent, readable
+from conocc.io.words import percent, readable
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.batch import check_batch
@@ -146,7 +146,7 @@ class Decisions:
         else:
             has = 0 if calibration is None else calibration.patients
             least, highest = needed(USUAL_RATES[-1], rule.confidence), percent(USUAL_RATES[-1])
-            how = f"calibrated on {count(has, 'patient')}" if calibration else "not calibrated"
+            how = f"calibrated on {has} patients" if calibration else "not calibrated"
             return (
                 f"No image is flagged, since nothing can be promised: the model is {how}. It takes "
                 f"{least - has} more patients ('conocc calibrate') to promise at most {highest} "
