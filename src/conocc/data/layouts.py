@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conocc.data.columns import TableOptions, refuse_options
 from conocc.data.features import is_features, list_features
+from conocc.data.frameworks import is_framework, list_framework
 from conocc.data.image_io.read import READERS
 from conocc.data.index import (
     SIDES,
@@ -256,6 +257,7 @@ ListTable = Callable[[Path, TableOptions], ImageIndex]
 # From the most particular to the most general: each is asked only if none above fits.
 TABLE_LAYOUTS: dict[str, tuple[Recognise, ListTable]] = {
     "archive": (is_archive, list_archive),
+    "framework": (is_framework, list_framework),
     "features": (is_features, list_features),
     "manifest": (is_manifest, list_manifest),
 }

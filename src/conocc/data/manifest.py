@@ -14,7 +14,7 @@ from conocc.data.columns import TableOptions, claim, is_called, is_nobody
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side, walk
 from conocc.data.table_paths import FilesByName, table_path
-from conocc.io.user_tables import TABLE_SUFFIXES, read_table
+from conocc.io.user_tables import TABLE_SUFFIXES, Rows, read_table
 from conocc.io.words import parted
 
 # What a column of 0 and 1 adds to a label: its name, its name as uncertain, or nothing.
@@ -27,14 +27,19 @@ def is_manifest(where: Path) -> bool:
 
 
 def list_manifest(
-    where: Path, table: TableOptions = TableOptions(), *, labelled: bool = True
+    where: Path,
+    table: TableOptions = TableOptions(),
+    *,
+    labelled: bool = True,
+    listed: tuple[str, list[str], Rows] | None = None,
 ) -> ImageIndex:
     """List a table ``path,label[,split][,patient]``, its paths relative to its folder or the root.
 
     A path may be absolute, or that of one slice of a volume, ``volume.nii.gz[12]``. A file that
     is not there is looked for below the root, as `FilesByName` does. Rows of one path are one
     image, which needs one split and patient; labels that differ are joined by ``|``. Unless it is
-    to be `labelled`, paths alone are read, and labels where a column is called so.
+    to be `labelled`, paths alone are read, and labels where a column is called so. What another
+    reader `listed` in the table's place is its layout, columns and rows.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def list_manifest(
     root = where.parent if table.root is None else Path(table.root)
     if not root.is_dir():
         raise ValueError(f"There is no folder '{printable(root)}' (--root).")
-    columns, rows = read_table(where)
+    layout, columns, rows = listed or ("a manifest", *read_table(where))
     table = replace(table, one_hot=tuple(parted(table.one_hot, columns)))
     if not labelled:
         table = replace(table, one_hot=())
@@ -80,19 +85,20 @@ def list_manifest(
     entries = []
     for path, (_, entry) in first.items():
         label, place = "|".join(sorted(labels[path])), places[path]
-        listed = None if place == path else path
-        entries.append(replace(entry, path=place, label=label, name=listed, facts=facts[path]))
+        known_as = None if place == path else path
+        entries.append(replace(entry, path=place, label=label, name=known_as, facts=facts[path]))
     notes = []
     if further:
-        listed = ", ".join(map(printable, further))
-        notes.append(f"Columns of {name} that only 'evaluate --by' uses: {listed}.")
+        others = ", ".join(map(printable, further))
+        notes.append(f"Columns of {name} that only 'evaluate --by' uses: {others}.")
     if len(rows) > len(first):
         notes.append(f"The {len(rows)} rows of {name} list {count(len(first), 'image')}.")
     if several := sum(len(words) > 1 for words in labels.values()):
         notes.append(f"{count(several, 'image')} with several labels, joined by '|'.")
     if elsewhere := sum(entry.name is not None for entry in entries):
         notes.append(f"{count(elsewhere, 'image')} found below the root by the end of the path.")
-    return of_files("a manifest", root, entries, name=where.stem, notes=notes)
+    called = root.resolve().name if listed else where.stem
+    return of_files(layout, root, entries, name=called, notes=notes)
 
 
 def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> ImageEntry:

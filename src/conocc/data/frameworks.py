@@ -1,0 +1,162 @@
+"""Cohorts as other frameworks describe them: each reader makes the rows of a manifest.
+
+A reader is given what its file holds, and the folder that the paths in it are relative to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from conocc.data.columns import TableOptions, is_called
+from conocc.data.index import SIDES, ImageIndex, is_image_name, opened, printable, stem, walk
+from conocc.data.manifest import list_manifest
+from conocc.io.user_tables import read_table
+
+Row = dict[str, str]
+Reader = Callable[[Any, Path], Iterator[Row]]
+
+
+def _nnunet(content: Any, folder: Path) -> Iterator[Row]:
+    """All of imagesTr, one class, a patient a case; of several channels the first."""
+    label = str(content.get("name") or folder.resolve().name)
+    for path in walk(folder / "imagesTr").images:
+        case, _, channel = stem(path).rpartition("_")
+        if not re.fullmatch(r"\d{4}", channel):
+            case, channel = stem(path), "0000"
+        if channel == "0000":
+            yield {"path": f"imagesTr/{path}", "label": label, "patient": case}
+
+
+def _medianomaly(content: Any, folder: Path) -> Iterator[Row]:
+    """``{"train": {"0": [file, …]}, "test": {"0": […], "1": […]}}``, the files in images."""
+    for side in ("train", "test"):
+        for label, files in content[side].items():
+            for group in files.values() if isinstance(files, dict) else [files]:
+                split = "unused" if isinstance(files, dict) else side  # of no known class
+                yield from (
+                    {"path": f"images/{file}", "label": label, "split": split} for file in group
+                )
+
+
+def _monai(content: Any, folder: Path) -> Iterator[Row]:
+    """``{"training": [{"image": file, "label": class}, …], "testing": […]}``."""
+    for side in ("training", "validation", "testing", "test"):
+        for item in content.get(side, []):
+            item = item if isinstance(item, dict) else {"image": item}
+            image, label = item["image"], str(item.get("label", ""))
+            if is_image_name(label):
+                raise ValueError(
+                    f"the label of '{printable(image)}' is a mask, where the class of an image is "
+                    "needed"
+                )
+            path = image[0] if isinstance(image, list) else image
+            names = [str(value) for key, value in item.items() if is_called(key, "patient")]
+            known = {"patient": names[0]} if names else {}
+            yield {"path": str(path), "label": label, "split": side, **known}
+
+
+def _hugging_face(rows: Any, folder: Path) -> Iterator[Row]:
+    """``file_name`` and further columns; folders that are called so are sides of the split."""
+    for row in rows:
+        path = row.pop("file_name")
+        first = path.partition("/")[0].lower()
+        yield {"path": path, **({"split": first} if first in SIDES else {}), **row}
+
+
+def _bids(rows: Any, folder: Path) -> Iterator[Row]:
+    """All images of each participant, with what its line says."""
+    for row in rows:
+        who = row.pop("participant_id")
+        for path in walk(folder / who).images if (folder / who).is_dir() else ():
+            yield {"path": f"{who}/{path}", "patient": who, **row}
+
+
+# Of each: how its file is called, what tells that it is one, and its reader.
+FRAMEWORKS: dict[str, tuple[str, Callable[[Any, Path], bool], Reader]] = {
+    "nnU-Net's imagesTr": (
+        "dataset.json",
+        lambda content, folder: "labels" in content and (folder / "imagesTr").is_dir(),
+        _nnunet,
+    ),
+    "MedIAnomaly's data.json": (
+        "data.json",
+        lambda content, folder: all(isinstance(content.get(k), dict) for k in ("train", "test")),
+        _medianomaly,
+    ),
+    "MONAI's datalist": (
+        "",  # any .json, which is named itself
+        lambda content, folder: isinstance(content.get("training"), list),
+        _monai,
+    ),
+    "Hugging Face's metadata.csv": (
+        "metadata.csv",
+        lambda rows, folder: "file_name" in rows[0] and any(is_called(c, "label") for c in rows[0]),
+        _hugging_face,
+    ),
+    "BIDS with participants.tsv": (
+        "participants.tsv",
+        lambda rows, folder: "participant_id" in rows[0] and any(folder.glob("sub-*")),
+        _bids,
+    ),
+}
+
+
+def _content(file: Path) -> Any:
+    """Read JSON, or the rows of a table; nothing where it is neither, or empty."""
+    try:
+        if file.suffix.lower() != ".json":
+            return [row for _, row in read_table(file)[1]] or None
+        with opened("", str(file)) as stream:
+            found = json.load(stream)
+        return found if isinstance(found, dict) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _found(where: Path) -> tuple[str, Path, Any] | None:
+    """Give the framework, its file and what that holds."""
+    for layout, (name, is_one, _) in FRAMEWORKS.items():
+        file = where / name if where.is_dir() else where
+        is_named = file.name == name or (not name and file.suffix.lower() == ".json")
+        if is_named and file.is_file():
+            content = _content(file)
+            if content and is_one(content, file.parent):
+                return layout, file, content
+    return None
+
+
+def is_framework(where: Path) -> bool:
+    """Say whether a file, or the one of that name in a folder, is of a framework."""
+    return _found(where) is not None
+
+
+def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
+    """List the images that a framework's file describes, as those of a manifest.
+
+    Raises
+    ------
+    ValueError
+        If the file is not such as its framework writes, or a path leaves its folder; and as
+        `list_manifest`.
+    """
+    found = _found(where)
+    assert found  # or it is not asked
+    layout, file, content = found
+    at = f"'{printable(file.name)}' ({layout})"
+    try:
+        rows = list(FRAMEWORKS[layout][2](content, file.parent))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{at} is not such as expected: {error!r}.") from None
+    except ValueError as error:
+        raise ValueError(f"{at}: {error}.") from None
+    for row in rows:
+        path = PurePosixPath(row["path"].replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
+            raise ValueError(f"{at}: '{printable(path)}' leaves the folder, and is not read.")
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    whole = [{column: row.get(column, "") for column in columns} for row in rows]
+    return list_manifest(file, table, listed=(layout, columns, [*enumerate(whole, 1)]))

@@ -1,0 +1,151 @@
+"""Cohorts as MONAI, MedIAnomaly, Hugging Face, nnU-Net and BIDS describe them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conocc.data.columns import TableOptions
+from conocc.data.index import is_image_name
+from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
+
+RNG = np.random.default_rng(0)
+SIZE = Preprocessing(size=16)
+
+
+def draw(folder, *paths):
+    for path in paths:
+        assert is_image_name(path)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 255, (16, 16), np.uint8)).save(folder / path)
+
+
+def loaded(where, majority, **table):
+    cohort = load_cohort(
+        where, SIZE, majority=majority, table=TableOptions(**table), cache=False, test_size=0.5
+    )
+    columns = (cohort.path, cohort.label, cohort.split, cohort.patient)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return cohort, {path: row for path, *row in rows}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_a_datalist_of_monai(tmp_path):
+    draw(tmp_path, *(f"images/{i}.png" for i in range(5)))
+    training = [
+        {"image": f"images/{i}.png", "label": i // 2, "patient_id": f"p{i}"} for i in range(3)
+    ]
+    testing = [{"image": ["images/3.png"], "label": 0, "patient": "p3"}]
+    validation = [{"image": "images/4.png", "label": 0, "Patient": "p4"}]
+    lists = {"training": training, "testing": testing, "validation": validation}
+    write(tmp_path / "dataset_0.json", lists)
+    with pytest.raises(ValueError, match="the patient of 'images/0.png' is empty"):
+        loaded(tmp_path / "dataset_0.json", "0")  # patient_id is no 'patient', and is not guessed
+    for item in training:
+        item["patient"] = item.pop("patient_id")
+    write(tmp_path / "dataset_0.json", lists)
+    cohort, rows = loaded(tmp_path / "dataset_0.json", "0")
+    assert cohort.name == tmp_path.name
+    assert "MONAI's datalist" in cohort.notes[0]
+    assert rows == {
+        "images/0.png": ["0", "train", "p0"],
+        "images/1.png": ["0", "train", "p1"],
+        "images/3.png": ["0", "test", "p3"],
+    }
+    training[0]["label"] = "labels/0.png"
+    write(tmp_path / "dataset_0.json", lists)
+    with pytest.raises(ValueError, match="the label of 'images/0.png' is a mask, where the class"):
+        loaded(tmp_path / "dataset_0.json", "0")
+
+
+def test_a_set_of_medianomaly(tmp_path):
+    draw(tmp_path, *(f"images/{i}.png" for i in range(6)))
+    unlabeled = {"0": ["4.png"], "1": ["5.png"]}
+    train = {"0": ["0.png", "1.png"], "unlabeled": unlabeled}
+    write(tmp_path / "data.json", {"train": train, "test": {"0": ["2.png"], "1": ["3.png"]}})
+    for where in (tmp_path, tmp_path / "data.json"):
+        cohort, rows = loaded(where, "0")
+        assert {path: row[:2] for path, row in rows.items()} == {
+            "images/0.png": ["0", "train"],
+            "images/1.png": ["0", "train"],
+            "images/2.png": ["0", "test"],
+            "images/3.png": ["1", "test"],
+        }
+        assert any("2 validation images left unused" in note for note in cohort.notes)
+
+
+def test_a_folder_of_hugging_face(tmp_path):
+    draw(tmp_path, "train/0.png", "train/1.png", "test/2.png", "test/3.png")
+    lines = ("train/0.png,ok,a", "train/1.png,ok,b", "test/2.png,ok,c", "test/3.png,ill,c")
+    write(tmp_path / "metadata.csv", "\n".join(["file_name,label,site", *lines]))
+    cohort, rows = loaded(tmp_path, "ok")
+    assert {path: row[:2] for path, row in rows.items()} == {
+        "train/0.png": ["ok", "train"],
+        "train/1.png": ["ok", "train"],
+        "test/2.png": ["ok", "test"],
+        "test/3.png": ["ill", "test"],
+    }
+    assert set(cohort.facts["site"]) == {"a", "b", "c"}
+
+
+def test_a_set_of_nnunet(tmp_path):
+    """Cases are patients; of their channels the first is read, and no mask."""
+    draw(tmp_path, *(f"imagesTr/case_{i}_{c:04d}.png" for i in range(4) for c in range(2)))
+    draw(tmp_path, *(f"labelsTr/case_{i}.png" for i in range(4)), "imagesTs/case_9_0000.png")
+    about = {"channel_names": {"0": "T1"}, "labels": {"background": 0}, "file_ending": ".png"}
+    write(tmp_path / "dataset.json", {**about, "name": "Liver", "numTraining": 4})
+    _, rows = loaded(tmp_path, None)
+    assert {path: [row[0], row[2]] for path, row in rows.items()} == {
+        f"imagesTr/case_{i}_0000.png": ["Liver", f"case_{i}"] for i in range(4)
+    }
+
+
+def test_a_set_of_bids(tmp_path):
+    """What its table says of participants is said of their images; the class is a column of it."""
+    draw(tmp_path, *(f"sub-0{i}/anat/sub-0{i}_T1w.png" for i in range(5)), "sub-00/ses-2/x.png")
+    draw(tmp_path, "derivatives/sub-00/x.png")
+    lines = [f"sub-0{i}\t{'patient' if i == 4 else 'control'}\tF" for i in range(5)]
+    write(tmp_path / "participants.tsv", "\n".join(["participant_id\tgroup\tsex", *lines]))
+    with pytest.raises(ValueError, match="It lacks label. It has path, patient, group, sex"):
+        loaded(tmp_path, "control")
+    cohort, rows = loaded(tmp_path, "control", label_column="group")
+    assert len(rows) == 6
+    assert rows["sub-04/anat/sub-04_T1w.png"][::2] == ["patient", "sub-04"]
+    assert rows["sub-00/ses-2/x.png"][::2] == ["control", "sub-00"]
+    assert set(cohort.facts["sex"]) == {"F"}
+
+
+@pytest.mark.parametrize("path", ["../0.png", "/etc/0.png", "a/../../0.png", "..\\0.png"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path, path):
+    draw(tmp_path, "0.png")
+    inside = tmp_path / "set"
+    write(inside / "list.json", {"training": [{"image": path, "label": 0}]})
+    with pytest.raises(
+        ValueError, match="'list.json' .MONAI's datalist.: '.*0.png' leaves the fol"
+    ):
+        load_cohort(inside / "list.json", SIZE)
+    write(inside / "metadata.csv", f"file_name,label\n{path},0\n")
+    with pytest.raises(ValueError, match="leaves the folder"):
+        load_cohort(inside, SIZE)
+    write(inside / "data.json", {"train": {"0": [path]}, "test": {}})
+    with pytest.raises(ValueError, match="leaves the folder|no file"):
+        load_cohort(inside / "data.json", SIZE)
+
+
+def test_what_a_framework_would_not_write_is_refused(tmp_path):
+    for content in ("[1]", "{", "[" * 100_000, '{"a": 1}'):
+        write(tmp_path / "list.json", content)
+        with pytest.raises(ValueError, match="is not a cohort"):
+            load_cohort(tmp_path / "list.json", SIZE)
+    write(tmp_path / "list.json", {"training": [{"label": 0}]})
+    with pytest.raises(ValueError, match="is not such as expected: KeyError.'image'"):
+        load_cohort(tmp_path / "list.json", SIZE)
+    write(tmp_path / "list.json", {"training": []})
+    with pytest.raises(ValueError, match="must have the columns path and label"):
+        load_cohort(tmp_path / "list.json", SIZE)
