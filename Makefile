@@ -19,6 +19,7 @@ check: $(VENV)/installed         ## lint, format, types, who may import whom, kn
 
 docs: $(VENV)/installed          ## the site, into build/site; warnings are errors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	rm -rf docs/api # what is no longer listed in docs/api.md would stay
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
 	@echo "The site is in build/site/index.html."
 

@@ -52,6 +52,7 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 default_role = "code"
+smartquotes = False  # or it makes a dash of the two before an option
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -71,6 +72,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "conocc"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
+# Pages that have none below them.
+html_sidebars = {name: [] for name in ("start", "coming-from", "cli", "faq", "glossary")}
 html_show_sourcelink = False
 html_theme_options = {
     "header_links_before_dropdown": 8,

@@ -7,23 +7,26 @@ See what in an image is unusual to a method.
 A heat map shows where the model finds a difference, which need not be where a disease is.
 """
 
+import numpy as np
 from matplotlib import pyplot as plt
 
 from conocc import ConOCC, GaborMahalanobis
 from conocc.data.phantoms import draw_phantom
 from conocc.visualization import ExplanationDisplay
 
-drawn = draw_phantom("phantom-chestx", size=64, train=150, test_majority=20, test_minority=20)
-train = drawn.images[drawn.split == "train"]
+drawn = draw_phantom("phantom-chestx", size=64, train=250, test_majority=20, test_minority=20)
+train, calibration = np.split(drawn.images[drawn.split == "train"], [150])
 test, minority = drawn.images[drawn.split == "test"], drawn.minority[drawn.split == "test"]
 
 # %%
 # Methods that reconstruct, such as `ConOCC`, show the image less its reconstruction; `LRT` and
-# `GaborMahalanobis` show what each place adds to the score. The scale is that of majority images,
-# so that an image like them looks calm.
+# `GaborMahalanobis` show what each place adds to the score. The scale is that of majority images
+# which were not trained on, so that most images like them look calm.
 
 conocc = ConOCC(epochs=10, interval=3, false_alarms=None, random_state=0).fit(train)
+conocc.calibrate(calibration)
 gabor = GaborMahalanobis(false_alarms=None, random_state=0).fit(train)
+gabor.calibrate(calibration)
 scores = gabor.anomaly_score(test)
 
 # %%
