@@ -220,12 +220,12 @@ def say_left_out(reasons: dict[str, int]) -> None:
     say_all(f"{count(n, 'image')} left out: {reason}." for reason, n in reasons.items() if n)
 
 
-def say_failed(reasons: Sequence[str], failed: int, table: Path, what: str) -> int:
-    """Say the first reasons why some files failed, and where all are; give the exit code."""
-    if not failed:
+def say_failed(errors: Sequence[tuple[str, str]], table: Path, what: str, failed: int = 0) -> int:
+    """Say why the first of some files failed, `failed` in all, and where all are; give the code."""
+    if not (failed := failed or len(errors)):
         return 0
-    for reason in reasons[:5]:
-        err.print(escape(reason))
+    for path, reason in errors[:5]:
+        err.print(escape(reason if path in reason else f"{path}: {reason}"))
     err.print(f"{failed} could not be {what}; all are in {escape(str(table))}")
     return SOME_FAILED
 

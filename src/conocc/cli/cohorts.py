@@ -73,7 +73,7 @@ def inspect(
     listed = (picture or Path("x")).with_name(f"{Path(loaded.name).name}-unreadable.csv")
     if errors:
         write_unreadable(listed, errors)
-    return say_failed([reason for _, reason in errors], len(errors), listed, "read")
+    return say_failed(errors, listed, "read")
 
 
 @data_app.command
@@ -115,8 +115,7 @@ def patches(
     say_all(made.notes, "• ")
     counts = ", ".join(f"{number} {label}" for label, number in made.counts.items())
     out.print(f"Cut {escape(counts)}: {escape(str(folder))}")
-    reasons = [reason for _, reason in made.errors]
-    return say_failed(reasons, len(reasons), folder / "errors.csv", "cut")
+    return say_failed(made.errors, folder / "errors.csv", "cut")
 
 
 @data_app.command(name="cache")

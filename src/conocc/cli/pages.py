@@ -125,8 +125,7 @@ def explain(
     done = explain_files(run, images, folder, score=score, n_jobs=threads, verbose=int(not quiet))
     say_all(done.legend)
     out.print(f"Explained {count(done.count, 'image')}: {escape(str(done.page))}")
-    reasons = [f"{path}: {reason}" for path, reason in done.errors]
-    return say_failed(reasons, len(reasons), folder / "errors.csv", "read")
+    return say_failed(done.errors, folder / "errors.csv", "read")
 
 
 @app.command
@@ -171,8 +170,7 @@ def review(
     done = batch.made(n_jobs=threads, verbose=int(not quiet))
     say_all((*done.words, *done.remarks))
     out.print(f"To be reviewed: {escape(str(done.page))}")
-    reasons = [f"{path}: {reason}" for path, reason in done.errors]
-    return say_failed(reasons, len(reasons), folder / "errors.csv", "read")
+    return say_failed(done.errors, folder / "errors.csv", "read")
 
 
 @app.command

@@ -276,8 +276,7 @@ def score(
     if objects is not None and done.count:
         how: dict[str, Any] = {"rule": rule, "score": score, "verbose": int(not quiet)}
         say_all(export_files(run, done.parts, objects, **how))
-    reasons = [f"{path}: {reason}" for path, reason in done.errors]
-    return say_failed(reasons, done.failed, table_beside(scores, "errors"), "read")
+    return say_failed(done.errors, table_beside(scores, "errors"), "read", done.failed)
 
 
 @app.command

@@ -55,7 +55,7 @@ from conocc.experiments.run import SCORE_COLUMNS, model_path
 from conocc.experiments.seen import about_batch
 from conocc.io.files import folder_lock, remove_unfinished, write_json
 from conocc.io.progress import bar
-from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv
+from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv, write_or_remove
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
 
@@ -394,7 +394,7 @@ def _join(
         volumes = by_volume(slices.keys(), slices.values(), top=top)
         predicted = decided.of_volumes(volume[2] for volume in volumes)
         lines = [(*volume, said) for volume, said in zip(volumes, predicted, strict=True)]
-        _write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
+        write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
         words += [NO_DECISION] if "" in predicted else []
         images = np.concatenate(measured)
         batch = about_batch(detector, decided, images[:, 0], images[:, 1:], np.array(files))
@@ -403,15 +403,7 @@ def _join(
         note = {"written_by": "conocc score", **about, "images": count}
         write_json(note_beside(out), {**note, "decision": decided.as_json(), "batch": batch})
         words += [*batch["words"], *batch["moved"].values()]
-    _write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
+    write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
     shown = tuple(errors[:SHOWN])
     said = said_of(remarks)
     return Scored(count, len(errors), shown, tuple(words), said, flagged, tuple(highest))
-
-
-def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write a table, or where it would be empty remove that of an earlier call."""
-    if rows:
-        write_csv(path, header, rows)
-    else:
-        path.unlink(missing_ok=True)

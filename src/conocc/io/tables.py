@@ -46,6 +46,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         csv.writer(_UnixLines(file)).writerows(chain([header], lines))
 
 
+def write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table, or where it would be empty remove that of an earlier call."""
+    if rows:
+        write_csv(path, header, rows)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def refuse_other(path: Path, first_line: str) -> None:
     """Refuse to write over a file that does not begin with this line, by which it is our own.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +101,9 @@ def _facts(run: Path) -> dict[str, Any]:
 
 def _counts(about: dict[str, Any]) -> Table:
     """Count images, and patients where they are known, by side of the split and class."""
-
-    def cells(images: int, patients: int) -> Iterator[Cell]:
-        for number in (images, patients)[: 1 + about["patients"]]:
-            yield Cell(f"{number:,}", "", {"": number})
-
-    lines = [
-        Line((side, "minority" if minority else "majority", labels), tuple(cells(*sizes)))
-        for side, minority, labels, *sizes in about["counts"]
-    ]
-    columns = ("images", "patients")[: 1 + about["patients"]]
+    columns, lines = ("images", "patients")[: 1 + about["patients"]], []
+    for side, minority, labels, *sizes in about["counts"]:
+        head = side, "minority" if minority else "majority", labels
+        cells = (Cell(f"{size:,}", "", {"": size}) for size in sizes[: len(columns)])
+        lines.append(Line(head, tuple(cells)))
     return Table("counts", "", ("split", "class", "named"), columns, tuple(lines))

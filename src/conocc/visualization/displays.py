@@ -6,6 +6,7 @@ made, which a notebook shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ class _Display:
 
     ax_: Axes
     figure_: Any
+    _draw: Callable[[Axes], None]
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw into these axes, or into those of a new figure."""
@@ -39,9 +41,6 @@ class _Display:
         self.ax_, self.figure_ = ax, ax.figure
         styled(self._draw)(ax)
         return self
-
-    def _draw(self, ax: Axes) -> None:
-        raise NotImplementedError
 
 
 class _OfScores(_Display):
@@ -84,20 +83,18 @@ class _OfScores(_Display):
         return cls(scored, patient=patient).plot(ax)
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, name: str | None = None, **more: Any
-    ) -> Self:
+    def from_estimator(cls, estimator: Any, X: Any, y: ArrayLike, **more: Any) -> Self:
         """Draw the scores that a fitted outlier detector, any of scikit-learn's, gives `X`.
 
         `y` is -1 for the minority, as for `conocc.one_class_scorer`; `more` is what
-        `from_predictions` takes. Threshold and calibration scores are the detector's own.
+        `from_predictions` takes. Threshold, calibration scores and name are the detector's own.
         """
         offset = getattr(estimator, "offset_", None)
         kept = getattr(estimator, "calibration_", None)
         own = {
             "threshold": None if offset is None else -float(np.squeeze(offset)),
             "calibration": None if kept is None else kept.scores,
-            "name": type(estimator).__name__ if name is None else name,
+            "name": type(estimator).__name__,
         }
         return cls.from_predictions(minority_of(y), -estimator.score_samples(X), **{**own, **more})
 

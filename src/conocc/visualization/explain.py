@@ -24,7 +24,7 @@ from conocc.detectors.residual_scale import FAINT, FULL
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_text
-from conocc.io.tables import ERROR_COLUMNS, write_csv
+from conocc.io.tables import ERROR_COLUMNS, write_or_remove
 from conocc.io.words import readable
 from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
@@ -123,10 +123,7 @@ def explain_files(
     page = {"method": method, "version": __version__, "legend": sentences, "cases": cases}
     claim(out, COMMAND, [PAGE, *([ERRORS] if errors else [])])
     write_text(out / PAGE, rendered("explain.html", {**page, "unread": len(errors)}))
-    if errors:
-        write_csv(out / ERRORS, ERROR_COLUMNS, errors)
-    else:
-        (out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
+    write_or_remove(out / ERRORS, ERROR_COLUMNS, errors)
     return Explained(len(cases), out / PAGE, sentences, errors)
 
 

@@ -53,7 +53,7 @@ from conocc.experiments.seen import about_batch
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.pictures import data_url, rgb
 from conocc.io.progress import bar
-from conocc.io.tables import ERROR_COLUMNS, write_csv
+from conocc.io.tables import ERROR_COLUMNS, write_or_remove
 from conocc.io.words import percent
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
@@ -299,15 +299,9 @@ class Batch:
         for path in (self.out / IMAGES).iterdir():  # all such were claimed
             if is_picture(path.name) and int(path.stem) not in numbers:
                 path.unlink()
-        if self._errors:
-            write_csv(self.out / ERRORS, ERROR_COLUMNS, self.errors)
-        else:
-            (self.out / ERRORS).unlink(missing_ok=True)  # an earlier call's: no other is here
+        write_or_remove(self.out / ERRORS, ERROR_COLUMNS, self.errors)
         page = self.page()
-        write_text(
-            self.out / PAGE,
-            rendered("review.html", {"page": page}, assets="review"),
-        )
+        write_text(self.out / PAGE, rendered("review.html", {"page": page}, assets="review"))
         return page
 
     def _piece(
