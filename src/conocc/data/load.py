@@ -79,9 +79,10 @@ def load_cohort(
 
     Parameters
     ----------
-    where, preprocessing, majority, minority, exclude, patient_regex, table, pseudonyms, \
-    skip_unreadable, split_seed, test_size, calibration_size, cache
+    where, preprocessing, majority, minority, exclude, patient_regex, table
         See `conocc.data.cohort_spec.CohortSpec`.
+    pseudonyms, skip_unreadable, split_seed, test_size, calibration_size, cache
+        Likewise.
     n_jobs : int, optional
         Threads that decode; all cores by default.
     verbose : int, default=0

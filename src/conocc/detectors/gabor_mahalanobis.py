@@ -207,8 +207,9 @@ class GaborMahalanobis(OneClassDetector):
 
     Parameters
     ----------
-    Those of `OneClassDetector`. But for the folds that set the threshold, nothing depends on
-    `random_state`, and little on `device`.
+    others
+        Those of `OneClassDetector`. But for the folds that set the threshold, nothing depends on
+        `random_state`, and little on `device`.
 
     Attributes
     ----------

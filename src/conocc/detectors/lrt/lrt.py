@@ -291,7 +291,8 @@ class LRT(OneClassDetector):
 
     Parameters
     ----------
-    Those of `OneClassDetector`. Folds and lesions are drawn by `random_state`.
+    others
+        Those of `OneClassDetector`. Folds and lesions are drawn by `random_state`.
 
     Attributes
     ----------
