@@ -13,6 +13,8 @@ sys.path.insert(0, str(HERE))
 
 import command_line  # noqa: E402  # beside this file
 import drawings  # noqa: E402
+from docutils import nodes  # noqa: E402
+from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
 
 from conocc import __version__  # noqa: E402
 
@@ -26,12 +28,12 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = [
     "auto_examples/*.ipynb",
     "auto_examples/*.py",
+    "**/sg_execution_times.rst",
     "sg_execution_times.rst",
     "releasing.md",
 ]
@@ -51,6 +53,7 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
+html_math_renderer = "mathml"
 default_role = "code"
 smartquotes = False  # or it makes a dash of the two before an option
 
@@ -108,8 +111,16 @@ def _as_pages(app, name, source):
     source[0] = text
 
 
+def _formula(writer, node):
+    """Write MathML, which browsers draw by themselves: MathJax would come from a network."""
+    is_block = isinstance(node, nodes.math_block)
+    writer.body.append(tex2mathml(node.astext(), as_block=is_block))
+    raise nodes.SkipNode
+
+
 def setup(app):
     """Draw and write what is made at each build."""
     (HERE / "cli.md").write_text(command_line.page(), encoding="utf-8")
     drawings.draw_all(HERE / "drawings")
     app.connect("source-read", _as_pages)
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
