@@ -42,7 +42,7 @@ def test_an_estimator_and_its_predictions_give_one_picture(kind, axes):
 
 def test_a_roc_curve_has_its_interval_and_the_point_of_its_threshold(axes):
     display = RocDisplay.from_predictions(MINORITY, SCORES, threshold=1.0, ax=axes)
-    curve, point, chance = display.ax_.lines
+    curve, chance, point = display.ax_.lines
     alarms, found = (SCORES[its] > 1 for its in (~MINORITY, MINORITY))
     assert point.get_xydata().tolist() == [[alarms.mean(), found.mean()]]
     at = f"{100 * alarms.mean():.1f} % false alarms, {100 * found.mean():.1f} % found"

@@ -72,7 +72,7 @@ def test_each_image_has_a_picture_and_the_page_shows_all_from_the_highest_score(
     scores = [float(text) for text in re.findall(r"<figcaption>score ([^,]+),", page)]
     assert scores == sorted(scores, reverse=True)
     assert "Größe_1.png" in page
-    assert all(sentence in page for sentence in done.legend)
+    assert all(sentence in page for sentence in done.words)
     for name in pictures:
         with Image.open(tmp_path / "out" / name) as picture:
             assert min(picture.size) > 400
@@ -176,7 +176,7 @@ def test_what_dicom_says_of_a_patient_is_in_no_name(run, tmp_path, monkeypatch):
 
 
 def test_where_the_score_is_the_sum_of_the_squares_nothing_is_taken_back(run, files, tmp_path):
-    (legend,) = explain_files(run, [files], tmp_path / "out").legend
+    (legend,) = explain_files(run, [files], tmp_path / "out").words
     scale = load_model(run).residual_scale_
     assert f"nothing is drawn up to {scale.faint:.3g}" in legend
     assert f"full colour is from {readable(scale.full)} on" in legend
@@ -194,7 +194,7 @@ def test_by_correlation_the_picture_is_of_the_correlation_on_a_scale_of_its_own(
     Image.fromarray(pixels).save(tmp_path / "one" / "c.png")
     page = explain_files(run, [tmp_path / "one"], tmp_path / "own", score="correlation").page
     assert f"score {detector.anomaly_score(pixels[None])[0]:.4g} ·" in page.read_text()
-    said, training = done.legend
+    said, training = done.words
     assert "one less the correlation of the two around each pixel. The score is the mean" in said
     assert f"nothing is drawn up to {detector.residual_scale_.faint:.3g}" in said
     assert "These are training images" in training
@@ -206,7 +206,7 @@ def test_where_it_is_not_and_where_the_scale_is_of_training_images_this_is_said(
     run = fitted(cohort, "cocsvm", tmp_path / "run")
     done = explain_files(run, [files / "c.png"], tmp_path / "out")
     assert "p-value" not in done.page.read_text()
-    _, training, not_the_sum = done.legend
+    _, training, not_the_sum = done.words
     assert "These are training images" in training
     assert "The score of COCSVM is not the sum of these differences" in not_the_sum
 

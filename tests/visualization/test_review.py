@@ -141,7 +141,7 @@ def test_the_worklist_has_the_scores_of_score_and_the_highest_first(run, batch, 
         assert case["p"] == float(row["p_value"])
         assert case["flagged"] == (row["predicted"] == "minority")
         assert picture(made.page, case)["id"] == case["id"]
-    assert made.words[1:] == done.words
+    assert made.words[1:] == [*done.words, *done.remarks]
     flagged = sum(case["flagged"] for case in cases)
     assert made.words[0].startswith(f"{len(cases)} images · {flagged} flagged at ≤ 20 % false")
 
@@ -179,7 +179,7 @@ def test_a_page_among_the_images_is_not_scored_with_them(run, batch, tmp_path):
     Image.open(batch / DEEP).save(tmp_path / DEEP)
     for _ in range(2):
         done = Batch(run, [tmp_path], tmp_path / "review").made()
-        assert (done.count, done.errors) == (1, ())
+        assert (done.count, done.errors) == (1, [])
 
 
 @pytest.mark.parametrize("name", ["index.html", "errors.csv", "images/00001.js"])

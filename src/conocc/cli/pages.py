@@ -123,7 +123,7 @@ def explain(
     from conocc.visualization.explain import explain_files
 
     done = explain_files(run, images, folder, score=score, n_jobs=threads, verbose=int(not quiet))
-    say_all(done.legend)
+    say_all(done.words)
     out.print(f"Explained {count(done.count, 'image')}: {escape(str(done.page))}")
     return say_failed(done.errors, folder / "errors.csv", "read")
 
@@ -168,7 +168,7 @@ def review(
         serve(batch, announce=out.print)
         return 0
     done = batch.made(n_jobs=threads, verbose=int(not quiet))
-    say_all((*done.words, *done.remarks))
+    say_all(done.words)
     out.print(f"To be reviewed: {escape(str(done.page))}")
     return say_failed(done.errors, folder / "errors.csv", "read")
 

@@ -74,35 +74,27 @@ def curves(scored: Sequence[Scored], kind: str) -> Figure:
     ``"roc"``: finding a minority image is the success. ``"minority"``, ``"majority"``: precision
     and recall of finding this class, the majority by a low score.
     """
-    title, area, _ = CURVES[kind]
     figure = blank(height=4.1)
-    axes = figure.add_subplot()
-    for i, one in enumerate(scored):
-        label = f"{one.label} ({area(one.minority, one.anomaly_score):.3f})"
-        draw_curve(axes, one, kind, label=label, **line_style(i))
-    draw_chance(axes, scored[0].minority, kind)
-    _legend_below(figure, title)
+    draw_curves(figure.add_subplot(), scored, kind)
+    _legend_below(figure, CURVES[kind][0])
     return figure
 
 
-def draw_curve(axes: Axes, scored: Scored, kind: str, **look: Any) -> None:
-    """Draw one curve of a kind of `CURVES`."""
-    minority, score = scored.minority, scored.anomaly_score
-    if kind == "roc":
-        axes.plot(*roc_curve(minority, score)[:2], **look)
-        return
-    wanted = (minority, score) if kind == "minority" else (~minority, -score)
-    precision, recall, _ = precision_recall_curve(*wanted)
-    axes.plot(recall, precision, drawstyle="steps-post", **look)
-
-
-def draw_chance(axes: Axes, minority: np.ndarray, kind: str) -> None:
-    """Draw what chance would give, and name the axes of such curves."""
+def draw_curves(axes: Axes, scored: Sequence[Scored], kind: str) -> None:
+    """Draw what `curves` does; the line of chance is the last one."""
     x_label, y_label = f"recall of the {kind}", f"precision of the {kind}"
     if kind == "roc":
         x_label, y_label = "1 − specificity (majority flagged)", "sensitivity (minority found)"
     axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    share = float((minority == (kind == "minority")).mean())
+    for i, (name, minority, score, *_) in enumerate(scored):
+        look = {"label": f"{name} ({CURVES[kind][1](minority, score):.3f})", **line_style(i)}
+        if kind == "roc":
+            axes.plot(*roc_curve(minority, score)[:2], **look)
+            continue
+        wanted = (minority, score) if kind == "minority" else (~minority, -score)
+        precision, recall, _ = precision_recall_curve(*wanted)
+        axes.plot(recall, precision, drawstyle="steps-post", **look)
+    share = float((scored[0].minority == (kind == "minority")).mean())
     chance, ends = (CHANCE, [0, 1]) if kind == "roc" else (share, [share, share])
     axes.plot([0, 1], ends, color=FAINT, linewidth=0.8, label=f"chance ({chance:.3f})")
 

@@ -20,7 +20,7 @@ from conocc.metrics.auc_variance import patient_codes
 from conocc.metrics.bootstrap import RATES, roc_band
 from conocc.metrics.confidence_intervals import N_RESAMPLES, metric_interval
 from conocc.metrics.ranking import checked
-from conocc.visualization.charts import Scored, draw_chance, draw_curve, draw_scores
+from conocc.visualization.charts import Scored, draw_curves, draw_scores
 from conocc.visualization.drawing import styled
 from conocc.visualization.images import UNITS, draw_overlay
 
@@ -123,7 +123,8 @@ class RocDisplay(_OfScores):
         code = patient_codes(self.patient, len(score))
         area = metric_interval("AUC", minority, score, patient=self.patient)
         label = f"{name} AUC {area.value:.3f} ({area.low:.3f}–{area.high:.3f})".lstrip()
-        draw_curve(ax, self.scored, "roc", color="black", label=label)
+        draw_curves(ax, [self.scored], "roc")
+        ax.lines[-2].set_label(label)
         low, high = roc_band(minority, score, code, n_resamples=N_RESAMPLES)
         look: dict[str, Any] = {"color": "black", "alpha": 0.15, "linewidth": 0}
         ax.fill_between(RATES, low, high, label="95 % interval", **look)
@@ -131,7 +132,6 @@ class RocDisplay(_OfScores):
             alarms, found = ((score[its] > threshold).mean() for its in (~minority, minority))
             at = f"threshold: {100 * alarms:.1f} % false alarms, {100 * found:.1f} % found"
             ax.plot(alarms, found, "o", color="black", label=at)
-        draw_chance(ax, minority, "roc")
         ax.legend(loc="lower right")
 
 

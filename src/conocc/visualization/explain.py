@@ -40,17 +40,17 @@ FILES = rf"{re.escape(PAGE)}|{re.escape(ERRORS)}|\d{{5,}}-.*\.png"
 
 
 @dataclass(frozen=True)
-class Explained:
-    """What `explain_files` left: how many pictures, what they show, and what could not be read.
+class Written:
+    """A page of some images, and what could not be read, as pairs of a path and a reason.
 
-    `page` is the HTML page that shows all pictures, `legend` are sentences that say how to read
-    them, `errors` pairs of a path and a reason.
+    `words` say how to read its pictures, or how many images are flagged, by which rule, whether
+    the batch is like the calibration, and what was done to pixels.
     """
 
     count: int
     page: Path
-    legend: list[str]
-    errors: list[tuple[str, str]]
+    words: Sequence[str]
+    errors: Sequence[tuple[str, str]]
 
 
 def explain_files(
@@ -61,7 +61,7 @@ def explain_files(
     score: str | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
-) -> Explained:
+) -> Written:
     """Draw, for each image, the image, any reconstruction and where it is unusual.
 
     Files are read as the training images were. Into `out` go a PNG an image, ``index.html`` with
@@ -124,7 +124,7 @@ def explain_files(
     claim(out, COMMAND, [PAGE, *([ERRORS] if errors else [])])
     write_text(out / PAGE, rendered("explain.html", {**page, "unread": len(errors)}))
     write_or_remove(out / ERRORS, ERROR_COLUMNS, errors)
-    return Explained(len(cases), out / PAGE, sentences, errors)
+    return Written(len(cases), out / PAGE, sentences, errors)
 
 
 def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, Any]]:

@@ -40,12 +40,7 @@ from conocc.data.index import Blob, Fetch, count, printable
 from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, list_images, read_block
-from conocc.detectors.file_scores import (
-    NO_SCORE,
-    one_torch_thread,
-    preprocessing_of,
-    scores_of,
-)
+from conocc.detectors.file_scores import NO_SCORE, one_torch_thread, preprocessing_of, scores_of
 from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model, model_path
@@ -57,7 +52,7 @@ from conocc.io.tables import ERROR_COLUMNS, write_or_remove
 from conocc.io.words import percent
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
-from conocc.visualization.explain import SUM_TOLERANCE, legend
+from conocc.visualization.explain import SUM_TOLERANCE, Written, legend
 from conocc.visualization.html import rendered
 from conocc.visualization.images import colours
 
@@ -69,21 +64,6 @@ PICTURE = r"\d{5,}\.(js|png)"
 LEVELS = 2**16  # that are told apart where an image has more, or has fractions
 # What a window shows at first of an image of more than 8 bits, in per cent of its pixels.
 SHOWN = (0.5, 99.5)
-
-
-@dataclass(frozen=True)
-class Reviewed:
-    """What `Batch.made` left: the page, of how many images, and what could not be read.
-
-    `words` say how many are flagged, by which rule, and whether the batch is like the
-    calibration; `remarks` of how many images something was done to the pixels.
-    """
-
-    count: int
-    page: Path
-    words: tuple[str, ...]
-    remarks: tuple[str, ...]
-    errors: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -201,7 +181,7 @@ class Batch:
     def errors(self) -> list[tuple[str, str]]:
         return [self._errors[number] for number in sorted(self._errors)]
 
-    def made(self, *, n_jobs: int | None = None, verbose: int = 0) -> Reviewed:
+    def made(self, *, n_jobs: int | None = None, verbose: int = 0) -> Written:
         """Make the page, the most unusual image first; `n_jobs` threads read, by default all.
 
         Raises
@@ -219,9 +199,8 @@ class Batch:
                 f"None of the {len(self.errors)} images has a score. Nothing was written.\n{listed}"
             )
         page = self.write()
-        said = (page["counts"], *page["words"], *page["warnings"])
-        done, errors = self.out / PAGE, tuple(self.errors)
-        return Reviewed(len(self.cases), done, said, said_of(self.remarks), errors)
+        said = [page["counts"], *page["words"], *page["warnings"], *said_of(self.remarks)]
+        return Written(len(self.cases), self.out / PAGE, said, self.errors)
 
     def update(self, *, n_jobs: int | None = None, verbose: int = 0) -> bool:
         """Draw what is new, and let go what is there no more; tell whether anything changed."""
