@@ -184,16 +184,20 @@ def export(
         ask.option("Images to compare with PyTorch on, instead of phantoms; may be repeated."),
     ] = None,
     score: ask.Score = None,
+    resize: Annotated[
+        bool, ask.option("Have the graph take images of any size, and resize them as 'fit' did.")
+    ] = False,
     threads: ask.Threads = None,
     quiet: ask.Quiet = False,
 ) -> None:
     """Write a run as one ONNX graph, checked against PyTorch.
 
-    Its input are images as decoded and resized, its outputs scores and, where the method
-    reconstructs, residuals. Its metadata hold threshold, calibration and how files are read.
+    Its input are images as decoded and, but for --resize, resized; its outputs scores and, where
+    the method reconstructs, residuals. Its metadata hold threshold, calibration, and how files are
+    read and resized.
     """
     from conocc.deploy.onnx import export_run
 
-    parity = export_run(run, model, check or (), score=score, n_jobs=threads)
+    parity = export_run(run, model, check or (), score=score, resize=resize, n_jobs=threads)
     out.print(escape(parity.words()))
     out.print(f"Exported: {escape(str(model))}")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from conocc._version import __version__
 from conocc.data.phantoms import draw_phantom
+from conocc.data.preprocessing import SPARE, _stretch
 from conocc.data.unlabelled import load_images
 from conocc.detectors.file_scores import preprocessing_of
 from conocc.detectors.persistence import learned
@@ -74,7 +75,9 @@ class Parity:
         )
 
 
-def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parity:
+def export_onnx(
+    detector: Any, path: str | Path, *, images: Any = None, resize: bool = False
+) -> Parity:
     """Write a fitted detector as an ONNX graph, and check it against PyTorch.
 
     The input ``image`` is float32 of shape (n, c, h, w), or (n, d) for vectors, raw: as decoded
@@ -83,7 +86,8 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     `OneClassDetector.differences`.
 
     Metadata, each a JSON text: ``format``, ``class``, ``version`` (of conocc), ``input_shape``,
-    ``preprocessing`` (`Preprocessing.to_dict`, null for arrays), ``normalize``, ``scored_by``
+    ``preprocessing`` (`Preprocessing.to_dict`, null for arrays), ``resize`` (by which filter, in
+    which numbers, of which grey; null likewise), ``normalize``, ``scored_by``
     (null where a method has one score), ``threshold``
     (scores above it are minority; null where there is none), ``calibration``
     (`Calibration.as_json`, or null), ``residual_scale`` (`ResidualScale.as_json`, or null),
@@ -97,6 +101,9 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
         The file to write, whole or not at all.
     images : array of shape (n, h, w), (n, c, h, w) or (n, d), optional
         What to compare on; by default drawn phantoms, or random vectors.
+    resize : bool
+        Whether the graph takes images of any size, and resizes them as Pillow does when files are
+        read; what is compared is then three times as high and twice as wide.
 
     Returns
     -------
@@ -137,15 +144,20 @@ def export_onnx(detector: Any, path: str | Path, *, images: Any = None) -> Parit
     detector = copy.deepcopy(detector).set_params(device="cpu", verbose=0)
     # As float32, since the graph takes no other; with a channel, where images came without.
     given = detector._checked(_drawn(detector) if images is None else np.asarray(images, "f4"))
-    graph = _graph(detector)
+    if resize and (detector.preprocessing_ or {}).get("fit") != "stretch":
+        raise ValueError(
+            f"The graph of this {name} cannot resize: its images are not files that were stretched "
+            "to a square (--fit stretch). Leave out --resize."
+        )
+    graph = _graph(detector, resize=resize)
     with atomic_write(Path(path)) as temporary:
         of = "phantoms" if images is None else "images given"
-        parity = _compare(graph.SerializeToString(), detector, given, of)
+        parity = _compare(graph.SerializeToString(), detector, given, of, resize=resize)
         if not max(parity.score, parity.residual or 0.0) <= TOLERANCE:
             raise ValueError(
                 f"This {name} was not exported, since it would differ: {parity.words()}"
             )
-        _describe(graph, detector, parity)
+        _describe(graph, detector, parity, resize=resize)
         temporary.write_bytes(graph.SerializeToString())
     return parity
 
@@ -156,6 +168,7 @@ def export_run(
     where: Sequence[str | Path] = (),
     *,
     score: str | None = None,
+    resize: bool = False,
     n_jobs: int | None = None,
 ) -> Parity:
     """Write the detector of a run's folder, or of a model file, as `export_onnx` does.
@@ -163,21 +176,22 @@ def export_run(
     `where` names images to compare on, of which the first 64 are read as the training
     images were; one that cannot be read is a `ValueError`.
     """
-    detector = load_model(run)
+    detector = load_model(run, score)
     if not where:
-        return export_onnx(detector, path)
+        return export_onnx(detector, path, resize=resize)
     preprocessing = preprocessing_of(detector, run)
     block = next(load_images(where, preprocessing, detector.input_shape_, n_jobs=n_jobs))
     for _, reason in block.errors:
         raise ValueError(reason)
-    return export_onnx(detector, path, images=block.images)
+    return export_onnx(detector, path, images=block.images, resize=resize)
 
 
 class _Graph(nn.Module):
     """Raw images to what a detector makes of them."""
 
-    def __init__(self, detector: Any) -> None:
+    def __init__(self, detector: Any, *, resize: bool = False) -> None:
         super().__init__()
+        self.resize = resize
         self.detector = detector
         # Weights in modules of its own are written once, others for each use.
         self.parts = nn.ModuleList(v for v in vars(detector).values() if isinstance(v, nn.Module))
@@ -186,17 +200,36 @@ class _Graph(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self.resize:
+            h, w = self.detector.input_shape_[1:]
+            image = triangle(image, 2, h) @ image @ triangle(image, 3, w).T
         x = self.normalize(image).float()
         score = self.detector._score(x).float()
         return (score, self.detector._difference(x)) if RESIDUAL in self.outputs else (score,)
 
 
-def _graph(detector: Any) -> Any:
+def triangle(image: Tensor, axis: int, size: int) -> Tensor:
+    """Give the weights of Pillow's bilinear filter along an axis of n pixels; -> (size, n).
+
+    A triangle as wide as two pixels, of the image or of the result, whichever are larger.
+    """
+    place = torch.arange(image.shape[axis], dtype=torch.float64) + 0.5
+    step = torch.ones_like(place).sum() / size
+    centre = (torch.arange(size, dtype=torch.float64) + 0.5) * step
+    weight = (1 - (place - centre[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
+    return (weight / weight.sum(1, keepdim=True)).to(image)
+
+
+def _graph(detector: Any, *, resize: bool = False) -> Any:
     """Turn a detector on the CPU into an ONNX message.
 
     What the exporter warns of and logs is not about the detector, and is not shown.
     """
-    module = _Graph(detector)
+    module = _Graph(detector, resize=resize)
+    shape, free = detector.input_shape_, {0: torch.export.Dim("n")}
+    if resize:
+        shape = shape[0], 37, 53
+        free |= {2: torch.export.Dim("h", min=2), 3: torch.export.Dim("w", min=2)}
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -204,10 +237,10 @@ def _graph(detector: Any) -> Any:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (torch.zeros(2, *detector.input_shape_),),
+                (torch.zeros(2, *shape),),
                 input_names=[INPUT],
                 output_names=module.outputs,
-                dynamic_shapes={INPUT: {0: torch.export.Dim("n")}},
+                dynamic_shapes={INPUT: free},
                 dynamo=True,
                 verbose=False,
             )
@@ -230,11 +263,20 @@ def _forget_sources(graph: Any) -> None:
         value.ClearField("metadata_props")
 
 
-def _compare(graph: bytes, detector: Any, images: np.ndarray, of: str) -> Parity:
+def _compare(
+    graph: bytes, detector: Any, images: np.ndarray, of: str, *, resize: bool = False
+) -> Parity:
     import onnxruntime
 
+    raw = images
+    if resize:
+        raw = images.repeat(3, 2).repeat(2, 3)
+        h, w = images.shape[2:]
+        small = [[_stretch(np.ascontiguousarray(plane), h, w) for plane in one] for one in raw]
+        images = np.array(small)
+
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    score, *residual = session.run(None, {INPUT: images})
+    score, *residual = session.run(None, {INPUT: raw})
     expected = detector.anomaly_score(images)
     size = np.maximum(np.abs(expected), np.median(np.abs(expected)))
     differs, left = _largest(np.abs(score - expected), size), None
@@ -251,15 +293,28 @@ def _largest(difference: np.ndarray, size: np.ndarray) -> float:
     return float(np.max(np.divide(of_image, size, out=of_image.astype(float), where=size > 0)))
 
 
-def _describe(graph: Any, detector: Any, parity: Parity) -> None:
+def _describe(graph: Any, detector: Any, parity: Parity, *, resize: bool) -> None:
     import onnx
+
+    read = detector.preprocessing_
+    rule = read and {
+        "in_graph": resize,
+        "filter": "triangle (bilinear), as Pillow's Image.resize",
+        "antialias": True,
+        "numbers": "float32",
+        "grey": None if read["colour"] == "rgb" else [0.299, 0.587, 0.114],
+        "jpeg": f"decoded at 1/2, 1/4 or 1/8 where {SPARE} x size stays on both sides"
+        if read["scaled"]
+        else "decoded whole",
+    }
 
     about = {
         "format": EXPORT_FORMAT,
         "class": type(detector).__name__,
         "version": __version__,
         "input_shape": detector.input_shape_,
-        "preprocessing": detector.preprocessing_,
+        "preprocessing": read,
+        "resize": rule,
         "normalize": detector.normalize,
         "scored_by": getattr(detector, "scored_by", None),
         "threshold": None if detector.offset_ is None else -detector.offset_,
