@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with bar(f"conocc {command.__name__}", verbose=bool(module) and SILENT.isdisjoint(words)):
             if module:
                 importlib.import_module(module)
-            code = command(*bound.args, **bound.kwargs) or 0
+            with _on_disk(command.__name__, bound.arguments, SILENT.isdisjoint(words)):
+                code = command(*bound.args, **bound.kwargs) or 0
         sys.stdout.flush()
         return code
     except CycloptsError as error:
@@ -163,6 +164,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         err.print("Stopped. The same command goes on from what is saved.")
         return INTERRUPTED
+
+
+def _on_disk(
+    command: str, arguments: dict[str, Any], is_verbose: bool
+) -> AbstractContextManager[None]:
+    """Have places of a DICOMweb server on disk while a command works on them."""
+    given = [arguments.get("cohort"), arguments.get("objects")]
+    given += arguments.get("images", []) if command != "patches" else []
+    if not any(str(word).startswith("dicomweb:") for word in given):
+        return nullcontext()
+    try:
+        from conocc.data.dicomweb import as_folders
+    except ImportError as error:
+        raise ValueError("dicomweb: needs: pip install 'conocc[dicomweb]'.") from error
+    if command not in ("inspect", "score", "review", "explain"):
+        raise ValueError(
+            f"'{command}' takes no place of a DICOMweb server: fetch images by --keep."
+        )
+    return as_folders(arguments, logger.info, verbose=int(is_verbose))
 
 
 def _say(sentence: str, code: int) -> int:

@@ -30,6 +30,7 @@ def inspect(
     /,
     *,
     read: ask.CohortOptions = ask.CohortOptions(),
+    keep: ask.Keep = None,
     threads: ask.Threads = None,
     picture: Annotated[
         Path | None, ask.option("Draw a montage of some images into this file.", "--montage")

@@ -168,6 +168,10 @@ Method = Annotated[str, option("Which method; see 'conocc methods'.", group=METH
 Seed = Annotated[int, option("Seed of the training.", group=METHOD)]
 CohortArgument = Annotated[str, option("A folder, archive or manifest, or a phantom.")]
 ImagesArgument = Annotated[list[Path], option("Files, folders, or tables that list files.")]
+Keep = Annotated[
+    Path | None,
+    option("Keep images of a DICOMweb server in this folder; else they are deleted.", group=IMAGES),
+]
 RunArgument = Annotated[Path, option("A folder that 'fit' made.")]
 Score = Annotated[
     str | None,

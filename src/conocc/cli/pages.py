@@ -112,6 +112,7 @@ def explain(
     *,
     folder: Annotated[Path, ask.option("Folder for the pictures.", "--out")],
     score: ask.Score = None,
+    keep: ask.Keep = None,
     threads: ask.Threads = None,
     quiet: ask.Quiet = False,
 ) -> int:
@@ -144,6 +145,7 @@ def review(
             "Serve the page on this machine, to several readers, with images to come.", "--serve"
         ),
     ] = False,
+    keep: ask.Keep = None,
     threads: ask.Threads = None,
     quiet: ask.Quiet = False,
 ) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -220,6 +221,7 @@ def score(
             "--dicom-out",
         ),
     ] = None,
+    keep: ask.Keep = None,
     parallel: ask.ParallelOptions = ask.ParallelOptions(),
     quiet: ask.Quiet = False,
 ) -> int:
@@ -239,11 +241,7 @@ def score(
     """
     from conocc.experiments.inference import score_files, table_beside
 
-    if objects is not None:
-        try:
-            from conocc.deploy.dicom_out import export_files
-        except ImportError as error:
-            raise ValueError("--dicom-out needs: pip install 'conocc[dicom-out]'.") from error
+    export_files = _exporter() if objects is not None else None
     if images == [Path("/dev/stdin")]:
         images = [Path(line) for line in sys.stdin.read().splitlines() if line]
     done = score_files(
@@ -268,15 +266,24 @@ def score(
             out.print(f"Flagged: {done.flagged:,} of {count(done.count, 'image')} ({share}).")
         out.print("Highest anomaly scores:")
         say_all((f"{readable(value):>10}  {path}" for value, path in done.highest))
-        shown = images if len(images) <= 3 else ["IMAGES"]
+        is_fetched = any("dicomweb" in one.parts for one in images)  # and goes
+        shown = ["IMAGES"] if is_fetched or len(images) > 3 else images
         same = ["--score", score] if score else []
         say_next("review", run, *shown, *same, "--out", "review")
     else:
         out.print("No image was scored, and no table of scores was written.")
-    if objects is not None and done.count:
+    if export_files and done.count:
         how: dict[str, Any] = {"rule": rule, "score": score, "verbose": int(not quiet)}
         say_all(export_files(run, done.parts, objects, **how))
     return say_failed(done.errors, table_beside(scores, "errors"), "read", done.failed)
+
+
+def _exporter() -> Callable[..., list[str]]:
+    try:
+        from conocc.deploy.dicom_out import export_files
+    except ImportError as error:
+        raise ValueError("--dicom-out needs: pip install 'conocc[dicom-out]'.") from error
+    return export_files
 
 
 @app.command

@@ -57,7 +57,7 @@ def companion(name: str, head: bytes) -> str | None:
     """
     kind = format_of(head)
     if kind == "DICOM":
-        if _IMAGE_CLASS.search(head[:HEAD_BYTES]):
+        if _is_an_image(head):
             return None
         other = companion_kind(head)
         return other and f"DICOM {other}"
@@ -69,7 +69,13 @@ def companion(name: str, head: bytes) -> str | None:
 
 def needs_more(head: bytes) -> bool:
     """Say whether more of a file than its head tells its kind."""
-    return DICOM.match(head) is not None and not _IMAGE_CLASS.search(head[:HEAD_BYTES])
+    return DICOM.match(head) is not None and not _is_an_image(head)
+
+
+def _is_an_image(head: bytes) -> bool:
+    """Say whether a DICOM file is of a class of images, and not by `conocc.deploy.dicom_out`."""
+    head = head[:HEAD_BYTES]
+    return _IMAGE_CLASS.search(head) is not None and b"LO\6\0conocc" not in head
 
 
 def said(aside: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -44,8 +44,9 @@ SIGNATURE = re.compile(rb".{128}DICM|" + rb"|".join(_BARE), re.DOTALL)
 # What decides how pixels are read, and all that is read of a file for its pixels.
 _KEYWORDS = f"""
 {KEYWORDS} {" ".join(PIXEL_KEYWORDS)} ExtendedOffsetTable
-SOPClassUID Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
-Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation WindowCenter WindowWidth
+SOPClassUID Manufacturer Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration
+NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
+WindowCenter WindowWidth
 RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
 SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
 """

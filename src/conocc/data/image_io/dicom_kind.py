@@ -11,7 +11,8 @@ from pydicom.uid import UID
 from conocc.data.image_io.dicom_header import read_header, text
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_TAGS = list(map(Tag, ["MediaStorageSOPClassUID", "SOPClassUID", "Modality", "Rows", "Columns"]))
+_KEYWORDS = "MediaStorageSOPClassUID SOPClassUID Manufacturer Modality Rows Columns"
+_TAGS = list(map(Tag, _KEYWORDS.split()))
 
 # By the names of the standard's classes: those that have pixels of a patient.
 _IMAGES = re.compile("Image|US Volume|Volume Analysis|Parametric Map|Thickness Map|Topography Map")
@@ -65,6 +66,8 @@ def companion_kind(data: bytes) -> str | None:
 
 def kind_of(ds: Dataset) -> str | None:
     """Name the kind of a header, as `companion_kind` does of a file."""
+    if text(ds, "Manufacturer") == "conocc":  # `conocc.deploy.dicom_out`
+        return "conocc result"
     uid = UID(text(ds, "SOPClassUID") or text(ds.file_meta, "MediaStorageSOPClassUID"))
     name = uid.name.removesuffix(" SOP Class")
     modality = text(ds, "Modality")
