@@ -86,7 +86,7 @@ def test_rows_hold_medians_ratios_and_shares():
     asked = {name: Contestant(name, []) for name in rates}
     for name, contestant in asked.items():
         contestant.answers = [{"rate": r, "peak_mib": i} for i, r in enumerate(rates[name])]
-    assert training.rows(asked, 32)[0] == ["`ConOCC.fit`", "40", "4.0×", "8.0×", "50%", "2"]
+    assert training.rows(asked, 32)[0] == ["`ConOCC.fit`", "40", "4.0×", "8.0×", "50 %", "2"]
 
 
 def test_a_table_is_written_between_its_markers():
