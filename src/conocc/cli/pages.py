@@ -203,3 +203,19 @@ def export(
     parity = export_run(run, model, check or (), score=score, resize=resize, n_jobs=threads)
     out.print(escape(parity.words()))
     out.print(f"Exported: {escape(str(model))}")
+
+
+@app.command(name="log")
+def log_after(
+    run: ask.RunArgument,
+    /,
+    *,
+    to: Annotated[str, ask.option("Where to: mlflow, as its MLFLOW_TRACKING_URI says.")] = "mlflow",
+    experiment: Annotated[str, ask.option("What the experiment is called there.")] = "conocc",
+) -> None:
+    """Log a finished run's parameters, metrics and history to MLflow, and no name of a patient."""
+    from conocc.deploy.mlflow import log_run
+
+    if to != "mlflow":
+        raise ValueError(f"--to must be 'mlflow'. Got {to!r} instead.")
+    out.print(f"Logged to MLflow, as run {log_run(run, experiment)}.")
