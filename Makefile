@@ -35,6 +35,7 @@ bench: $(VENV)/installed         ## time and memory beside Keras and PyTorch, in
 torture: $(VENV)/installed      ## damaged files and faults in mid-work; docs/research/reliability.md
 	$(BIN)/python -m torture.mutations
 	$(BIN)/python -m torture.strikes
+	$(BIN)/python -m torture.dicomweb
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix

@@ -35,9 +35,9 @@ OTHERS = ("server killed", "wrong certificate", "client killed", "disk full")
 PATIENCE_S = 60.0
 
 
-def _work(place: str, folder: Path, objects: Path, said: Any) -> None:
+def _work(place: str, folder: Path, objects: Path, timeout_s: float, said: Any) -> None:
     """Do what a command does with a server; send the sentence of an error, if there is one."""
-    dicomweb.PAUSES_S, dicomweb.TIMEOUT_S = (0.02, 0.04), (0.3, 0.3)
+    dicomweb.PAUSES_S, dicomweb.TIMEOUT_S = (0.02, 0.04), (timeout_s, timeout_s)
     try:
         server = dicomweb.Server(place)
         server.fetch(folder)
@@ -94,7 +94,7 @@ def strike_once(fault: str, seed: int, scratch: Path, signed: Path | None = None
                 pacs.stop()
                 pacs.start(signed)
             scheme = "https" if fault == "wrong certificate" else "http"
-            child, here = _child(pacs.place(scheme=scheme), folder, objects)
+            child, here = _child(pacs.place(scheme=scheme), folder, objects, 0.3)
             if fault in ("server killed", "client killed"):
                 time.sleep(rng.random() * 0.15)
                 if fault == "client killed":
@@ -111,7 +111,7 @@ def strike_once(fault: str, seed: int, scratch: Path, signed: Path | None = None
             pacs.start()
         pacs.fault = lambda: None
         asked, sent = Counter(pacs.asked), Counter(pacs.sent)
-        again = _heard(*_child(pacs.place(), folder, objects))
+        again = _heard(*_child(pacs.place(), folder, objects, PATIENCE_S))
         wrong = _wrong(pacs, folder, before, said, again, asked, sent, fault)
         return "; ".join(wrong) or "survived"
     finally:
