@@ -180,7 +180,7 @@ def export(
     run: ask.RunArgument,
     /,
     *,
-    model: Annotated[Path, ask.option("The ONNX file to write.", "--out")],
+    model: Annotated[Path, ask.option("The ONNX file, or bundle, to write.", "--out")],
     check: Annotated[
         list[Path] | None,
         ask.option("Images to compare with PyTorch on, instead of phantoms; may be repeated."),
@@ -188,6 +188,9 @@ def export(
     score: ask.Score = None,
     resize: Annotated[
         bool, ask.option("Have the graph take images of any size, and resize them as 'fit' did.")
+    ] = False,
+    bundle: Annotated[
+        bool, ask.option("Write a folder, a MONAI bundle, around a graph that resizes.")
     ] = False,
     threads: ask.Threads = None,
     quiet: ask.Quiet = False,
@@ -200,7 +203,12 @@ def export(
     """
     from conocc.deploy.onnx import export_run
 
-    parity = export_run(run, model, check or (), score=score, resize=resize, n_jobs=threads)
+    if bundle:
+        from conocc.deploy.bundle import export_bundle
+
+        parity = export_bundle(run, model, check or (), score=score, n_jobs=threads)
+    else:
+        parity = export_run(run, model, check or (), score=score, resize=resize, n_jobs=threads)
     out.print(escape(parity.words()))
     out.print(f"Exported: {escape(str(model))}")
 
