@@ -81,6 +81,7 @@ def test_results_of_conocc_are_no_images_to_be_scored(pacs, run, tmp_path):
     assert len((tmp_path / "b.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork, from 3.12 on
 @pytest.mark.parametrize("fault", [*FAULTS[2:6], *OTHERS[:2], OTHERS[3]])
 def test_whatever_fails_nothing_is_lost_or_there_twice(fault, tmp_path):
     if fault == "disk full" and not may_mount():
