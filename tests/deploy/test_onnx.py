@@ -220,20 +220,21 @@ def test_a_model_of_arrays_cannot_read_files(fitted, tmp_path):
     assert export_run(tmp_path / "model", tmp_path / "m.onnx").of == "phantoms"
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (64, 48), (150, 31), (11, 90), (2, 3)])
-def test_a_graph_that_resizes_scores_as_files_are_scored(raw, tmp_path, shape):
+def test_a_graph_that_resizes_scores_as_files_are_scored(raw, tmp_path):
     """To 1e-5, smaller and larger, and its metadata say by which rule."""
     fitted = quick("gabor_mahalanobis").fit(raw[:12])
     fitted.preprocessing_ = Preprocessing(size=16).to_dict()
     path = tmp_path / "model.onnx"
     assert export_onnx(fitted, path, resize=True).score < 1e-4
-    films = 100 * np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32).cumsum(1)
-    small = [
-        np.asarray(Image.fromarray(film).resize((16, 16), Image.Resampling.BILINEAR))
-        for film in films
-    ]
-    (scores,) = session_of(path).run(["anomaly_score"], {"image": films[:, None]})
-    np.testing.assert_allclose(scores, fitted.anomaly_score(np.array(small)), rtol=1e-4)
+    session = session_of(path)
+    for shape in [(16, 16), (64, 48), (150, 31), (11, 90), (2, 3)]:
+        films = 100 * np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32).cumsum(1)
+        small = [
+            np.asarray(Image.fromarray(film).resize((16, 16), Image.Resampling.BILINEAR))
+            for film in films
+        ]
+        (scores,) = session.run(["anomaly_score"], {"image": films[:, None]})
+        np.testing.assert_allclose(scores, fitted.anomaly_score(np.array(small)), rtol=1e-4)
     rule = metadata(path)["resize"]
     assert (rule["in_graph"], rule["antialias"], rule["numbers"]) == (True, True, "float32")
     assert rule["grey"] == [0.299, 0.587, 0.114]

@@ -2,11 +2,10 @@
 
 import csv
 import pickle
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from conocc.data.phantoms import draw_phantom
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.persistence import learned
 from conocc.io.safetensors import read, write
+from elsewhere import scores_of_model
 from interrupting import interrupt_at, same
 from test_cli import call
 
@@ -436,21 +436,24 @@ def test_an_interrupted_fit_goes_on_from_there(method, share, images, tmp_path, 
 # --- keeping ------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def fresh_process():
+    """A process that has fitted nothing, and loads what it is told to: one for all methods."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("kind", ["images", "vectors"])
-def test_a_saved_detector_scores_the_same_in_a_fresh_process(method, images, tmp_path, kind):
+def test_a_saved_detector_scores_the_same_in_a_fresh_process(
+    method, images, tmp_path, kind, fresh_process
+):
     X = images if kind == "images" else VECTORS
     fitted = quick(method, false_alarms=0.1).fit(X)
     fitted.save(tmp_path / "model.safetensors", preprocessing={"size": 16})
     np.save(tmp_path / "X.npy", X)
-    program = (
-        "import sys, numpy, conocc\n"
-        "detector = conocc.load(sys.argv[1] + '/model.safetensors')\n"
-        "assert detector.preprocessing_ == {'size': 16}\n"
-        "numpy.save(sys.argv[1] + '/s.npy',"
-        " detector.anomaly_score(numpy.load(sys.argv[1] + '/X.npy')))\n"
-    )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
-    assert np.array_equal(np.load(tmp_path / "s.npy"), fitted.anomaly_score(X))
+    preprocessing, scores = fresh_process.submit(scores_of_model, tmp_path).result()
+    assert preprocessing == {"size": 16}
+    assert np.array_equal(scores, fitted.anomaly_score(X))
     again = type(fitted).load(tmp_path / "model.safetensors")
     assert np.array_equal(again.predict(X), fitted.predict(X))
     assert again.get_params() == fitted.get_params() | {"random_state": fitted.seed_}
