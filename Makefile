@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test check docs notebooks bench torture format
+.PHONY: demo test check coverage docs notebooks bench torture format
 
 demo: $(VENV)/installed          ## the main job on a built-in cohort
 	$(BIN)/conocc demo --out conocc-demo
@@ -16,6 +16,12 @@ check: $(VENV)/installed         ## lint, format, types, who may import whom, kn
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 	$(BIN)/python .ci/audit.py
+
+coverage: $(VENV)/installed      ## the tests, and which branches of src/ they take
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt coverage
+	$(BIN)/coverage run -m pytest -q -n auto -p no:cacheprovider
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 docs: $(VENV)/installed          ## the site, into build/site; warnings are errors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
