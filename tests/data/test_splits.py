@@ -279,6 +279,23 @@ def test_images_without_contrast_join_no_patients_for_calibration():
         kept_for_calibration(*given, seed=0, share=0.5)
 
 
+def test_images_without_contrast_join_no_patients_for_the_test():
+    """Of two patients who share a blank image one trains; else they are one, and none is left."""
+    given = list("aabb"), [False] * 4, ["1", "blank", "2", "blank"]
+    split = split_by_patient(*given, seed=0, test_size=0.5, blank=[False, True, False, True])
+    assert sorted(split.tolist()) == ["test", "train", "train", "unused"]
+    with pytest.raises(ValueError, match="no majority image for the test"):
+        split_by_patient(*given, seed=0, test_size=0.5)
+    own = joining_nobody(["a", "b"], ["1", "2"], blank=[True, False])
+    assert not own.any()
+
+
+def test_a_name_that_is_no_text_has_its_lot_too():
+    """As the file system gives it; and what is not ASCII is hashed as UTF-8."""
+    split = split_by_patient(["\udcff", "é"], [False] * 2, ["1", "2"], seed=0, test_size=0.5)
+    assert sorted(split.tolist()) == ["test", "train"]
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan"), "AUTO"])
 def test_a_share_to_calibrate_outside_its_range_is_refused(share):
     with pytest.raises(ValueError, match=r"calibrate on must be in \(0, 1\)"):

@@ -251,6 +251,14 @@ def test_a_broken_promise_is_said(of, broken):
     assert not any("promised" in sentence for sentence in summary(measured))
 
 
+def test_a_model_that_can_be_scored_in_two_ways_is_calibrated_by_the_one_in_force():
+    bare, scored = detector(scores=None), detector(scores=None)
+    scored.scored_by = "residual"
+    for one, end in ((bare, "trained on."), (scored, "trained on, by the same --score.")):
+        with pytest.raises(ValueError, match=r"^This SimpleNamespace is not .*" + end + "$"):
+            decisions(one, Rule(fdr=0.1))
+
+
 def test_patients_above_what_was_promised_them_are_patients():
     """The promise is exact, so that it is not broken where it is just met."""
     minority, flagged = np.arange(401) == 400, np.arange(401) % 10 == 0
