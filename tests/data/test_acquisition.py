@@ -107,3 +107,9 @@ def test_batches_that_are_alike_say_nothing():
         moved(quantiles(rng.normal(size=(60, 6))), rng.normal(size=(FEWEST, 6))) for _ in range(500)
     ]
     assert np.mean([bool(one) for one in told]) <= 0.01
+
+
+@pytest.mark.parametrize(("h", "w", "sharpness"), [(1, 2, 2), (2, 1, 2), (1, 1, 0)])
+def test_images_of_one_pixel_a_side_have_facts(h, w, sharpness):
+    """0 and 1: one step of 1, the standard deviation is a half; along the other side is no step."""
+    assert facts(np.arange(h * w, dtype=np.float32).reshape(1, h, w))["sharpness"] == sharpness

@@ -773,3 +773,12 @@ def test_pneumoniamnist(data, cache):
 def test_sides_of_the_split_are_listed_in_their_order():
     """Loaded cohorts lie in this order; the calibration side is for thresholds."""
     assert SPLITS == ("train", "calibration", "test", "unused")
+
+
+def test_classes_that_differ_in_capitals_alone_are_not_told_apart_in_silence(tmp_path):
+    """Majority images of a test set would count as missed minority."""
+    folder = make_folder(tmp_path, *(f"{c}/{i}.png" for c in ("Benign", "benign") for i in (1, 2)))
+    with pytest.raises(ValueError, match="'benign' and 'Benign' .* differ in capitals alone"):
+        load(folder, majority="benign")
+    assert not load(folder, majority="benign,Benign").minority.any()
+    assert load(folder, majority="benign", exclude="Benign").images.shape[0] == 2

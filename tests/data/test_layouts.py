@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conocc.data.index import ImageEntry
 from conocc.data.layouts import LAYOUTS, list_cohort, mixtures
 from conocc.data.load import majority_classes
 from made_cohorts import make_folder
@@ -280,3 +281,23 @@ def test_a_table_beside_the_images_is_pointed_at(tmp_path, majority):
     with pytest.raises(ValueError, match=r"If 'metadata\.csv' there lists the classes") as caught:
         majority_classes(list_cohort(folder), majority)
     assert str(caught.value).startswith(str(without.value))
+
+
+def test_a_class_is_called_as_it_is_typed(tmp_path):
+    """Whether a disk writes an accent apart (NFD), and blanks at the end, make no other class."""
+    listing = list_cohort(make_folder(tmp_path, "be\u0301nin/1.png", "b\u00e9nin/2.png", "x/1.png"))
+    assert ImageEntry("1.png", " x ").label == "x"
+    assert {entry.label for entry in listing.entries} == {"b\u00e9nin", "x"}
+    assert majority_classes(listing, ["be\u0301nin"]) == {"b\u00e9nin"}
+
+
+def test_a_folder_counts_before_links_to_it(tmp_path):
+    """The class is called by its folder, not by a link that comes before it in the alphabet."""
+    make_folder(tmp_path, "benign/1.png", "x/1.png")
+    (tmp_path / "again").symlink_to(tmp_path / "benign")
+    assert {entry.label for entry in list_cohort(tmp_path).entries} == {"benign", "x"}
+
+
+def test_what_a_file_server_leaves_behind_is_no_class(tmp_path):
+    listing = list_cohort(make_folder(tmp_path, "a/1.png", "a/@eaDir/1.png/S.png", "@eaDir/2.png"))
+    assert list(found(listing)) == ["a/1.png"]

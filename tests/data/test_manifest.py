@@ -111,7 +111,10 @@ def test_short_manifest(tmp_path):
         ("Path,paths,label\na/1.png,x,p\n", "more than one path: Path, paths"),
         ("path,label\nA/2,x\n", r"no file 'A/2' \(1 of 1 file missing; --suffix .png adds what"),
         ("path,label\n,x\n", "line 2: the path is empty"),
-        ("path,label,patient\na/1.png,x,NaN\n", r"line 2: the patient of 'a/1\.png' is empty"),
+        (
+            "path,label,patient\na/1.png,x,NaN\n",
+            r"line 2: the patient of 'a/1\.png', 'NaN', is nobody's name",
+        ),
         ("path,label\na/1.png,\n", r"line 2: the label of 'a/1\.png' is empty"),
         ("path,label,patient\na/1.png,x,\n", r"line 2: the patient of 'a/1\.png' is empty"),
         ("path,label,split\na/1.png,x,dev\n", "line 2: the split 'dev' is none"),
@@ -317,3 +320,19 @@ def test_of_many_classes_the_largest_are_named(tmp_path):
     (tmp_path / "set.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     with pytest.raises(ValueError, match=r"c18 \(1 image\), often \(5 images\) and 16 more"):
         load_cohort(tmp_path / "set.csv", cache=False)
+
+
+def test_files_whose_accents_the_disk_writes_apart_are_found(tmp_path):
+    make_folder(tmp_path, "e\u0301/1.png")
+    table = tmp_path / "list.csv"
+    table.write_text("path,label\n\u00e9/1.png,a\n", "utf-8")
+    assert list_cohort(table).entries[0].path == "e\u0301/1.png"
+
+
+@pytest.mark.parametrize("who", ["unknown", "-", "?", "NA", "#N/A", "NaN", "."])
+def test_a_word_for_what_is_missing_is_no_patient(tmp_path, who):
+    make_folder(tmp_path, "1.png")
+    table = tmp_path / "list.csv"
+    table.write_text(f"path,label,patient\n1.png,a,{who}\n")
+    with pytest.raises(ValueError, match="line 2: the patient of '1.png', .* is nobody's name"):
+        list_cohort(table)

@@ -10,6 +10,7 @@ import pytest
 
 from conocc.data.columns import TableOptions
 from conocc.data.layouts import list_cohort
+from conocc.data.load import load_cohort
 from made_cohorts import pixels
 
 GREY = np.stack([pixels(str(i)) for i in range(4)])
@@ -265,3 +266,11 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.npz", images=np.zeros((64, 512, 512), np.uint8), labels=[0] * 64)
     with pytest.raises(ValueError, match="bytes: a decompression bomb"):
         list_cohort(path)
+
+
+def test_nan_is_no_patient(tmp_path):
+    """NumPy makes the word of it where names and numbers stand in one array."""
+    who = np.array(["ann", np.nan, "bob", "bob"])
+    path = save(tmp_path / "own.npz", images=GREY, labels=np.zeros(4, int), patient=who)
+    with pytest.raises(ValueError, match=r"lists no patient for 'images\[1\]' \(1 of 4 images\)"):
+        load_cohort(path, cache=False)

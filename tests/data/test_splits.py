@@ -148,7 +148,7 @@ def test_a_group_without_majority_images_is_tested():
 def test_no_test_is_refused_unless_none_was_wanted():
     """One patient alone, or all of them one by their images."""
     one = (["a", "a"], [False, True], ["1", "2"])
-    with pytest.raises(ValueError, match=r"for the test: all 1 are of one patient\. Say who"):
+    with pytest.raises(ValueError, match=r"for the test: there is one, of one patient\. Say who"):
         split_by_patient(*one, seed=0)
     joined = (list("abc"), [False] * 3, list("111"))
     with pytest.raises(ValueError, match="all 3 are of 3 patients who share identical images"):

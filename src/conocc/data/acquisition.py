@@ -43,7 +43,11 @@ def acquired(read: Remarked, image: npt.NDArray[np.float32]) -> tuple[float, ...
     """
     low, high = float(image.min()), float(image.max())
     contrast = float(image.std(dtype=np.float64)) if low < high else 0.0
-    steps = [np.abs(np.diff(image, axis=axis)).mean(dtype=np.float64) for axis in (1, 2)]
+    steps = [
+        np.abs(np.diff(image, axis=axis)).mean(dtype=np.float64)
+        for axis in (1, 2)
+        if image.shape[axis] > 1
+    ]
     bright = np.any(image >= low + DARK * (high - low), axis=0)
     at = [np.flatnonzero(np.any(bright, axis=axis)) for axis in (0, 1)]
     inside = math.prod(int(np.ptp(one)) + 1 for one in at) / bright.size
@@ -52,7 +56,7 @@ def acquired(read: Remarked, image: npt.NDArray[np.float32]) -> tuple[float, ...
         "depth": 8 * read.pixels.dtype.itemsize,
         "mean": float(image.mean(dtype=np.float64)),
         "contrast": contrast,
-        "sharpness": sum(steps) / 2 / contrast if contrast else 0.0,
+        "sharpness": sum(steps) / len(steps) / contrast if contrast else 0.0,
         "border": 1 - inside,
     }
     return tuple(float(f"{facts[name]:.6g}") for name in FACTS)

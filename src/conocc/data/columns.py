@@ -168,7 +168,7 @@ def _word(column: str) -> str:
 
 def is_nobody(patient: str) -> bool:
     """Say whether a name is none, as programs write what is missing."""
-    return patient.lower() in ("", "nan", "none", "null", "n/a", "<na>", "#n/a")
+    return re.fullmatch(r"\W*|nan|none|null|\W*n/?a\W*|unknown|missing", patient, re.I) is not None
 
 
 def is_called(column: str, meaning: str) -> bool:

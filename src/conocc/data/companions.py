@@ -21,7 +21,8 @@ LITTER = "hidden file"
 RUN = "folder that conocc made"
 PICTURE = "picture that conocc drew"
 VOXELS = "file of voxels, read with its header"
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx", "icon\r", "@eadir", "$recycle.bin", "lost+found"}
+_LITTER |= {"system volume information"}
 _BY_SUFFIX = {
     "table": "csv tsv tab xlsx xlsm xls ods parquet pq json jsonl xml yaml yml bval bvec",
     "document": "txt md rst pdf doc docx odt rtf html htm bib log toml ini cfg sha256 md5",

@@ -51,7 +51,7 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
                     f"{row[feature]!r}, and no finite number. Fill it in, or drop row or column."
                 )
             values[i, j] = number
-        if not known.get("label", "-") or is_nobody(known.get("patient", "-")):
+        if not known.get("label", "one") or is_nobody(known.get("patient", "one")):
             raise ValueError(f"{name}, line {line}: the label or the patient is empty.")
         part = side(known["split"], f"{name}, line {line}") if "split" in known else None
         label, patient = known.get("label", where.stem), known.get("patient")

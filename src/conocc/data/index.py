@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -55,6 +56,8 @@ class ImageEntry:
     path : str
         Relative to the cohort's folder (a table may list an absolute one), with forward slashes;
         for an array its name and row.
+    label : str
+        The class, `as_typed`.
     split : {"train", "test", "unused"} or None
         None where the layout has no split.
     name : str or None
@@ -69,6 +72,9 @@ class ImageEntry:
     patient: str | None = None
     name: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", as_typed(self.label))
 
     @property
     def shown(self) -> str:
@@ -168,10 +174,10 @@ def walk(folder: Path) -> Found:
     unknown: list[str] = []
     aside: dict[str, list[str]] = defaultdict(list)
     seen_again: list[str] = []
-    waiting = [""]
+    waiting, linked = [""], list[str]()
     seen = {_identity(above) for above in folder.resolve().parents}
-    while waiting:
-        inside = waiting.pop()
+    while waiting or linked:  # a real folder counts before any link to it
+        inside = (waiting or linked).pop()
         try:
             # A folder reached by two ways is walked once, which also ends every loop of links.
             identity = _identity(folder / inside)
@@ -191,7 +197,8 @@ def walk(folder: Path) -> Found:
             continue
         # Reversed, since the last one in is the first one out: which of two ways to a folder
         # counts must not depend on the file system.
-        waiting += sorted(folders, reverse=True)
+        for path in sorted(folders, reverse=True):
+            (linked if (folder / path).is_symlink() else waiting).append(path)
         names += files
     voxels = companions(folder, names)
     aside[VOXELS] += voxels
@@ -275,6 +282,11 @@ def _looked_at(folder: Path, path: str) -> tuple[bool, str | None]:
     if kind := companion(path.rpartition("/")[2], head):
         return False, kind
     return format_of(head) is not None or is_image_name(path), None
+
+
+def as_typed(name: str) -> str:
+    """Give a name as it is typed: without blanks around it, and with accents on their letters."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def printable(path: object) -> str:

@@ -78,7 +78,8 @@ def list_cohort(
             return index if lowest == path else _from_above(path, lowest, index)
     raise ValueError(
         f"'{printable(where)}' is not a cohort: that is a folder of images, an .npz archive or a "
-        f"table ({', '.join(TABLE_SUFFIXES)})."
+        f"table ({', '.join(TABLE_SUFFIXES)}). Unpack a ZIP or TAR archive; put a single image "
+        "into a folder."
     )
 
 

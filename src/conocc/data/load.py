@@ -32,7 +32,15 @@ from conocc.data.decoding import (
     survey_all,
     usable_threads,
 )
-from conocc.data.index import ImageEntry, ImageIndex, count, facts_of, printable, read_file
+from conocc.data.index import (
+    ImageEntry,
+    ImageIndex,
+    as_typed,
+    count,
+    facts_of,
+    printable,
+    read_file,
+)
 from conocc.data.layouts import list_cohort, mixtures
 from conocc.data.manifest import is_manifest
 from conocc.data.patients import EVERYWHERE, TABLES, Patients, find_patients
@@ -187,6 +195,7 @@ def _listed(spec: CohortSpec, threads: int, verbose: int) -> _Listed:
     index = list_cohort(spec.where, preprocessing.size, named, spec.table)
     wanted = majority_classes(index, spec.majority)
     dropped = _dropped_classes(index, wanted, spec)
+    _refuse_capitals(index, wanted, dropped)
     leave = partial(is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
@@ -272,7 +281,7 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
                 "class folders, or call the sides of a split train and test; if not, name the "
                 "majority (--majority)."
             )
-        advice += _listed_in(index.folder)
+        advice += _listed_in(index)
         raise ValueError(
             f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
             f"not known. Its classes are {classes}. {advice}"
@@ -283,19 +292,20 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
 def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
     """Give the classes that a parameter names, or refuse it."""
     found = Counter(entry.label for entry in index.entries)
-    names = frozenset(parted(asked, found))
+    names = frozenset(map(as_typed, parted(asked, found)))
     unknown = sorted(names - set(found))
     if unknown or not names:
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
             f"are {named_classes(found)}. "
-            f"Got {unknown[0] if unknown else []!r} instead.{_listed_in(index.folder)}"
+            f"Got {unknown[0] if unknown else []!r} instead.{_listed_in(index)}"
         )
     return names
 
 
-def _listed_in(folder: Path | None) -> str:
+def _listed_in(index: ImageIndex) -> str:
     """Advise to name a table that lies beside the images, which may say their classes."""
+    folder = None if index.layout == "a manifest" else index.folder
     for path in sorted(folder.iterdir()) if folder else ():
         if is_manifest(path) and path.suffix.lower() != ".txt" and path.name.lower() not in TABLES:
             name = printable(path.name)
@@ -318,6 +328,19 @@ def _dropped_classes(
     if "minority" in asked:
         dropped |= {entry.label for entry in index.entries} - majority - asked["minority"]
     return dropped
+
+
+def _refuse_capitals(index: ImageIndex, majority: frozenset[str], dropped: frozenset[str]) -> None:
+    """Refuse a minority class that is called as one of the majority, but for capitals."""
+    known = {label.casefold(): label for label in majority}
+    for label in sorted({entry.label for entry in index.entries} - majority - dropped):
+        if same := known.get(label.casefold()):
+            one, other = printable(same), printable(label)
+            raise ValueError(
+                f"The classes '{one}' and '{other}' of '{printable(index.name)}' differ in "
+                f"capitals alone. If they are one, name both (--majority {one},{other}); if not, "
+                f"rename one, or leave it out (--exclude {other})."
+            )
 
 
 def _deidentified_paths(

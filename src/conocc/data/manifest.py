@@ -104,11 +104,12 @@ def list_manifest(
 def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> ImageEntry:
     path = table_path(values["path"], table.suffix, root)
     for meaning in ("path", "label", "patient"):
-        value = values.get(meaning, "-")
+        value = values.get(meaning, "one")
         if not value or (meaning == "patient" and is_nobody(value)):
             of = f" of '{printable(path)}'" if path else ""
             hint = " --one-hot reads columns of 1 and blanks." if meaning == "label" else ""
-            raise ValueError(f"{at}: the {meaning}{of} is empty.{hint}")
+            given = f", {value!r}, is nobody's name" if value else " is empty"
+            raise ValueError(f"{at}: the {meaning}{of}{given}.{hint}")
     split = side(values["split"], at) if "split" in values else None
     return ImageEntry(path, values.get("label", ""), split, values.get("patient"))
 

@@ -87,7 +87,8 @@ def find_patients(
     if options.patients is not None:
         return _from_table(paths, Path(options.patients), deidentified, options)
     if given and given[0] is not None:
-        names = tuple(name for name in given if name is not None)
+        named = [None if who is None or is_nobody(who) else who for who in given]
+        names = _complete(named, deidentified, "The cohort lists no patient for")
         return Patients(names, True, "Patients are those that the cohort lists.")
     beside = {path.name.lower(): path for path in sorted(folder.iterdir())} if folder else {}
     if table := next((beside[name] for name in TABLES if name in beside), None):

@@ -134,10 +134,12 @@ def split_by_patient(
     if 0 < test_size < 1 and majority.any() and not (majority & (split == "test")).any():
         people = len(np.unique(np.asarray(patient)[majority]))
         whose = "one patient" if people == 1 else f"{people} patients who share identical images"
+        n = int(majority.sum())
         raise ValueError(
-            f"A split leaves no majority image for the test: all {majority.sum()} are of {whose}. "
-            "Say who the patients are (--patient-regex, or a table), give the images a split of "
-            "their own, or train on all of them (test_size=0, --test-size 0)."
+            f"A split leaves no majority image for the test: "
+            f"{f'all {n} are' if n > 1 else 'there is one,'} of {whose}. Say who the patients are "
+            "(--patient-regex, or a table), give the images a split of their own, or train on all "
+            "of them (test_size=0, --test-size 0)."
         )
     return split
 

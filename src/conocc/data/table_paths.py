@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from conocc.data.index import as_typed
+
 _SERIES = re.compile(r"[\d.]{10,64}")  # a folder named by the UID of a DICOM series
 
 
@@ -39,7 +41,7 @@ class FilesByName:
         self._files = set(files)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         for file in sorted(self._files):
-            folder, _, name = file.lower().rpartition("/")
+            folder, _, name = _folded(file).rpartition("/")
             self._by_name[name].append(file)
             self._by_name[f"{name.rpartition('.')[0]}."].append(file)
             self._by_name[f"{folder.rpartition('/')[2]}/"].append(file)
@@ -47,12 +49,13 @@ class FilesByName:
     def find(self, path: str) -> list[str]:
         """Return the file at `path`, or those of its name where one path ends as the other does.
 
-        Capitals do not matter. Where there is none, all files in a folder with the UID of the same
-        DICOM series, whose files are called otherwise by each program that downloads them.
+        Capitals, and how accents are written, do not matter. Where there is none, all files in a
+        folder with the UID of the same DICOM series, whose files are called otherwise by each
+        program that downloads them.
         """
         if path in self._files:
             return [path]
-        parts = path.lower().split("/")
+        parts = _folded(path).split("/")
         found = [file for file in self._by_name.get(parts[-1], ()) if _ends_alike(file, parts)]
         if not found and len(parts) > 1 and _SERIES.fullmatch(parts[-2]):
             found = self._by_name.get(f"{parts[-2]}/", [])
@@ -60,11 +63,15 @@ class FilesByName:
 
     def suffix_of(self, path: str) -> str:
         """Return the suffix that a file has whose name is else that of `path`, or nothing."""
-        name = path.lower().rpartition("/")[2]
+        name = _folded(path).rpartition("/")[2]
         files = self._by_name.get(f"{name}.", [""])
         return PurePosixPath(files[0]).suffix
 
 
+def _folded(path: str) -> str:
+    return as_typed(path).lower()
+
+
 def _ends_alike(file: str, parts: list[str]) -> bool:
-    own = file.lower().split("/")
+    own = _folded(file).split("/")
     return all(a == b for a, b in zip(reversed(own), reversed(parts), strict=False))
