@@ -5,6 +5,7 @@ Letters: n images, c channels, h and w pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -160,21 +161,16 @@ class Cohort:
             )
         for name, kind in COLUMNS.items():
             column = np.asarray(getattr(self, name))
-            if column.shape != (len(images),):
+            if column.shape != (len(images),) or column.dtype.kind != kind:
                 raise ValueError(
-                    f"The '{name}' of a cohort must have one value for each of "
-                    f"{count(len(images), 'image')}. Got shape {column.shape} instead."
-                )
-            if column.dtype.kind != kind:
-                raise ValueError(
-                    f"The '{name}' of a cohort must be {'bool' if kind == 'b' else 'str'}. "
-                    f"Got {column.dtype} instead."
+                    f"The '{name}' of a cohort must be {'bool' if kind == 'b' else 'str'}, one "
+                    f"value for each of {count(len(images), 'image')}. Got shape {column.shape} of "
+                    f"{column.dtype} instead."
                 )
             self._freeze(name, column)
         self._freeze("images", images)
         object.__setattr__(self, "notes", tuple(self.notes))
-        unknown = sorted(set(self.split.tolist()) - set(SPLITS))
-        if unknown:
+        if unknown := sorted(set(self.split.tolist()) - set(SPLITS)):
             raise ValueError(
                 f"The 'split' of a cohort must be one of {', '.join(SPLITS)}. Got {unknown[0]!r}."
             )
@@ -229,12 +225,9 @@ class Cohort:
         """Positions of the images on one side of the split, of one class, or both; ascending."""
         if split is not None and split not in SPLITS:
             raise ValueError(f"The 'split' must be one of {', '.join(SPLITS)}. Got {split!r}.")
-        chosen = np.ones(len(self), dtype=bool)
-        if split is not None:
-            chosen &= self.split == split
-        if minority is not None:
-            chosen &= self.minority == minority
-        return np.flatnonzero(chosen)
+        on_side = split is None or self.split == split
+        of_class = minority is None or self.minority == minority
+        return np.flatnonzero(np.broadcast_to(on_side & of_class, len(self)))
 
     def take(self, rows: npt.ArrayLike) -> Cohort:
         """Return the cohort of these images, in this order, with the same notes.
@@ -274,15 +267,13 @@ class Cohort:
         """Images and patients by split and class: split, class, images, patients."""
         import pandas as pd
 
-        rows = []
-        for split in SPLITS:
-            for minority in (False, True):
-                chosen = self.rows(split=split, minority=minority)
-                if chosen.size:
-                    kind = "minority" if minority else "majority"
-                    patients = len(np.unique(self.patient[chosen]))
-                    rows.append((split, kind, chosen.size, patients))
-        return pd.DataFrame(rows, columns=["split", "class", "images", "patients"])
+        found = [
+            (split, kind, rows.size, len(np.unique(self.patient[rows])))
+            for split in SPLITS
+            for minority, kind in ((False, "majority"), (True, "minority"))
+            if (rows := self.rows(split=split, minority=minority)).size
+        ]
+        return pd.DataFrame(found, columns=["split", "class", "images", "patients"])
 
     def without_contrast(self) -> Bools:
         """Tell which images have one value in all pixels, and are no evidence; -> (n,) bool."""
@@ -296,9 +287,8 @@ class Cohort:
         split = self.split[used]
         on = {one: on_several(getattr(self, one)[used], split) for one in ("patient", "digest")}
         paths: dict[str, list[str]] = {digest: [] for digest in on["digest"]}
-        for i in used:
-            if self.digest[i] in paths:
-                paths[self.digest[i]].append(str(self.path[i]))
+        for i in used[np.isin(self.digest[used], on["digest"])]:
+            paths[self.digest[i]].append(str(self.path[i]))
         return Leaks(tuple(on["patient"]), tuple(tuple(same) for same in paths.values()))
 
 
@@ -308,7 +298,6 @@ COLUMNS = {"minority": "b", "patient": "U", "split": "U", "path": "U", "digest":
 
 def on_several(key: Strings, side_of: Strings | Bools) -> list[str]:
     """Return the keys that occur on more than one side, sorted."""
-    sides: dict[str, set[Any]] = {}
-    for name, side in zip(key.tolist(), side_of.tolist(), strict=True):
-        sides.setdefault(name, set()).add(side)
-    return sorted(name for name, found in sides.items() if len(found) > 1)
+    pairs = set(zip(key.tolist(), side_of.tolist(), strict=True))
+    times = Counter(name for name, _ in pairs)
+    return sorted(name for name, n in times.items() if n > 1)

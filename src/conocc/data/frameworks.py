@@ -35,11 +35,10 @@ def _medianomaly(content: Any, folder: Path) -> Iterator[Row]:
     """``{"train": {"0": [file, …]}, "test": {"0": […], "1": […]}}``, the files in images."""
     for side in ("train", "test"):
         for label, files in content[side].items():
+            split = "unused" if isinstance(files, dict) else side  # of no known class
             for group in files.values() if isinstance(files, dict) else [files]:
-                split = "unused" if isinstance(files, dict) else side  # of no known class
-                yield from (
-                    {"path": f"images/{file}", "label": label, "split": split} for file in group
-                )
+                for file in group:
+                    yield {"path": f"images/{file}", "label": label, "split": split}
 
 
 def _monai(content: Any, folder: Path) -> Iterator[Row]:
@@ -117,8 +116,8 @@ def _content(file: Path) -> Any:
         return None
 
 
-def _found(where: Path) -> tuple[str, Path, Any] | None:
-    """Give the framework, its file and what that holds."""
+def framework_of(where: Path) -> tuple[str, Path, Any] | None:
+    """Give the framework of a file, or of one in a folder; that file, and what it holds."""
     for layout, (name, is_one, _) in FRAMEWORKS.items():
         file = where / name if where.is_dir() else where
         is_named = file.name == name or (not name and file.suffix.lower() == ".json")
@@ -127,11 +126,6 @@ def _found(where: Path) -> tuple[str, Path, Any] | None:
             if content and is_one(content, file.parent):
                 return layout, file, content
     return None
-
-
-def is_framework(where: Path) -> bool:
-    """Say whether a file, or the one of that name in a folder, is of a framework."""
-    return _found(where) is not None
 
 
 def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
@@ -143,7 +137,7 @@ def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIn
         If the file is not such as its framework writes, or a path leaves its folder; and as
         `list_manifest`.
     """
-    found = _found(where)
+    found = framework_of(where)
     assert found  # or it is not asked
     layout, file, content = found
     at = f"'{printable(file.name)}' ({layout})"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conocc.data.columns import TableOptions, refuse_options
 from conocc.data.features import is_features, list_features
-from conocc.data.frameworks import is_framework, list_framework
+from conocc.data.frameworks import framework_of, list_framework
 from conocc.data.image_io.read import READERS
 from conocc.data.index import (
     SIDES,
@@ -117,29 +117,27 @@ def list_official_split(where: Path) -> ImageIndex:
     entries: list[ImageEntry] = []
     beside: list[str] = []
     for path in paths:
-        parts = path.split("/")
-        if parts[0].lower() not in SIDES or len(parts) == 1:
+        side, *inner = path.split("/")
+        if side.lower() not in SIDES or not inner:
             beside.append(path)
-        elif len(parts) == 2:
+        elif len(inner) == 1:
             raise ValueError(
                 f"'{printable(path)}' in '{printable(where)}' is in no class folder: a split is "
-                f"laid out as {parts[0]}/CLASS/image."
+                f"laid out as {side}/CLASS/image."
             )
         else:
-            entries.append(ImageEntry(path, label=parts[1], split=SIDES[parts[0].lower()]))
+            entries.append(ImageEntry(path, label=inner[0], split=SIDES[side.lower()]))
     if not entries:
         raise _no_images(where, len(beside))
     if beside:
         notes.append(f"{some(beside, 'image')} beside the folders of the split left aside.")
+    layout, majority = "{train,val,test}/CLASS", None
     classes = {entry.label for entry in entries}
-    known = {entry.label for entry in entries if entry.label.lower() == MVTEC_MAJORITY}
-    layout = "{train,val,test}/CLASS"
-    if not known.isdisjoint(entry.label for entry in entries if entry.split == "train"):
-        layout = "train/good, test/… (MVTec, BMAD)"
-    else:
-        is_kaggle = KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES
-        known = {KAGGLE_MAJORITY} if is_kaggle else set()
-    majority = frozenset(known) or None
+    good = frozenset(label for label in classes if label.lower() == MVTEC_MAJORITY)
+    if any(entry.label in good and entry.split == "train" for entry in entries):
+        layout, majority = "train/good, test/… (MVTec, BMAD)", good
+    elif KAGGLE_MAJORITY in classes and classes <= KAGGLE_CLASSES:
+        majority = frozenset({KAGGLE_MAJORITY})
     return of_files(layout, where, entries, majority=majority, notes=notes, unknown=unknown)
 
 
@@ -251,14 +249,14 @@ def list_phantom(name: str, size: int | None) -> ImageIndex:
     )
 
 
-Recognise = Callable[[Path], bool]
+Recognise = Callable[[Path], object]  # true, if a layout is this one
 ListImages = Callable[[Path], ImageIndex]
 ListTable = Callable[[Path, TableOptions], ImageIndex]
 
 # From the most particular to the most general: each is asked only if none above fits.
 TABLE_LAYOUTS: dict[str, tuple[Recognise, ListTable]] = {
     "archive": (is_archive, list_archive),
-    "framework": (is_framework, list_framework),
+    "framework": (framework_of, list_framework),
     "features": (is_features, list_features),
     "manifest": (is_manifest, list_manifest),
 }

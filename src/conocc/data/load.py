@@ -5,12 +5,12 @@ Letters: n images, c channels, h and w pixels.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,25 +123,25 @@ def load_cohort(
         calibration_size,
         cache if isinstance(cache, bool) else os.fspath(cache),
     )
-    listed = _listed(spec, usable_threads(n_jobs), verbose)
-    bad = dict(listed.errors)
+    listed, bad = _listed(spec, usable_threads(n_jobs), verbose)
+    n = len(listed.found) + len(bad)
     while True:  # until all that is left can be read
         try:
             cohort = _decoded(listed, [row for row in listed.found if row not in bad])
             break
         except UnreadableImagesError as error:
             bad |= error.errors
-            if len(bad) == listed.n or not skip_unreadable:
-                raise UnreadableImagesError(bad, listed.n) from None
+            if len(bad) == n or not skip_unreadable:
+                raise UnreadableImagesError(bad, n) from None
         except ValueError:
             if bad and not skip_unreadable:
-                raise UnreadableImagesError(bad, listed.n) from None
+                raise UnreadableImagesError(bad, n) from None
             raise
     others, folder = _no_images(listed.index, spec.preprocessing), listed.index.folder
     folders = [one for one in others if folder and (folder / one[0]).is_dir()]
     bad |= dict(enumerate(folders, len(listed.index.entries)))
     if bad and not skip_unreadable:
-        raise UnreadableImagesError(bad, listed.n + len(folders))
+        raise UnreadableImagesError(bad, n + len(folders))
     errors = tuple(bad[i] for i in sorted(bad))
     if errors:
         first = f"'{printable(errors[0][0])}'{' …' if len(errors) > 1 else ''}"
@@ -159,37 +159,29 @@ def _names(given: str | int | Sequence[str | int] | None) -> tuple[str, ...] | N
 
 def _no_images(index: ImageIndex, preprocessing: Preprocessing) -> list[tuple[str, str]]:
     """Give the path of each file that is of no format, and the reason."""
-    found = []
-    for path in index.unknown:
-        fetch = partial(read_file, index.folder or Path(), path)
-        one = decode_one(preprocessing, (path, fetch), hashed=False)
-        if isinstance(one, Unreadable):
-            found.append((one.path, one.reason))
-    return found
+    fetches = (partial(read_file, index.folder or Path(), path) for path in index.unknown)
+    items = zip(index.unknown, fetches, strict=True)
+    tried = (decode_one(preprocessing, item, hashed=False) for item in items)
+    return [(one.path, one.reason) for one in tried if isinstance(one, Unreadable)]
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """The images of a cohort that are of use, hashed; `errors` are of those that cannot be.
-
-    By their rows in the index; there are `n` of both.
-    """
+    """The images of a cohort that are of use, hashed, by their rows in the index."""
 
     spec: CohortSpec
     index: ImageIndex
     majority: frozenset[str]
     dropped: frozenset[str]
     found: dict[int, Surveyed]
-    errors: dict[int, tuple[str, str]]
     threads: int
     verbose: int
 
-    @property
-    def n(self) -> int:
-        return len(self.found) + len(self.errors)
 
-
-def _listed(spec: CohortSpec, threads: int, verbose: int) -> _Listed:
+def _listed(
+    spec: CohortSpec, threads: int, verbose: int
+) -> tuple[_Listed, dict[int, tuple[str, str]]]:
+    """List and hash the images; those that cannot be read are given by row, with the reason."""
     preprocessing = spec.preprocessing
     named = {*(spec.majority or ()), *parted(spec.majority or ())}
     index = list_cohort(spec.where, preprocessing.size, named, spec.table)
@@ -202,17 +194,17 @@ def _listed(spec: CohortSpec, threads: int, verbose: int) -> _Listed:
     rows = [i for i, entry in enumerate(index.entries) if not leave(entry)]
     if not rows:
         raise ValueError(f"'{printable(spec.where)}' holds no image to train on or to test.")
-    listed = _Listed(spec, index, wanted, dropped, {}, {}, threads, verbose)
+    found, errors = dict[int, Surveyed](), dict[int, tuple[str, str]]()
     surveyed = survey_all(index.fetch(rows), len(rows), n_jobs=threads, verbose=verbose)
     for row, one in zip(rows, surveyed, strict=True):
         if isinstance(one, Surveyed):
-            listed.found[row] = one
+            found[row] = one
         else:  # nobody knows yet whom its path may name
             shown = index.entries[row].shown
-            listed.errors[row] = hide(shown) if spec.pseudonyms else shown, one.reason
-    if not listed.found:
-        raise UnreadableImagesError(listed.errors, listed.n)
-    return listed
+            errors[row] = hide(shown) if spec.pseudonyms else shown, one.reason
+    if not found:
+        raise UnreadableImagesError(errors, len(errors))
+    return _Listed(spec, index, wanted, dropped, found, threads, verbose), errors
 
 
 def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
@@ -232,6 +224,7 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
     # A phantom is drawn anew each time, so that nothing is gained by keeping it.
     cache = spec.where not in PHANTOMS and spec.cache
     images, facts, remarks, unkept = _pixels(source, order, cache, listed.threads, listed.verbose)
+    among = patients.among or os.path.realpath(spec.where)
     cohort = Cohort(
         name=printable(index.name),
         images=images,
@@ -244,7 +237,8 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
         preprocessing=_with_found_size(spec.preprocessing, images),
         patients_known=patients.known,
         notes=(),
-        namespace=_namespace(patients.among or os.path.realpath(spec.where)),
+        # A hash, since a path may tell of people.
+        namespace="" if among == EVERYWHERE else sha256(os.fsencode(among)).hexdigest()[:16],
         facts=facts_of([entries[i] for i in order]),
     )
     notes = cohort_notes(cohort, index, wanted, listed.dropped, patients.note, split_note, remarks)
@@ -353,16 +347,16 @@ def _deidentified_paths(
     ValueError
         If a class is called by a patient, for which no pseudonym may stand: users name classes.
     """
-    for entry, one in zip(entries, found, strict=True):
-        if one.person and one.person.is_named_by(entry.label):
-            raise ValueError(
-                "The name of a class repeats what its DICOM files say of a patient. Rename its "
-                "folder, or list the images in a manifest."
-            )
-    if all_hidden:
-        return [hide(entry.shown) for entry in entries]
-    pairs = zip(entries, found, strict=True)
-    return [deidentified_path(entry.shown, one.person) for entry, one in pairs]
+    pairs = [(entry, one.person) for entry, one in zip(entries, found, strict=True)]
+    if any(person and person.is_named_by(entry.label) for entry, person in pairs):
+        raise ValueError(
+            "The name of a class repeats what its DICOM files say of a patient. Rename its "
+            "folder, or list the images in a manifest."
+        )
+    return [
+        hide(entry.shown) if all_hidden else deidentified_path(entry.shown, person)
+        for entry, person in pairs
+    ]
 
 
 def _patients(
@@ -385,11 +379,6 @@ def _patients(
         names = tuple(map(pseudonym, patients.names))
         patients = replace(patients, names=names, key=key_fingerprint())
     return patients
-
-
-def _namespace(among: str) -> str:
-    """Name where names of patients hold; a hash, since a path may tell of people."""
-    return "" if among == EVERYWHERE else hashlib.sha256(os.fsencode(among)).hexdigest()[:16]
 
 
 def _blank(source: _Source, patients: Patients) -> Bools:
@@ -432,17 +421,13 @@ def _split(
         note = "The split is the cohort's own."
     if share is not None:
         split = kept_for_calibration(split, names, digest, seed=seed, share=share, blank=blank)
-        per_cent = 100 * (USUAL_SHARE if share == "auto" else float(share))
-        if "calibration" in split:
-            note += (
-                f" Of the training patients, {per_cent:.4g} % are kept for calibration, with "
-                f"split_seed={seed}."
-            )
-        else:
-            note += (
-                f" No training patient is kept for calibration: {per_cent:.4g} % of them are "
-                f"fewer than the {FEWEST_PATIENTS} that a promise takes."
-            )
+        kept = percent(USUAL_SHARE if share == "auto" else float(share))
+        note += (
+            f" Of the training patients, {kept} are kept for calibration, with split_seed={seed}."
+            if "calibration" in split
+            else f" No training patient is kept for calibration: {kept} of them are fewer than "
+            f"the {FEWEST_PATIENTS} that a promise takes."
+        )
     return split, note
 
 
@@ -486,13 +471,12 @@ def _pixels(
                 seen["acquisition"][i] = one.acquisition
                 yield i, one.image
         except UnreadableImagesError as error:
-            found = {ascending[k]: one for k, one in error.errors.items()}
             bad = {}
-            # Their twins cannot be read either.
-            for i in np.flatnonzero(np.isin(place, list(found))).tolist():
-                first_path, reason = found[place[i]]
-                own, row = str(source.path[i]), source.rows[i]
-                bad[row] = own, reason.replace(f"'{printable(first_path)}'", f"'{printable(own)}'")
+            for k, (path, reason) in error.errors.items():
+                for i in np.flatnonzero(place == ascending[k]).tolist():  # its twins are bad too
+                    own = str(source.path[i])
+                    said = reason.replace(f"'{printable(path)}'", f"'{printable(own)}'")
+                    bad[source.rows[i]] = own, said
             raise UnreadableImagesError(bad, len(source.rows)) from None
 
     folder, notes = cache_folder(cache)
