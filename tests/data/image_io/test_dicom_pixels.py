@@ -29,6 +29,7 @@ from made_dicom import (
     dicom,
     element,
     items,
+    meta,
     rescale,
     rle,
     sequence,
@@ -491,3 +492,15 @@ def test_frames_of_real_files_are_those_of_pydicom(data):
         "emri_small_big_endian.dcm": 10,
         "examples_ybr_color.dcm": 30,
     }
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_ges_own_syntax_has_its_pixels_the_other_way_round(depth):
+    """All else of it is implicit and little-endian; of a number of one byte there is no order."""
+    image = np.arange(12, dtype=depth).reshape(3, 4) * 17
+    raw = element(
+        0x7FE00010, "OW", image.astype(image.dtype.newbyteorder(">")).tobytes(), "<", True
+    )
+    data = dicom(image, syntax=IMPLICIT, pixels=raw, preamble=False)
+    got = decode(meta("1.2.840.113619.5.2") + data, "a.dcm")
+    assert np.array_equal(got, image)

@@ -211,6 +211,8 @@ def _own_window(group: Dataset) -> tuple[float, float, str]:
     if not windows:
         raise ValueError("it has no window; read it with voi='none' or 'CENTER,WIDTH' (--voi)")
     center, width = windows[0]
+    if not np.isfinite([center, width]).all():
+        raise ValueError("its DICOM WindowCenter or WindowWidth is not a number")
     raise ValueError(f"its DICOM window is {center:g},{width:g}, where a width is above 0")
 
 

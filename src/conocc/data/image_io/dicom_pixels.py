@@ -26,6 +26,7 @@ _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _ITEM = b"\xfe\xff\x00\xe0"
 _MOST_FRAGMENTS = 2**20
+_GE_PIXELS = "1.2.840.113619.5.2"  # GE's own: all is implicit and little-endian, pixels are not
 _NOT_READ = "its DICOM transfer syntax is none that is read; save it uncompressed"
 
 NO_PHOTOMETRIC = "read as grey or RGB by its channels, since its header does not say which"
@@ -229,7 +230,7 @@ def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
     element: Any = ds.get_item(layout.pixel_keyword)
     syntax = ds.file_meta.TransferSyntaxUID
     if layout.pieces is None:
-        image = _in_the_open(element, layout, k)
+        image = _in_the_open(element, layout, k, big=syntax == _GE_PIXELS)
         stream = None
     else:
         frame = b"".join(element.value[piece] for piece in layout.pieces[k])
@@ -247,10 +248,10 @@ def stored_pixels(ds: Dataset, layout: Layout, k: int = 0) -> Stored:
     return _numbers(image, stream, layout)
 
 
-def _in_the_open(element: Any, layout: Layout, k: int) -> Pixels:
+def _in_the_open(element: Any, layout: Layout, k: int, *, big: bool) -> Pixels:
     if layout.photometric in ("YBR_RCT", "YBR_ICT"):
         raise ValueError(f"its colours are {layout.photometric}, which its pixels cannot be")
-    little = element.is_little_endian
+    little = element.is_little_endian and not (big and layout.bits_allocated > 8)
     order = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
     options: Any = layout._replace(pieces=None)._asdict()  # typed wrongly
     options |= {"validate": False, "correct_unused_bits": False, "pixel_vr": element.VR or "OW"}
