@@ -253,6 +253,13 @@ def test_a_fold_with_one_minority_patient_is_refused():
         mean_auc_covariance(folds)
 
 
+def test_scores_of_bytes_have_the_variance_of_the_same_numbers():
+    minority, score = np.repeat([True, False], 4), np.array([3, 1, 2, 5, 0, 2, 1, 4], np.uint8)
+    (area,), ((variance,),) = auc_covariance(minority, score[None].astype(float))
+    for same in (score[None], score[None].astype(str)):
+        assert auc_covariance(minority, same) == ([area], [[variance]])
+
+
 def test_a_hundred_thousand_scores_take_a_moment():
     """Every pair of them would be two and a half thousand million."""
     rng = np.random.default_rng(5)

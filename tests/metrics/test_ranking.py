@@ -85,20 +85,34 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(cohort):
 @pytest.mark.parametrize(
     ("minority", "score", "sentence"),
     [
-        ([True, True], [0.1, 0.2], "2 minority and 0 majority"),
+        (
+            [True, True],
+            [0.1, 0.2],
+            r"^The 'minority' .* both classes. Got 2 minority and 0 majority",
+        ),
         ([False, False], [0.1, 0.2], "0 minority and 2 majority"),
         ([], [], "0 minority and 0 majority"),
-        ([True, False], [0.1, np.nan], "Got nan at position 1"),
+        ([True, False], [0.1, np.nan], "^The 'anomaly_score' .* finite. Got nan at position 1"),
         ([True, False], [np.inf, 0.1], "Got inf at position 0"),
-        ([True, False], [0.1], r"shapes \(2,\) and \(1,\)"),
+        ([True, False], [0.1], r"^The 'minority' and .* with one value .* \(2,\) and \(1,\)"),
         ([True, False], [[0.1, 0.2]], r"shape \(1, 2\)"),
-        ([1, -1], [0.1, 0.2], "Got -1"),
+        ([1, -1], [0.1, 0.2], "^The 'minority' .* True for minority .* majority images. Got -1"),
+        ([0, 2], [0.1, 0.2], "Got 2 instead"),
     ],
 )
 def test_metrics_refuse_what_they_cannot_judge(metric, minority, score, sentence):
     """One class only, scores that are no numbers, lengths that differ, other labels."""
     with pytest.raises(ValueError, match=sentence):
         metric(minority, score)
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_scores_of_any_type_are_numbers(metric):
+    """Of bytes, the negative would wrap round; of float16, ranks would tie."""
+    minority, score = np.array([False, True, False, True, False]), np.array([0, 2, 3, 9, 1])
+    expected = metric(minority, score.astype(float))
+    for same in (score.astype(np.uint8), score.astype(str), score.astype(object), score.tolist()):
+        assert metric(minority, same) == expected
 
 
 # Sensitivity
