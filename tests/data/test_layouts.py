@@ -301,3 +301,13 @@ def test_a_folder_counts_before_links_to_it(tmp_path):
 def test_what_a_file_server_leaves_behind_is_no_class(tmp_path):
     listing = list_cohort(make_folder(tmp_path, "a/1.png", "a/@eaDir/1.png/S.png", "@eaDir/2.png"))
     assert list(found(listing)) == ["a/1.png"]
+
+
+def test_folders_that_differ_in_numbers_alone_are_hardly_classes(tmp_path):
+    """Ten patients are no choice of a majority; five grades may be."""
+    listing = list_cohort(make_folder(tmp_path / "a", *(f"sub-{i}/1.png" for i in range(10))))
+    with pytest.raises(ValueError, match="with their classes in a table"):
+        majority_classes(listing, None)
+    listing = list_cohort(make_folder(tmp_path / "b", *(f"grade{i}/1.png" for i in range(5))))
+    with pytest.raises(ValueError, match="--majority grade0"):
+        majority_classes(listing, None)

@@ -51,6 +51,7 @@ def left(folder: Path, *images: str, masks: tuple[str, ...], level: int = 0) -> 
         ("a/BraTS20_001_flair.png", ("a/BraTS20_001_seg.png",)),
         ("images/x.png", ("masks/x.png",)),
         ("Task1_Input/ISIC_1.png", ("Task1_GroundTruth/ISIC_1_segmentation.png",)),
+        ("a/case1.png", ("a/case1mask.png", "a/case1_lesion.png", "a/case1 Maske.png")),
     ],
 )
 def test_masks_are_known_by_their_names_and_images(tmp_path, image, masks):
@@ -154,3 +155,10 @@ def test_an_image_that_is_named_like_the_mask_of_a_name_that_is_not_there_is_loo
     for name, pixels in zip(sorted(images), noise, strict=True):
         Image.fromarray(pixels).save(tmp_path / name)
     assert set(without_masks(tmp_path, sorted(images))[0]) == images
+
+
+def test_an_image_is_no_mask_for_its_name_alone(tmp_path):
+    """Words of any language tell masks from their images only where values do."""
+    views = ("a/1.png", "a/1_left.png")
+    assert left(tmp_path / "views", *views, masks=()) == set(views)
+    assert left(tmp_path / "drawn", masks=views) == set(views)  # all are drawn in two tones

@@ -179,13 +179,16 @@ def list_class_folders(where: Path) -> ImageIndex:
 def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
     """Find folders that are hardly classes: called as a side, or as images, or divided alike.
 
-    Two are divided alike if two folders or more are in both.
+    Two are divided alike if two folders or more are in both. Ten or more that differ in their
+    numbers alone are patients, or parts: grades are fewer.
     """
     inner: dict[str, set[str]] = {}
     for entry in entries:
         parts = entry.path.split("/")
         if parts[0] == entry.label:
             inner.setdefault(entry.label, set()).update(parts[1:-1][:1])
+    if len(inner) > 9 and len({re.sub(r"\d+", "", one) for one in inner}) == 1:
+        return set(inner)
     return {
         one
         for one, folders in inner.items()

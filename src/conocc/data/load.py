@@ -272,8 +272,8 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
         else:
             advice = (
                 "Each of these may hold several classes. If so, name the folder that holds the "
-                "class folders, or call the sides of a split train and test; if not, name the "
-                "majority (--majority)."
+                "class folders, call the sides of a split train and test, or list the images with "
+                "their classes in a table; if not, name the majority (--majority)."
             )
         advice += _listed_in(index)
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ _WORD = (
 _GAP = r"[_\-. ]+"
 # Most paths hold no such word, and need no closer look.
 _HINT = re.compile(r"mask|seg|truth|label|gt|annot|roi|contour|manual|stho|ndho", re.IGNORECASE)
-# x_mask, x_mask_1, x_mask_left, xMask, mask_x; of a folder also lung_masks, but not label_1.
-_BEFORE = rf"(|.+?(?:{_GAP}|(?<=[^\W_])(?-i:(?=[A-Z]))))"
+# x_mask, x_mask_1, x_mask_left, xMask, 1mask, mask_x; of a folder also lung_masks, but not label_1.
+_BEFORE = rf"(|.+?(?:{_GAP}|(?<=\d)|(?<=[^\W_])(?-i:(?=[A-Z]))))"
 _NAME = re.compile(rf"{_BEFORE}{_WORD}(|{_GAP}.+)", re.IGNORECASE | re.DOTALL)
 OF_MASKS = re.compile(rf"{_WORD}|(?:.*[_\- ])?(?:{_PLAIN})(?:[_\- ].*)?", re.IGNORECASE | re.DOTALL)
 # A word that an image has where its mask has another.
@@ -75,6 +75,7 @@ def without_masks(
             masks.add(path)
         else:
             doubtful["/".join(folders), is_class].append(path)
+    masks.update(_in_other_words(folder, [path for path in paths if path not in bases]))
     notes = []
     for (inside, is_class), group in doubtful.items():
         looks = [_looks_like_mask(folder, path) for path in _sample(group)]
@@ -94,6 +95,24 @@ def without_masks(
     aside = [path for path in paths if path in masks]
     notes += [f"{some(aside, 'mask')} left aside."] if aside else []
     return tuple(path for path in paths if path not in masks), notes
+
+
+def _in_other_words(folder: Path, paths: Sequence[str]) -> Iterator[str]:
+    """Find masks by a word of any language, ``x_lesion.png`` beside ``x.png``, and their values.
+
+    All that are looked at have few values, and no image that they would mark has.
+    """
+    known = {_key(*path.rpartition("/")[::2]): path for path in paths}
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for key, path in known.items():
+        for base in reversed(_beginnings(key)):
+            if base in known and key[len(base) :].strip("_-. ").isalpha():
+                groups[path.rpartition("/")[0], key[len(base) :]].append((path, known[base]))
+                break
+    for group in groups.values():
+        looks = [[_looks_like_mask(folder, one) for one in pair] for pair in _sample(group)]
+        if all(mask == TWO_VALUED and not image for mask, image in looks):
+            yield from (path for path, _ in group)
 
 
 def _sample(group: Sequence[Any]) -> Sequence[Any]:

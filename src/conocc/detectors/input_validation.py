@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
 
 from conocc.data.image_io.pixels import LARGEST_VALUE
@@ -21,6 +21,7 @@ logger = logging.getLogger("conocc")
 
 SMALLEST_SIDE = 16
 IMAGE_CHANNELS = (1, 3)
+MISSING = ("nan", "None", "<NA>", "NaT", "")  # as NumPy, Python and pandas write it
 OFFSET_SHARE = 1e-3  # of the largest value: what varies less loses digits as float32
 CHECK_ROWS = 256  # how many images are validated at once
 
@@ -78,6 +79,23 @@ def feature_scale(X: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndarray
 
 
 # --- validation --------------------------------------------------------------------------------
+
+
+def as_array(X: Any) -> np.ndarray:
+    """Make an array of what a user has: also tensors, of any device, with or without gradients."""
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
+        X = X.float() if X.dtype == torch.bfloat16 else X
+    try:
+        array: np.ndarray = np.asanyarray(X)
+    except (TypeError, ValueError, RuntimeError) as error:  # of several sizes, or no numbers
+        raise ValueError(f"X is no array of images of one size, or of vectors: {error}") from None
+    if array.ndim < 2 and array.dtype.kind in "OUS":
+        raise ValueError(
+            "X must be numbers, (n, h, w) or (n, c, h, w) of images or (n, d) of vectors. Got "
+            f"{type(X).__name__} instead. 'score_files' takes paths of files."
+        )
+    return array
 
 
 def checked_images(X: np.ndarray) -> np.ndarray:
@@ -141,25 +159,36 @@ def majority_only(
 
     (n, ...), (n,) or None, (n,) or None -> (m, ...), (m,) or None
     """
-    patients = None if groups is None else np.asarray(groups)
-    if patients is not None:
-        check_consistent_length(X, patients)
+    patients = None if groups is None else _column(X, "groups", groups)
     if y is None:
         return X, patients
-    check_consistent_length(X, y)
-    minority = np.asarray(y) == -1
+    y = _column(X, "y", y)
+    minority = y == -1
     said = f"y marks {minority.sum()} of {len(X)} images as minority (-1)"
     if minority.any() and refuse:
         raise ValueError(f"{said}; only images of the majority class are taken.")
     if minority.any():
         logger.warning(f"{said}; they are left out.")
         return X[~minority], None if patients is None else patients[~minority]
-    if len(values := sorted(set(np.asarray(y).tolist()), key=str)) == 2:
+    if len(values := sorted(set(y.tolist()), key=str)) == 2:
         logger.warning(
             f"y has the values {values[0]!r} and {values[1]!r}, of which neither is -1, the mark "
             "of the minority: all images are taken as majority."
         )
     return X, patients
+
+
+def _column(X: np.ndarray, name: str, values: Any) -> np.ndarray:
+    """Check that there is a value for each image; (n, ...), (n,) or (n, 1) -> (n,)."""
+    column: np.ndarray = column_or_1d(values)
+    check_consistent_length(X, column)
+    missing = [i for i, one in enumerate(column.tolist()) if str(one) in MISSING]
+    if missing:
+        raise ValueError(
+            f"The '{name}' parameter has no value for {len(missing)} of {len(X)} images, the first "
+            f"of row {missing[0]}. Leave these images out, or say which class or patient it is."
+        )
+    return column
 
 
 # --- identity ----------------------------------------------------------------------------------

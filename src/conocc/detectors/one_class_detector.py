@@ -553,7 +553,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             check_is_fitted(self)
         input_validation.refuse_masked(X)
         frame_or_sparse = hasattr(X, "columns") or hasattr(X, "tocsr")
-        array: np.ndarray = X if frame_or_sparse else np.asanyarray(X)
+        array: np.ndarray = X if frame_or_sparse else input_validation.as_array(X)
         if getattr(array, "ndim", 2) in (3, 4):
             array = input_validation.checked_images(array)
         else:
