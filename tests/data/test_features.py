@@ -113,7 +113,30 @@ def test_commands_take_features_as_they_take_images(table, tmp_path, monkeypatch
     assert call("explain", "run", new, "--out", "explained")[0] == 1
     assert call("review", "run", new, "--out", "review")[0] == 1
     assert call("data", "inspect", table, "--majority", "plain", "--montage", "m.png")[0] == 1
-    fewer = tmp_path / "fewer-features.csv"
-    frame.drop(columns="original_f4").to_csv(fewer, index=False)
-    code, said = call("score", "run", fewer, "--out", "fewer.csv", "-q")
+    new = tmp_path / "fewer-features.csv"
+    frame.drop(columns="original_f4").to_csv(new, index=False)
+    code, said = call("score", "run", new, "--out", "fewer.csv", "-q")
+    assert (code, "lacks 1 feature ('original_f4'), and has besides none" in said) == (1, True)
+    np.savez(tmp_path / "fewer.npz", features=VALUES[:, :4])  # whose columns have no names
+    code, said = call("score", "run", tmp_path / "fewer.npz", "--out", "fewer.csv", "-q")
     assert (code, "has 4 features, where 5 features are expected" in said) == (3, True)
+
+
+def test_features_are_matched_by_their_names(table, tmp_path, monkeypatch):
+    """As many features of other names had been scored, each in the place of another."""
+    monkeypatch.chdir(tmp_path)
+    fit = ("fit", table, "--majority", "plain", "--method", "ocsvm", "--out", "run")
+    assert call(*fit, "--calibrate", "0.3", "-q")[0] == 0
+    frame = pd.read_csv(table)
+    turned, other = tmp_path / "turned-features.csv", tmp_path / "other-features.csv"
+    frame[[*frame.columns[::-1]]].to_csv(turned, index=False)
+    frame.rename(columns={"original_f1": "original_f9"}).to_csv(other, index=False)
+    for name in (table, turned):
+        assert call("score", "run", name, "--out", f"of-{name.stem}.csv", "-q")[0] == 0
+    scores = [pd.read_csv(f"of-{name.stem}.csv").anomaly_score for name in (table, turned)]
+    assert scores[0].equals(scores[1])
+    for command in (("score", "run", other, "--out", "x.csv"), ("evaluate", "run", other)):
+        code, said = call(*command, "-q")
+        assert code == 1
+        assert "lacks 1 feature ('original_f1'), and has besides 1 feature ('original_f9')" in said
+    assert not (tmp_path / "x.csv").exists()

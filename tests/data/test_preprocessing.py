@@ -185,7 +185,7 @@ def test_a_square_image_is_the_same_however_it_is_fitted():
         ({"scaled": 1}, r"'scaled' .* True or False. Got 1 instead."),
         (
             {"window": 1},
-            r"has 'size', 'colour', 'fit', 'voi', 'axis', 'frames', 'scaled'. Got {.*'window': 1",
+            r"has 'size', 'colour', .*'frames', 'scaled', 'features'. Got {.*'window': 1",
         ),
     ],
 )

@@ -70,7 +70,7 @@ class CohortSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CohortSpec:

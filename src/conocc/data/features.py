@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conocc.data.columns import TableOptions, claim, is_nobody, refuse_options
-from conocc.data.index import Fetch, ImageEntry, ImageIndex, count, printable, side
+from conocc.data.index import Fetch, ImageEntry, ImageIndex, count, printable, side, some
 from conocc.data.manifest import is_manifest
 from conocc.io.user_tables import read_table
 
@@ -66,7 +66,27 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
         entries=tuple(entries),
         fetch=partial(_fetch, values),
         notes=tuple(said),
+        features=tuple(features),
     )
+
+
+def check_features(index: ImageIndex, known: Sequence[str]) -> None:
+    """Refuse a table of other features than the `known` ones, if both have names.
+
+    The order of its columns does not matter.
+    """
+    lacking, others = (
+        [*set(a) - {*b}] for a, b in ((known, index.features), (index.features, known))
+    )
+    if known and index.features and (lacking or others):
+        raise ValueError(
+            f"'{printable(index.name)}' has other features than the model was trained on: it lacks "
+            f"{_named(lacking)}, and has besides {_named(others)}. Rename or drop columns."
+        )
+
+
+def _named(features: Sequence[str]) -> str:
+    return some(sorted(features), "feature") if features else "none"
 
 
 def _number(text: str) -> float | None:

@@ -113,6 +113,8 @@ class ImageIndex:
     notes : tuple of str
     unknown : tuple of str
         Paths in the folder that are no images, but no known companions of images either.
+    features : tuple of str
+        What a table calls the features of an image, in their order.
     """
 
     layout: str
@@ -123,6 +125,7 @@ class ImageIndex:
     folder: Path | None = None
     notes: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

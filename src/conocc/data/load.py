@@ -32,6 +32,7 @@ from conocc.data.decoding import (
     survey_all,
     usable_threads,
 )
+from conocc.data.features import check_features
 from conocc.data.index import (
     ImageEntry,
     ImageIndex,
@@ -185,6 +186,7 @@ def _listed(
     preprocessing = spec.preprocessing
     named = {*(spec.majority or ()), *parted(spec.majority or ())}
     index = list_cohort(spec.where, preprocessing.size, named, spec.table)
+    check_features(index, preprocessing.features)
     wanted = majority_classes(index, spec.majority)
     dropped = _dropped_classes(index, wanted, spec)
     _refuse_capitals(index, wanted, dropped)
@@ -234,7 +236,7 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
         path=path[order],
         digest=digest[order],
         label=np.array([entry.label for entry in entries], dtype=np.str_)[order],
-        preprocessing=_with_found_size(spec.preprocessing, images),
+        preprocessing=_as_found(spec.preprocessing, images, index.features),
         patients_known=patients.known,
         notes=(),
         # A hash, since a path may tell of people.
@@ -492,19 +494,19 @@ def _pixels(
     return arranged(images, rows), np.array(seen["acquisition"])[rows], Counter(counts), notes
 
 
-def _with_found_size(preprocessing: Preprocessing, images: Images) -> Preprocessing:
-    """Write into the reading what size the images turned out to have.
+def _as_found(
+    preprocessing: Preprocessing, images: Images, features: tuple[str, ...]
+) -> Preprocessing:
+    """Write into the reading what size the images, or what names the features turned out to have.
 
     New images are then brought to it, instead of being refused for a size of their own.
     """
     if images.ndim == 2:
-        return preprocessing
+        return replace(preprocessing, features=features or preprocessing.features)
     h, w = images.shape[2:]
     if min(h, w) < SMALLEST_SIZE:
         raise ValueError(
             f"Images have {w}x{h} pixels, where at least {SMALLEST_SIZE} a side are needed. "
             "Pass a size to bring them to, such as size=32 (--size 32)."
         )
-    return (
-        replace(preprocessing, size=h) if preprocessing.size is None and h == w else preprocessing
-    )
+    return replace(preprocessing, size=h if h == w else preprocessing.size)

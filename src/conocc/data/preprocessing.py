@@ -53,6 +53,10 @@ class Preprocessing:
         Whether a JPEG at least `SPARE` times 2, 4 or 8 as large as `size` on both sides is decoded
         at a half, a quarter or an eighth of its size, before it is resized.
 
+    features : tuple of str
+        What the features of a table are called, which a loaded cohort notes; a table with others
+        is refused. Empty of images and arrays.
+
     Raises
     ------
     ValueError
@@ -71,6 +75,7 @@ class Preprocessing:
     axis: str = "axial"
     frames: str = "all"
     scaled: bool = True
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -110,9 +115,10 @@ class Preprocessing:
         """How the images of files that hold several are chosen and read."""
         return StackOptions(self.axis, self.voi, self.frames)
 
-    def to_dict(self) -> dict[str, int | str | None]:
-        """Give plain values, for JSON."""
-        return dataclasses.asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, for JSON; names of features where there are any."""
+        values = dataclasses.asdict(self)
+        return values if self.features else {k: v for k, v in values.items() if k != "features"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -124,11 +130,11 @@ class Preprocessing:
             If a key is missing or too many, or a value is not known.
         """
         known = [field.name for field in dataclasses.fields(cls)]
-        if {*values} != {*known}:
+        if {*values, "features"} != {*known}:
             raise ValueError(
                 f"A Preprocessing has {', '.join(map(repr, known))}. Got {dict(values)!r} instead."
             )
-        return cls(**values)
+        return cls(**{**values, "features": tuple(values.get("features", ()))})
 
 
 def _is_one_of(known: Mapping[str, object], value: object) -> tuple[bool, str]:

@@ -31,7 +31,7 @@ from conocc.data.decoding import (
     prefetch,
     usable_threads,
 )
-from conocc.data.features import is_features
+from conocc.data.features import check_features, is_features
 from conocc.data.image_io.stack import StackOptions, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
 from conocc.data.layouts import list_cohort
@@ -178,6 +178,7 @@ def _part(where: str, preprocessing: Preprocessing, table: TableOptions, is_alon
     absolute = str(path.absolute())  # another process may have another working directory
     if where in PHANTOMS or is_archive(path) or is_features(path):
         index = list_cohort(where, preprocessing.size, table=table)
+        check_features(index, preprocessing.features)
         names = tuple(entry.path for entry in index.entries)
         own = where if where in PHANTOMS else absolute
         listed = tuple(entry.name for entry in index.entries if entry.name)
