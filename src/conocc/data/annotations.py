@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from conocc.data.bounding_boxes import Box, boxes_of_mask
-from conocc.data.columns import TableOptions, claim
+from conocc.data.columns import TableOptions, claim, table_path
 from conocc.data.image_io.pixels import Pixels
 from conocc.data.image_io.read import decode
 from conocc.data.image_io.stack import Stack, StackOptions, volume_and_slice
@@ -28,7 +28,6 @@ from conocc.data.index import (
     walk,
 )
 from conocc.data.masks import marked_image
-from conocc.data.table_paths import table_path
 from conocc.data.volumes import read_stack
 from conocc.io.user_tables import read_table
 
@@ -64,7 +63,8 @@ def marked_by_boxes(
         row = {meaning: cells[column] for meaning, column in claimed.items()}
         at = f"'{name}', line {line}"
         path = table_path(row["path"], options.suffix, folder)
-        if not _is_inside(folder, path):
+        file = PurePosixPath(volume_and_slice(path)[0])
+        if ".." in file.parts or file.is_absolute() or not (folder / file).is_file():
             raise ValueError(f"{at}: there is no file '{printable(path)}' in the images.")
         if path not in found and volume_and_slice(path)[1] is None and _is_stack(folder, path):
             raise ValueError(
@@ -86,11 +86,6 @@ def _is_stack(folder: Path, path: str) -> bool:
         stack = read_stack(folder, path, StackOptions())
         return stack is not None and not stack.single
     return False
-
-
-def _is_inside(folder: Path, path: str) -> bool:
-    file = PurePosixPath(volume_and_slice(path)[0])
-    return ".." not in file.parts and not file.is_absolute() and (folder / file).is_file()
 
 
 def _box(row: dict[str, str], at: str) -> Box:

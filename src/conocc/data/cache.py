@@ -50,8 +50,7 @@ def cache_folder(cache: bool | str | os.PathLike[str]) -> tuple[Path | None, tup
     """
     if cache is False:
         return None, ()
-    given = os.environ.get("CONOCC_CACHE") if cache is True else cache
-    base = Path(given) if given else user_cache_path("conocc", appauthor=False)
+    base = Path(cache) if cache and cache is not True else own_cache()
     folder = base / "images"
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -64,6 +63,12 @@ def cache_folder(cache: bool | str | os.PathLike[str]) -> tuple[Path | None, tup
         reason = error.strerror or str(error)
         return None, (f"Decoded images are not kept: '{folder}' cannot be used ({reason}).",)
     return folder, ()
+
+
+def own_cache() -> Path:
+    """Return ``$CONOCC_CACHE``, or else the folder that the platform has for such things."""
+    given = os.environ.get("CONOCC_CACHE")
+    return Path(given) if given else user_cache_path("conocc", appauthor=False)
 
 
 def cache_key(digests: Sequence[str], preprocessing: dict[str, Any]) -> str:

@@ -23,9 +23,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
-from platformdirs import user_cache_path
 from pydicom import dcmread
 
+from conocc.data.cache import own_cache
 from conocc.data.decoding import prefetch
 from conocc.data.image_io.dicom_header import read_header, text
 from conocc.io.files import atomic_write, folder_lock
@@ -88,9 +88,8 @@ class Server:
             self.session.auth = (user, password or "")
         self.client = DICOMwebClient(self.base, self.session, timeout=TIMEOUT_S)
         self.client.set_http_retry_params(retry=False)
-        given = os.environ.get("CONOCC_CACHE")
-        cache = Path(given) if given else user_cache_path("conocc", appauthor=False)
-        self.folder = cache / "dicomweb" / hashlib.sha256(place.encode()).hexdigest()[:16]
+        named = hashlib.sha256(place.encode()).hexdigest()[:16]
+        self.folder = own_cache() / "dicomweb" / named
 
     def fetch(self, folder: Path, *, verbose: int = 0) -> None:
         """Fetch all images that are not in a folder yet, each whole or not at all.
@@ -119,8 +118,8 @@ class Server:
     def store(self, folder: Path, *, verbose: int = 0) -> str:
         """Send the objects of a folder that the server does not have; say how many."""
         paths = sorted(folder.glob("*.dcm"))
+        new = 0
         with bar("Sending objects", len(paths), verbose=verbose) as advance:
-            new = 0
             for path in paths:
                 new += self._again(self._store_one, path)
                 advance()

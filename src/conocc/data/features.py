@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from conocc.data.columns import TableOptions, claim, is_nobody, refuse_options
-from conocc.data.index import Fetch, ImageEntry, ImageIndex, count, printable, side, some
+from conocc.data.index import ImageEntry, ImageIndex, count, printable, side, some
 from conocc.data.manifest import is_manifest
 from conocc.io.user_tables import read_table
 
@@ -43,14 +43,14 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
     entries = []
     for i, (line, row) in enumerate(rows):
         known = {meaning: row[column] for meaning, column in claimed.items()}
-        for j, feature in enumerate(features):
-            number = _number(row[feature])
-            if number is None:
-                raise ValueError(
-                    f"{name}, line {line}: the feature '{printable(feature)}' is "
-                    f"{row[feature]!r}, and no finite number. Fill it in, or drop row or column."
-                )
-            values[i, j] = number
+        numbers = [_number(row[feature]) for feature in features]
+        if None in numbers:
+            feature = features[numbers.index(None)]
+            raise ValueError(
+                f"{name}, line {line}: the feature '{printable(feature)}' is {row[feature]!r}, and "
+                "no finite number. Fill it in, or drop row or column."
+            )
+        values[i] = numbers
         if not known.get("label", "one") or is_nobody(known.get("patient", "one")):
             raise ValueError(f"{name}, line {line}: the label or the patient is empty.")
         part = side(known["split"], f"{name}, line {line}") if "split" in known else None
@@ -64,7 +64,7 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
         layout="a table of features",
         name=where.stem,
         entries=tuple(entries),
-        fetch=partial(_fetch, values),
+        fetch=lambda rows: (partial(values.__getitem__, row) for row in rows),
         notes=tuple(said),
         features=tuple(features),
     )
@@ -95,7 +95,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _fetch(values: np.ndarray, rows: Sequence[int]) -> Iterable[Fetch]:
-    return (partial(values.__getitem__, row) for row in rows)

@@ -10,10 +10,9 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from conocc.data.columns import TableOptions, claim, is_called, is_nobody
+from conocc.data.columns import FilesByName, TableOptions, claim, is_called, is_nobody, table_path
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side, walk
-from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, Rows, read_table
 from conocc.io.words import parted
 
@@ -61,7 +60,7 @@ def list_manifest(
     required = ("path", "label") if labelled and not table.one_hot else ("path",)
     optional = ("split", "patient") if labelled else ()
     claimed = claim(name, columns, required, optional, table)
-    told = [] if labelled else [column for column in columns if is_called(column, "label")]
+    told = [column for column in columns if is_called(column, "label") and not labelled]
     if not rows:
         raise ValueError(f"{name} lists no images.")
     first: dict[str, tuple[int, ImageEntry]] = {}
@@ -77,8 +76,8 @@ def list_manifest(
             raise ValueError(
                 f"{at}: '{printable(entry.path)}' has another split or patient than line {known}."
             )
-        found = _one_hot(row, table.one_hot, at) if table.one_hot else entry.label.split("|")
-        found = row[told[0]].split("|") if len(told) == 1 else found
+        label = row[told[0]] if len(told) == 1 else entry.label
+        found = _one_hot(row, table.one_hot, at) if table.one_hot else label.split("|")
         labels[entry.path].update(map(str.strip, found))
         _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}))
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
@@ -137,7 +136,7 @@ def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> list[st
 def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions) -> dict[str, str]:
     """Find where each path of a table lies below the root, of no two in the same place."""
     places = {path: path for path in lines}
-    lost: list[tuple[str, list[str]]] = []
+    lost: dict[str, list[str]] = {}
     files = {path: volume_and_slice(path)[0] for path in lines}
     missing = [
         path
@@ -147,14 +146,14 @@ def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions
     if missing:
         below = walk(root)
         by_name = FilesByName([*below.images, *below.unknown, *chain(*below.aside.values())])
-        for path in missing:
-            found = by_name.find(files[path])
-            if len(found) == 1:
-                places[path] = found[0] + path[len(files[path]) :]
-            else:
-                lost.append((path, found))
+    for path in missing:
+        found = by_name.find(files[path])
+        if len(found) == 1:
+            places[path] = found[0] + path[len(files[path]) :]
+        else:
+            lost[path] = found
     if lost:
-        path, found = lost[0]
+        path, found = next(iter(lost.items()))
         what = f"there is no file '{printable(path)}'"
         if found:
             what = f"'{printable(path)}' may be '{printable(found[0])}' or '{printable(found[1])}'"

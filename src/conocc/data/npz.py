@@ -23,7 +23,7 @@ import numpy.typing as npt
 from conocc.data.columns import TableOptions, claim, is_called, refuse_options
 from conocc.data.image_io.npy import Head, read_head
 from conocc.data.image_io.pixels import MAX_PIXELS
-from conocc.data.index import SIDES, Fetch, ImageEntry, ImageIndex, printable, side
+from conocc.data.index import Fetch, ImageEntry, ImageIndex, printable, side
 
 Array = npt.NDArray[Any]
 
@@ -88,10 +88,9 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
         )
         values = {meaning: _column(where, heads, one, n) for meaning, one in claimed.items()}
         arrays.append((array, n))
+        words = values.get("split", [prefix[:-1]] * n)
         for i in range(n):
-            split = SIDES[prefix[:-1]] if prefix else None
-            if words := values.get("split"):
-                split = side(words[i], f"'{name}', {claimed['split']}[{i}]")
+            split = side(words[i], f"'{name}', {claimed.get('split')}[{i}]") if words[i] else None
             who = values["patient"][i] if "patient" in values else None
             label = values["labels"][i] if "labels" in values else where.stem
             entries.append(ImageEntry(f"{array}[{i}]", label, split, who))

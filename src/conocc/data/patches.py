@@ -13,11 +13,11 @@ Letters: h and w pixels.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -226,8 +226,10 @@ def cut_patches(
 
 def _write(out: Path, one: _Cut, taken: Counter[str]) -> None:
     """Write the patches of an image, and keep of them where they are and what they show."""
+    volume, k = volume_and_slice(one.path)
+    own = re.sub(r"[^\w.-]+", "_", stem(volume)) + ("" if k is None else f"_{k}")
     for patch, label, square in one.patches:
-        name = f"{label}/{_file_name(one.path)}"
+        name = f"{label}/{own}"
         path = write_patch(out / f"{name}_{taken[name]}", patch)
         taken[name] += 1
         one.written.append((path.relative_to(out).as_posix(), label, square))
@@ -249,28 +251,30 @@ def _cut(rules: Rules, marks: Marks, item: tuple[str, Fetch]) -> _Cut:
     except ValueError as error:
         one.errors.append(_named(one.path, error))
         return one
-    squares = []
     for box, label in labelled:
         try:
-            squares.append(square_around(box, image.shape[:2], rules.margin))
+            square = square_around(box, image.shape[:2], rules.margin)
         except ValueError as error:
             one.errors.append(_named(one.path, error))
-            continue
-        one.patches.append((cut_patch(image, squares[-1], rules.size), label, squares[-1]))
-    if rules.outside and squares:
+        else:
+            one.patches.append((cut_patch(image, square, rules.size), label, square))
+    sides = [square.width for _, _, square in one.patches]
+    if rules.outside and sides:
+        # A generator of its own, on which no other image has a bearing.
+        seed = sha256(f"{rules.seed}:{path}".encode("utf-8", "backslashreplace")).digest()
         drawn = squares_outside(
             tissue_of(image),
-            [square.width for square in squares],
+            sides,
             [box for box, _ in labelled],
             margin=rules.margin,
             least_tissue=rules.least_tissue,
-            random_state=_generator(rules.seed, path),
+            random_state=np.random.default_rng(int.from_bytes(seed)),
         )
-        for outside, square in zip(drawn, squares, strict=True):
+        for outside, side in zip(drawn, sides, strict=True):
             if outside is not None:
                 one.patches.append((cut_patch(image, outside, rules.size), OUTSIDE, outside))
             else:
-                reason = f"no tissue outside its boxes has place for {square.width} pixels"
+                reason = f"no tissue outside its boxes has place for {side} pixels"
                 one.errors.append(_named(one.path, reason))
     return one
 
@@ -287,14 +291,3 @@ def tissue_of(image: Pixels) -> npt.NDArray[np.bool_]:
 def _named(path: str, reason: object) -> str:
     text = str(reason)
     return text if text.startswith("Cannot read") else f"'{printable(path)}': {text}."
-
-
-def _generator(seed: int, path: str) -> np.random.Generator:
-    """Make a generator for one image, on which no other image has a bearing."""
-    digest = hashlib.sha256(f"{seed}:{path}".encode("utf-8", "backslashreplace"))
-    return np.random.default_rng(int.from_bytes(digest.digest()))
-
-
-def _file_name(path: str) -> str:
-    volume, k = volume_and_slice(path)
-    return re.sub(r"[^\w.-]+", "_", stem(volume)) + ("" if k is None else f"_{k}")

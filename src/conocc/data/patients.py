@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conocc.data.columns import TableOptions, claim, is_called, is_nobody
+from conocc.data.columns import FilesByName, TableOptions, claim, is_called, is_nobody, table_path
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable
 from conocc.data.pseudonyms import key_fingerprint, pseudonym
-from conocc.data.table_paths import FilesByName, table_path
 from conocc.io.user_tables import TABLE_SUFFIXES, read_table
 
 EVERYWHERE = "everywhere"
@@ -84,21 +83,24 @@ def find_patients(
         names = by_regex(paths, regex, deidentified)
         note = f"Patients are read from the paths by {regex!r}."
         return _hidden(Patients(names, True, note), persons)
-    if options.patients is not None:
-        return _from_table(paths, Path(options.patients), deidentified, options)
-    if given and given[0] is not None:
+    table = Path(options.patients) if options.patients is not None else None
+    if table is None and given and given[0] is not None:
         named = [None if who is None or is_nobody(who) else who for who in given]
         names = _complete(named, deidentified, "The cohort lists no patient for")
         return Patients(names, True, "Patients are those that the cohort lists.")
-    beside = {path.name.lower(): path for path in sorted(folder.iterdir())} if folder else {}
-    if table := next((beside[name] for name in TABLES if name in beside), None):
-        return _from_table(paths, table, deidentified, options)
-    if persons and all(person is not None and person.patient for person in persons):
-        issued = all(person.issuer for person in persons if person)
+    if table is None and folder:
+        beside = {path.name.lower(): path for path in sorted(folder.iterdir())}
+        table = next((beside[name] for name in TABLES if name in beside), None)
+    if table is not None:
+        names = by_table(paths, table, deidentified, options)
+        note = f"Patients are read from '{printable(table.name)}'."
+        return Patients(names, True, note, str(table.resolve()))
+    people = [person for person in persons if person and person.patient]
+    if people and len(people) == len(persons):
+        issued = all(person.issuer for person in people)
         names = tuple(
             pseudonym(f"{person.issuer}\n{person.patient}" if issued else person.patient)
-            for person in persons
-            if person
+            for person in people
         )
         note = f"Patients are pseudonyms of DICOM's PatientID{' and of its issuer' * issued}."
         return Patients(names, True, note, EVERYWHERE, key_fingerprint())
@@ -108,14 +110,6 @@ def find_patients(
     unit = "file of several images" if any(map(is_slice_name, paths)) else "image"
     note = f"Patients are not known: each {unit} counts as a patient of its own."
     return Patients(names, False, note)
-
-
-def _from_table(
-    paths: Sequence[str], table: Path, deidentified: Sequence[str], options: TableOptions
-) -> Patients:
-    note = f"Patients are read from '{printable(table.name)}'."
-    names = by_table(paths, table, deidentified, options)
-    return Patients(names, True, note, str(table.resolve()))
 
 
 def _hidden(patients: Patients, persons: Sequence[Person | None]) -> Patients:
@@ -145,9 +139,8 @@ def by_regex(
             "The 'patient_regex' parameter must have a group, such as '(p[0-9]+)_', that holds "
             f"the patient. Got {regex!r} instead."
         )
-    group: str | int = "patient" if "patient" in pattern.groupindex else 1
-    matches = map(pattern.search, paths)
-    found = [match[group] if match else None for match in matches]
+    group = pattern.groupindex.get("patient", 1)
+    found = [match[group] if match else None for match in map(pattern.search, paths)]
     missing = f"'patient_regex' must find a patient in every path. {regex!r} finds none in"
     return _complete(found, deidentified or paths, missing)
 

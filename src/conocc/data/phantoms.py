@@ -37,8 +37,7 @@ WHITE = 4095  # twelve bits, as scanners and detectors store them
 
 
 def _windowed(picture: Floats) -> Floats:
-    windowed: Floats = (picture - picture.mean()) / picture.std()
-    return windowed
+    return np.asarray((picture - picture.mean()) / picture.std())
 
 
 def _filtered_noise(rng: Generator, size: int, gain: Callable[[Floats], Floats]) -> Floats:

@@ -62,8 +62,8 @@ def joining_nobody(patient: Names, digest: Names, blank: Flags | None = None) ->
     person, image = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (patient, digest))
     pairs = np.unique(np.stack([person, image]), axis=1)
     sharing = np.bincount(pairs[1])[image]
-    none = np.zeros(image.size, bool) if blank is None else np.asarray(blank, dtype=bool)
-    return (sharing > MOST_SHARING) | ((sharing > 1) & none)
+    flat = False if blank is None else np.asarray(blank, dtype=bool)
+    return (sharing > MOST_SHARING) | ((sharing > 1) & flat)
 
 
 def without_copies(split: Strings, digest: Strings, side: str = "test") -> Strings:
@@ -217,9 +217,6 @@ ROUNDING = 1e-9
 def _shuffled(group: Strings, seed: int) -> tuple[Strings, npt.NDArray[np.intp]]:
     """Put groups in the order of their lots; with how many images each has."""
     names, images = np.unique(group, return_counts=True)
-    order = sorted(range(len(names)), key=lambda i: _lot(seed, str(names[i])))
+    drawn = [f"{seed}:{name}".encode("utf-8", "backslashreplace") for name in names]
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(drawn[i]).digest())
     return names[order], images[order]
-
-
-def _lot(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "backslashreplace")).digest()
