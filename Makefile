@@ -42,6 +42,7 @@ torture: $(VENV)/installed      ## damaged files and faults in mid-work; docs/re
 	$(BIN)/python -m torture.mutations
 	$(BIN)/python -m torture.strikes
 	$(BIN)/python -m torture.dicomweb
+	[ ! -x /usr/sbin/Orthanc ] || $(BIN)/python -m torture.dicomweb --orthanc --count 240
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix

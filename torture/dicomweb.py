@@ -5,7 +5,9 @@ send four objects to it, while the server fails in one of the ways of `torture.p
 has a wrong certificate, or the child is killed or its disk is full. The same is then done again,
 without a fault: each image must lie there whole and each object be stored, neither asked for nor
 sent again if it had come, with no temporary file or lock beside them; and the child that was
-struck must have ended well or with one sentence.
+struck must have ended well or with one sentence. With ``--orthanc``, a real Orthanc is behind the
+small server, which passes on what is asked and has the faults befall the answers; it is Orthanc
+that is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from typing import Any
 from conocc.cli.application import _sentence
 from conocc.data import dicomweb
 from torture.folders import full_disk, may_mount
-from torture.pacs import FAULTS, Pacs, made
+from torture.orthanc import Orthanc
+from torture.pacs import FAULTS, SERIES, STUDY, Pacs, made
 
 IMAGES, OBJECTS = 6, 4
 OTHERS = ("server killed", "wrong certificate", "client killed", "disk full")
@@ -75,43 +78,62 @@ def certificate(folder: Path) -> Path:
     return both
 
 
-def strike_once(fault: str, seed: int, scratch: Path, signed: Path | None = None) -> str:
+def strike_once(
+    fault: str,
+    seed: int,
+    scratch: Path,
+    signed: Path | None = None,
+    orthanc: Orthanc | None = None,
+) -> str:
     """Strike once, begin again; "survived", or what was wrong."""
     rng = random.Random(seed)
     first, n = rng.randrange(2 * (IMAGES + OBJECTS)), rng.choice((1, 1, 2, 99))
     calls = iter(range(10**6))
     pacs = Pacs(
-        IMAGES, lambda: fault if fault in FAULTS and first <= next(calls) < first + n else None
+        IMAGES,
+        lambda: fault if fault in FAULTS and first <= next(calls) < first + n else None,
+        orthanc,
     )
+    own = f"/studies/{STUDY}/series/{SERIES}"
+    timeout_s, moment_s = (0.9, 1.5) if orthanc else (0.3, 0.15)
     folder, objects = scratch / f"{seed}", scratch / f"{seed}-out"
     folder.mkdir()
     objects.mkdir()
     for i in range(OBJECTS):
-        (objects / f"{i}.dcm").write_bytes(made(50 + i))
+        (objects / f"{i}.dcm").write_bytes(made(50 + i, series=f"{SERIES}.1"))
+    if orthanc:
+        for one in orthanc.asked("/instances"):
+            orthanc.asked(f"/instances/{one}", method="DELETE")
+        for data in pacs.images.values():
+            orthanc.asked("/instances", data)
     try:
         with full_disk(folder, 4096 * rng.randint(1, 8)) if fault == "disk full" else nullcontext():
             if fault == "wrong certificate":
                 pacs.stop()
                 pacs.start(signed)
             scheme = "https" if fault == "wrong certificate" else "http"
-            child, here = _child(pacs.place(scheme=scheme), folder, objects, 0.3)
+            child, here = _child(pacs.place(own, scheme), folder, objects, timeout_s)
             if fault in ("server killed", "client killed"):
-                time.sleep(rng.random() * 0.15)
+                time.sleep(rng.random() * moment_s)
                 if fault == "client killed":
                     os.kill(child.pid, signal.SIGKILL)
                 else:
-                    pacs.stop()
+                    (orthanc or pacs).stop()
             said = _heard(child, here)
             before = {path.name: path.read_bytes() for path in folder.glob("*.dcm")}
         if fault == "disk full":  # what it held moves to a disk with room
             for name, data in before.items():
                 (folder / name).write_bytes(data)
-        if fault in ("server killed", "wrong certificate"):
-            pacs.stop() if fault == "wrong certificate" else None
+        if fault == "server killed":
+            (orthanc or pacs).start()
+        if fault == "wrong certificate":
+            pacs.stop()
             pacs.start()
+        while pacs.busy:  # with what was asked before
+            time.sleep(0.01)
         pacs.fault = lambda: None
         asked, sent = Counter(pacs.asked), Counter(pacs.sent)
-        again = _heard(*_child(pacs.place(), folder, objects, PATIENCE_S))
+        again = _heard(*_child(pacs.place(own), folder, objects, PATIENCE_S))
         wrong = _wrong(pacs, folder, before, said, again, asked, sent, fault)
         return "; ".join(wrong) or "survived"
     finally:
@@ -138,15 +160,20 @@ def _wrong(
         yield f"in the folder: {sorted(left)}"
     if any((pacs.asked - asked)[name.removesuffix(".dcm")] for name in before):
         yield "an image was fetched that was there"
-    if len(pacs.stored) != OBJECTS or any((pacs.sent - sent)[sop] for sop in sent):
-        yield f"stored {len(pacs.stored)}, sent again {dict(pacs.sent - sent)}"
+    if any((pacs.sent - sent)[sop] for sop in sent):
+        yield f"sent again {dict(pacs.sent - sent)}"
+    there = len(pacs.behind.asked("/instances")) - IMAGES if pacs.behind else len(pacs.stored)
+    if there != OBJECTS:
+        yield f"stored {there}"
     if fault != "client killed" and (said is None or "\n" in said or "Traceback" in said):
         yield f"it said {said!r}"
     if said and "127.0.0.1:" in said:
         yield f"it said the address: {said}"
 
 
-def torture(count: int, seed: int, scratch: Path) -> Counter[tuple[str, str]]:
+def torture(
+    count: int, seed: int, scratch: Path, orthanc: Orthanc | None = None
+) -> Counter[tuple[str, str]]:
     """Strike `count` times, with each kind of fault in turn."""
     kinds = [*FAULTS, *OTHERS]
     if not may_mount():
@@ -156,7 +183,7 @@ def torture(count: int, seed: int, scratch: Path) -> Counter[tuple[str, str]]:
     results = Counter[tuple[str, str]]()
     for i in range(count):
         fault = kinds[i % len(kinds)]
-        result = strike_once(fault, seed * 10**6 + i, scratch, signed)
+        result = strike_once(fault, seed * 10**6 + i, scratch, signed, orthanc)
         results[fault, result] += 1
         if result != "survived":
             print(f"{fault}, strike {i}: {result}")
@@ -168,9 +195,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--orthanc", action="store_true", help="before a real Orthanc")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        results = torture(options.count, options.seed, Path(scratch))
+        behind = Orthanc(Path(scratch) / "orthanc") if options.orthanc else None
+        try:
+            results = torture(options.count, options.seed, Path(scratch), behind)
+        finally:
+            behind.stop() if behind else None
     print("| fault | strikes | survived |\n|---|---|---|")
     for fault in dict.fromkeys(fault for fault, _ in results):
         total = sum(n for (kind, _), n in results.items() if kind == fault)

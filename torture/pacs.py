@@ -16,9 +16,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
+import requests
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from torture.orthanc import PASSWORD, USER, Orthanc
 
 STUDY, SERIES = "1.2.3", "1.2.3.9"
 BOUNDARY = b"edge"
@@ -26,11 +29,11 @@ SLOW_S = 1.0  # longer than anybody waits who asks here
 FAULTS = ("status 500", "status 503", "hung up", "half", "cut", "slow", "another", "no list")
 
 
-def made(seed: int, name: str = "Doe^Jane") -> bytes:
+def made(seed: int, name: str = "Doe^Jane", series: str = SERIES) -> bytes:
     """Make a CT image of 20 x 24 pixels of noise."""
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, f"{STUDY}.{100 + seed}"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = STUDY, SERIES, "CT"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = STUDY, series, "CT"
     ds.PatientName, ds.PatientID = name, "0815"
     ds.Rows, ds.Columns, ds.SamplesPerPixel = 20, 24, 1
     ds.PhotometricInterpretation, ds.PixelRepresentation = "MONOCHROME2", 0
@@ -44,9 +47,18 @@ def made(seed: int, name: str = "Doe^Jane") -> bytes:
 
 
 class Pacs:
-    """Images by their SOP Instance UIDs; `fault` is asked before each answer."""
+    """Images by their SOP Instance UIDs; `fault` is asked before each answer.
 
-    def __init__(self, n: int, fault: Callable[[], str | None] = lambda: None) -> None:
+    With a real server behind it, what is asked goes there, and faults befall its answers.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        fault: Callable[[], str | None] = lambda: None,
+        behind: Orthanc | None = None,
+    ) -> None:
+        self.behind, self.busy = behind, 0
         self.images = {f"{STUDY}.{100 + i}": made(i) for i in range(n)}
         self.stored: dict[str, bytes] = {}
         self.fault, self.asked, self.sent = fault, Counter[str](), Counter[str]()
@@ -69,6 +81,21 @@ class Pacs:
         self.httpd.shutdown()
         self.httpd.server_close()
 
+    def passed_on(self, request: _Handler, body: bytes | None = None) -> tuple[bytes, str]:
+        """Ask the server behind as was asked here; give its answer, and of what type it is."""
+        address = f"{self.behind.address}/dicom-web/{request.path.removeprefix('/web/')}"
+        names = ("Accept", "Content-Type")
+        answer = requests.request(
+            request.command,
+            address,
+            headers={name: request.headers[name] for name in names if name in request.headers},
+            data=body,
+            auth=(USER, PASSWORD),
+            timeout=20,
+        )
+        answer.raise_for_status()
+        return answer.content, answer.headers["Content-Type"]
+
     def place(self, rest: str = f"/studies/{STUDY}", scheme: str = "http") -> str:
         return f"dicomweb:{scheme}://127.0.0.1:{self.port}/web{rest}"
 
@@ -76,6 +103,13 @@ class Pacs:
 class _Handler(BaseHTTPRequestHandler):
     pacs: Pacs
     protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        self.pacs.busy += 1
+        try:
+            super().handle()
+        finally:
+            self.pacs.busy -= 1
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -86,9 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
         known = {**self.pacs.images, **self.pacs.stored}
         if words[-2:-1] == ["instances"]:
             self.pacs.asked[words[-1]] += 1
-            data = known[words[-1]]
-            if (fault := self.pacs.fault()) == "another":
-                data = made(99)
+            fault = self.pacs.fault()
+            if self.pacs.behind and fault != "another":
+                self._answer(*self.pacs.passed_on(self), fault)
+                return
+            data = made(99) if fault == "another" else known[words[-1]]
             head = b"--%b\r\nContent-Type: application/dicom\r\n\r\n" % BOUNDARY
             body = head + data + b"\r\n--" + BOUNDARY + b"--\r\n"
             kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY.decode()}'
@@ -107,13 +143,16 @@ class _Handler(BaseHTTPRequestHandler):
             }
             for sop in known
         ]
-        fault = self.pacs.fault()
-        body = b'{"no": "list"}' if fault == "no list" else json.dumps(listed).encode()
-        self._answer(body, "application/dicom+json", fault)
+        fault, body, kind = self.pacs.fault(), json.dumps(listed).encode(), "application/dicom+json"
+        if self.pacs.behind:
+            body, kind = self.pacs.passed_on(self)
+        self._answer(b'{"no": "list"}' if fault == "no list" else body, kind, fault)
 
     def do_POST(self) -> None:
-        body = self._body()
+        body, answer, kind = self._body(), b"{}", "application/dicom+json"
         fault = self.pacs.fault()
+        if self.pacs.behind and fault not in ("status 500", "status 503"):
+            answer, kind = self.pacs.passed_on(self, body)
         if fault not in ("status 500", "status 503"):  # others lose the answer alone
             edge = re.search(rb"--[^\r]+", body)[0]
             for part in body.split(edge)[1:-1]:
@@ -121,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
                 sop = str(dcmread(BytesIO(data), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
                 self.pacs.sent[sop] += 1
                 self.pacs.stored.setdefault(sop, data)
-        self._answer(b"{}", "application/dicom+json", fault)
+        self._answer(answer, kind, fault)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

@@ -12,12 +12,12 @@ pytest.importorskip("highdicom", reason="the extra 'dicom-out' is not installed"
 
 from torture.dicomweb import OTHERS, certificate, strike_once
 from torture.folders import may_mount
+from torture.orthanc import HAS_ORTHANC, PASSWORD, USER, Orthanc
 from torture.pacs import FAULTS, STUDY, Pacs, made
 
 from conocc.data import dicomweb
 from conocc.data.dicomweb import Server
 from fitted_runs import fitted
-from orthanc import HAS_ORTHANC, PASSWORD, USER, Orthanc
 from test_cli import call
 
 
@@ -179,5 +179,16 @@ def test_orthanc_gives_images_and_takes_reports(run, tmp_path, monkeypatch, own_
             assert "Doe" not in path.read_text()
         assert PASSWORD not in said
         assert "Doe" not in said
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(not HAS_ORTHANC, reason="there is no Orthanc (Debian: orthanc-dicomweb)")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork, from 3.12 on
+@pytest.mark.parametrize("fault", ["half", "server killed"])
+def test_whatever_fails_before_orthanc_nothing_is_lost_or_there_twice(fault, tmp_path):
+    server = Orthanc(tmp_path / "orthanc")
+    try:
+        assert strike_once(fault, 1, tmp_path, orthanc=server) == "survived"
     finally:
         server.stop()

@@ -18,6 +18,7 @@ USER, PASSWORD = "reader", "planted-secret-0815"
 
 
 def free_port() -> int:
+    """Give a port of the loopback that nobody listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
@@ -68,8 +69,8 @@ class Orthanc:
         self.process.kill()
         self.process.wait()
 
-    def asked(self, path: str, data: bytes | None = None):
-        request = urllib.request.Request(f"{self.address}{path}", data)
+    def asked(self, path: str, data: bytes | None = None, method: str | None = None):
+        request = urllib.request.Request(f"{self.address}{path}", data, method=method)
         known = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         request.add_header("Authorization", f"Basic {known}")
         with urllib.request.urlopen(request, timeout=20) as answer:
