@@ -125,13 +125,13 @@ def claim(
         raise ValueError(f"{where} has no {thing} {lacking[0]!r} (--one-hot). {_has(columns)}")
     near = {
         meaning: column
-        for meaning in reversed(open_to)
-        for column in reversed(columns)
+        for meaning in open_to
+        for column in reversed(columns)  # the first counts
         if column not in taken and _is_near(column, meaning)
     }
     if near:
         hints = [_near(meaning, column, meaning in optional) for meaning, column in near.items()]
-        raise ValueError(f"{where} has the {thing} {'; and '.join(reversed(hints))}.")
+        raise ValueError(f"{where} has the {thing} {'; and '.join(hints)}.")
     if lacking := [meaning for meaning in required if meaning not in claimed]:
         raise ValueError(
             f"{where} must have the {thing}s {' and '.join(required)}"

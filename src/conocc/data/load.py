@@ -218,14 +218,12 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
     path = np.array(_deidentified_paths(entries, found, all_hidden=spec.pseudonyms), dtype=np.str_)
     patients = _patients(spec, index, entries, found, path)
     other = np.array([entry.label not in wanted for entry in entries], dtype=bool)
-    source = _Source(index, rows, path, digest, spec.preprocessing)
-    side, split_note = _split(source, patients, other, spec)
+    source = _Source(listed, rows, path, digest)
+    side, split_note = _split(source, patients, other)
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(one) for one in side.tolist()])
     order = np.lexsort((other, rank))  # stable: within a class the index's order stays
-    # A phantom is drawn anew each time, so that nothing is gained by keeping it.
-    cache = spec.where not in PHANTOMS and spec.cache
-    images, facts, remarks, unkept = _pixels(source, order, cache, listed.threads, listed.verbose)
+    images, facts, remarks, unkept = _pixels(source, order)
     among = patients.among or os.path.realpath(spec.where)
     cohort = Cohort(
         name=printable(index.name),
@@ -241,12 +239,12 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
         notes=(),
         # A hash, since a path may tell of people.
         namespace="" if among == EVERYWHERE else sha256(os.fsencode(among)).hexdigest()[:16],
+        key=patients.key,
+        acquisition=facts if facts.size else None,
         facts=facts_of([entries[i] for i in order]),
     )
     notes = cohort_notes(cohort, index, wanted, listed.dropped, patients.note, split_note, remarks)
-    return replace(
-        cohort, key=patients.key, acquisition=facts if facts.size else None, notes=(*notes, *unkept)
-    )
+    return replace(cohort, notes=(*notes, *unkept))
 
 
 def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> frozenset[str]:
@@ -388,23 +386,23 @@ def _blank(source: _Source, patients: Patients) -> Bools:
     shared = on_several(source.digest, np.array(patients.names))
     first = np.sort(np.unique(source.digest, return_index=True)[1])
     first = first[np.isin(source.digest[first], shared)]
-    fetches = source.images.fetch([source.rows[i] for i in first])
+    fetches = source.listed.index.fetch([source.rows[i] for i in first])
+    preprocessing = source.listed.spec.preprocessing
     flat = [
         source.digest[i]
         for i, fetch in zip(first, fetches, strict=True)
-        if isinstance(one := decode_one(source.preprocessing, (source.path[i], fetch)), Decoded)
+        if isinstance(one := decode_one(preprocessing, (source.path[i], fetch)), Decoded)
         and one.image.min() == one.image.max()
     ]
     return np.isin(source.digest, flat)
 
 
-def _split(
-    source: _Source, patients: Patients, minority: Bools, spec: CohortSpec
-) -> tuple[Strings, str]:
+def _split(source: _Source, patients: Patients, minority: Bools) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
+    spec = source.listed.spec
     names, digest, blank = patients.names, source.digest, _blank(source, patients)
     seed, test_size, share = spec.split_seed, spec.test_size, spec.calibration_size
-    entries = [source.images.entries[row] for row in source.rows]
+    entries = [source.listed.index.entries[row] for row in source.rows]
     if entries[0].split is None:
         split = split_by_patient(
             names, minority, digest, seed=seed, test_size=test_size, blank=blank
@@ -434,17 +432,16 @@ def _split(
 
 
 class _Source(NamedTuple):
-    """The images of a cohort before they are decoded: n rows of an index."""
+    """The images of a cohort before they are decoded: n rows of those that were listed."""
 
-    images: ImageIndex
+    listed: _Listed
     rows: list[int]
     path: Strings
     digest: Strings
-    preprocessing: Preprocessing
 
 
 def _pixels(
-    source: _Source, order: Rows, cache: Any, n_jobs: int, verbose: int
+    source: _Source, order: Rows
 ) -> tuple[Images, np.ndarray, Counter[str], tuple[str, ...]]:
     """Images in `order`, from the cache or decoded, and facts; how many have each remark; notes.
 
@@ -452,7 +449,8 @@ def _pixels(
     """
     unique, first, place = np.unique(source.digest, return_index=True, return_inverse=True)
     n = len(unique)
-    key = cache_key(unique.tolist(), source.preprocessing.to_dict())
+    listed, spec = source.listed, source.listed.spec
+    key = cache_key(unique.tolist(), spec.preprocessing.to_dict())
     seen: dict[str, Any] = {"remarks": {}, "acquisition": [()] * n}
 
     def placed() -> Iterator[tuple[int, Images]]:
@@ -461,10 +459,10 @@ def _pixels(
         decoded = decode_all(
             source.path[rows].tolist(),
             source.digest[rows].tolist(),
-            source.images.fetch([source.rows[i] for i in rows]),
-            source.preprocessing,
-            n_jobs=n_jobs,
-            verbose=verbose,
+            listed.index.fetch([source.rows[i] for i in rows]),
+            spec.preprocessing,
+            n_jobs=listed.threads,
+            verbose=listed.verbose,
         )
         try:
             for i, one in zip(ascending.tolist(), decoded, strict=False):
@@ -481,7 +479,8 @@ def _pixels(
                     bad[source.rows[i]] = own, said
             raise UnreadableImagesError(bad, len(source.rows)) from None
 
-    folder, notes = cache_folder(cache)
+    # A phantom is drawn anew each time, so that nothing is gained by keeping it.
+    folder, notes = cache_folder(spec.where not in PHANTOMS and spec.cache)
     kept = lookup(folder, key, n) if folder else None
     if kept is None and folder and not os.access(folder, os.W_OK):
         notes = (f"Decoded images are not kept: '{folder}' may not be written.",)
