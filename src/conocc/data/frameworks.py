@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,7 +58,7 @@ def _monai(content: Any, folder: Path) -> Iterator[Row]:
             yield {"path": str(path), "label": label, "split": side, **known}
 
 
-def _hugging_face(rows: Any, folder: Path) -> Iterator[Row]:
+def _rows(rows: Any, folder: Path) -> Iterator[Row]:
     """``file_name`` and further columns; folders that are called so are sides of the split."""
     for row in rows:
         path = row.pop("file_name")
@@ -74,34 +74,25 @@ def _bids(rows: Any, folder: Path) -> Iterator[Row]:
             yield {"path": f"{who}/{path}", "patient": who, **row}
 
 
-# Of each: how its file is called, what tells that it is one, and its reader.
-FRAMEWORKS: dict[str, tuple[str, Callable[[Any, Path], bool], Reader]] = {
-    "nnU-Net's imagesTr": (
-        "dataset.json",
-        lambda content, folder: "labels" in content and (folder / "imagesTr").is_dir(),
-        _nnunet,
-    ),
-    "MedIAnomaly's data.json": (
-        "data.json",
-        lambda content, folder: all(isinstance(content.get(k), dict) for k in ("train", "test")),
-        _medianomaly,
-    ),
-    "MONAI's datalist": (
-        "",  # any .json, which is named itself
-        lambda content, folder: isinstance(content.get("training"), list),
-        _monai,
-    ),
-    "Hugging Face's metadata.csv": (
-        "metadata.csv",
-        lambda rows, folder: "file_name" in rows[0] and any(is_called(c, "label") for c in rows[0]),
-        _hugging_face,
-    ),
-    "BIDS with participants.tsv": (
-        "participants.tsv",
-        lambda rows, folder: "participant_id" in rows[0] and any(folder.glob("sub-*")),
-        _bids,
-    ),
+# Of each: how its file is called ("" is any .json, which is named itself), what the file must hold
+# at the least, what must lie beside it, and its reader.
+FRAMEWORKS: dict[str, tuple[str, dict[str, type], str, Reader]] = {
+    "nnU-Net's imagesTr": ("dataset.json", {"labels": object}, "imagesTr/", _nnunet),
+    "MedIAnomaly's data.json": ("data.json", {"train": dict, "test": dict}, "*", _medianomaly),
+    "MONAI's datalist": ("", {"training": list}, "*", _monai),
+    "Hugging Face's metadata.csv": ("metadata.csv", {"file_name": str, "label": str}, "*", _rows),
+    "BIDS with participants.tsv": ("participants.tsv", {"participant_id": str}, "sub-*", _bids),
 }
+
+
+def _holds(content: Any, wanted: Mapping[str, type]) -> bool:
+    """Say whether JSON, or the first row of a table, holds what is wanted, of these types."""
+    first = content if isinstance(content, dict) else content[0]
+    return all(
+        any(is_called(key, "label") if name == "label" else key == name for key in first)
+        and isinstance(first.get(name, ""), kind)
+        for name, kind in wanted.items()
+    )
 
 
 def _content(file: Path) -> Any:
@@ -118,12 +109,12 @@ def _content(file: Path) -> Any:
 
 def framework_of(where: Path) -> tuple[str, Path, Any] | None:
     """Give the framework of a file, or of one in a folder; that file, and what it holds."""
-    for layout, (name, is_one, _) in FRAMEWORKS.items():
+    for layout, (name, wanted, beside, _) in FRAMEWORKS.items():
         file = where / name if where.is_dir() else where
         is_named = file.name == name or (not name and file.suffix.lower() == ".json")
         if is_named and file.is_file():
             content = _content(file)
-            if content and is_one(content, file.parent):
+            if content and _holds(content, wanted) and any(file.parent.glob(beside)):
                 return layout, file, content
     return None
 
@@ -142,7 +133,7 @@ def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIn
     layout, file, content = found
     at = f"'{printable(file.name)}' ({layout})"
     try:
-        rows = list(FRAMEWORKS[layout][2](content, file.parent))
+        rows = list(FRAMEWORKS[layout][-1](content, file.parent))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{at} is not such as expected: {error!r}.") from None
     except ValueError as error:
