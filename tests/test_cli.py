@@ -892,3 +892,30 @@ def test_boxes_and_patients_come_from_tables_of_any_names(folder, tmp_path):
     code, said = call("data", "patches", folder / "odd", *options, "--patient-column", "case_id")
     assert code == 0, said
     assert {row["patient"] for row in table(tmp_path / "out/patches.csv")} == {"ann"}
+
+
+@pytest.mark.parametrize("name", ["film.png", "film.pdf"])
+def test_a_montage_replaces_montages_alone(folder, tmp_path, name):
+    """A picture that somebody else made may be a patient's."""
+    film = write_image(tmp_path / "film.png").replace(tmp_path / name)
+    before = film.read_bytes()
+    draw = ("data", "inspect", folder, "--majority", "plain", "--no-cache", "--quiet", "--montage")
+    code, said = call(*draw, film)
+    assert code == 1
+    assert "another file than this command writes" in said
+    assert film.read_bytes() == before
+    film.unlink()
+    assert [call(*draw, film)[0] for _ in range(2)] == [0, 0]
+
+
+def test_a_table_of_scores_is_not_called_as_if_it_were_a_workbook(run, folder, tmp_path):
+    code, said = call("score", run, folder, "--out", tmp_path / "scores.xlsx")
+    assert code == 1
+    assert "Call it 'scores.csv'" in " ".join(said.split())
+
+
+def test_the_plan_takes_a_number_of_images(capsys):
+    """It crashed: 'images' are files in other commands."""
+    code, said = call("plan", "--images", "3")
+    assert code == 0
+    assert "with 3 images each" in " ".join(said.split())

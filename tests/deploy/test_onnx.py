@@ -255,3 +255,13 @@ def test_a_run_is_exported_by_the_score_that_is_asked_for(raw, tmp_path):
     for score in ("residual", "correlation"):
         export_run(tmp_path / "model.safetensors", tmp_path / "model.onnx", score=score)
         assert metadata(tmp_path / "model.onnx")["scored_by"] == score
+
+
+def test_a_graph_replaces_graphs_alone(fitted, raw, tmp_path):
+    other, path = tmp_path / "scores.csv", tmp_path / "model.onnx"
+    other.write_text("path,anomaly_score\n")
+    with pytest.raises(FileExistsError, match="another file than this command writes"):
+        export_onnx(fitted, other, images=raw)
+    assert other.read_text() == "path,anomaly_score\n"
+    for _ in range(2):
+        export_onnx(fitted, path, images=raw)

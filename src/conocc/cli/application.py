@@ -171,7 +171,8 @@ def _on_disk(
 ) -> AbstractContextManager[None]:
     """Have places of a DICOMweb server on disk while a command works on them."""
     given = [arguments.get("cohort"), arguments.get("objects")]
-    given += arguments.get("images", []) if command != "patches" else []
+    images = arguments.get("images")  # of 'plan' a number, of 'patches' a folder
+    given += images if isinstance(images, list | tuple) else []
     if not any(str(word).startswith("dicomweb:") for word in given):
         return nullcontext()
     try:

@@ -22,6 +22,7 @@ from conocc.cli.application import (
 )
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
+from conocc.io.files import OF_PICTURES, atomic_write, refuse_unmarked
 
 
 @data_app.command
@@ -50,6 +51,8 @@ def inspect(
         )
     from conocc.data.decoding import SizesDifferError
 
+    if picture is not None:
+        refuse_unmarked(picture, *OF_PICTURES)
     spec, sizes = replace(read.spec(cohort), skip_unreadable=True), list[str]()
     try:
         loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
@@ -158,7 +161,6 @@ def reveal_names(
     Only you can: the names are kept beside your key. What is shown may name patients.
     """
     from conocc.data.pseudonyms import reveal
-    from conocc.io.files import atomic_write
 
     shown = []
     for text in texts:

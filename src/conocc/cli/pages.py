@@ -10,6 +10,7 @@ from rich.table import Table
 
 from conocc.cli import options as ask
 from conocc.cli.application import app, out, say_all, say_failed, show
+from conocc.io.files import OF_PICTURES, refuse_unmarked
 from conocc.thresholds.rule import RULE
 
 
@@ -36,6 +37,7 @@ def embed(
         *runs, cohort = runs
         for run in runs:
             embed_run(run, read.load(run, cohort, quiet=quiet))
+    refuse_unmarked(picture, *OF_PICTURES)
     labels = _run_labels(runs)
     files = [Path(run) / "embedding.npz" for run in runs]
     for file in files:

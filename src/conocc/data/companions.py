@@ -10,12 +10,10 @@ from pathlib import PurePath
 from conocc.data.image_io.dicom import SIGNATURE as DICOM
 from conocc.data.image_io.dicom_kind import companion_kind
 from conocc.data.image_io.read import HEAD_BYTES, format_of
+from conocc.io.files import OF_PICTURES
 
 # What the kind of a DICOM object is told of, which is mostly near its beginning.
 DICOM_BYTES = 2**16
-
-# Written by `conocc.visualization.drawing` into each picture.
-MARK = b"Software\0conocc"
 
 LITTER = "hidden file"
 RUN = "folder that conocc made"
@@ -65,7 +63,7 @@ def companion(name: str, head: bytes) -> str | None:
     if kind in _WEAK:
         readme = "document" if _NAMES.match(name) else None
         return _SUFFIXES.get(PurePath(name).suffix[1:].lower(), readme)
-    return PICTURE if kind == "PNG" and MARK in head else None
+    return PICTURE if kind == "PNG" and OF_PICTURES[0] in head else None
 
 
 def needs_more(head: bytes) -> bool:

@@ -31,7 +31,7 @@ from conocc.data.unlabelled import load_images
 from conocc.detectors.file_scores import preprocessing_of
 from conocc.detectors.persistence import learned
 from conocc.experiments.run import load_model
-from conocc.io.files import atomic_write
+from conocc.io.files import atomic_write, refuse_unmarked
 
 EXPORT_FORMAT = 1
 # How far ONNX Runtime may be from PyTorch, see `Parity`.
@@ -141,6 +141,7 @@ def export_onnx(
             f"This {name} cannot be exported: it holds {size / 2**30:.1f} GiB, "
             f"and an ONNX file at most {LARGEST_BYTES / 2**30:.1f}."
         )
+    refuse_unmarked(Path(path), b"residual_scale")  # of the metadata
     detector = copy.deepcopy(detector).set_params(device="cpu", verbose=0)
     # As float32, since the graph takes no other; with a channel, where images came without.
     given = detector._checked(_drawn(detector) if images is None else np.asarray(images, "f4"))

@@ -342,6 +342,8 @@ def _refuse_others(out: Path) -> None:
             f"'{out}' lies in the folder of a run, whose files are its own. Choose another --out. "
             "Nothing was written."
         )
+    if out.suffix.lower() in (".xlsx", ".xlsm", ".xls", ".parquet", ".pq"):
+        raise ValueError(f"'{out}' would hold a table in CSV. Call it '{out.stem}.csv' (--out).")
     refuse_other(out, ",".join(("path", *SCORE_COLUMNS)))
     refuse_other(table_beside(out, "errors"), ",".join(ERROR_COLUMNS))
     refuse_other(table_beside(out, "volumes"), ",".join(VOLUME_COLUMNS))

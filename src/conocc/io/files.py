@@ -16,6 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 PATIENCE_S = 5.0
+# In pictures that conocc drew: PNG; PDF and SVG, which say so of matplotlib alone.
+OF_PICTURES = (b"Software\0conocc", b"Matplotlib v3")
 # In a folder of results: which command wrote which files of it (`claim`).
 OWNER = "conocc.json"
 
@@ -103,6 +105,27 @@ def refuse_special(path: Path) -> None:
             f"'{path}' is no file but a link, a folder or a device, and is not replaced. "
             "Give another name."
         )
+
+
+def refuse_unmarked(path: Path, *marks: bytes) -> None:
+    """Refuse to write over a file that holds none of these marks, by which it is our own.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something else at `path`.
+    """
+    refuse_special(path)
+    if path.exists() and not any(map(path.read_bytes().__contains__, marks)):
+        raise other_file(path)
+
+
+def other_file(path: Path) -> FileExistsError:
+    """Say that a file is not this command's to replace."""
+    return FileExistsError(
+        f"'{path}' is another file than this command writes, and is not replaced. "
+        "Choose another --out, or move it away. Nothing was written."
+    )
 
 
 def refuse_foreign(folder: Path, command: str, names: str) -> None:

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from conocc.io.files import atomic_write, refuse_special
+from conocc.io.files import atomic_write, other_file, refuse_special
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +67,7 @@ def refuse_other(path: Path, first_line: str) -> None:
     if path.exists():
         with path.open("rb") as file:
             if file.read(len(first)) != first:
-                raise FileExistsError(
-                    f"'{path}' is another file than this command writes, and is not replaced. "
-                    "Choose another --out, or move it away. Nothing was written."
-                )
+                raise other_file(path)
 
 
 def _cell(value: Any, is_path: bool) -> Any:

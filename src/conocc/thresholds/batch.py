@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import betabinom, ks_2samp
 
-from conocc.io.words import percent
+from conocc.io.words import percent, readable
 from conocc.metrics.ranking import Floats
 from conocc.thresholds.conformal import ROUNDING, p_values
 
@@ -68,7 +68,8 @@ class BatchCheck:
         whose = "majority images, one a patient," if majority_alone else "images"
         said = [
             f"{self.small} of {self.images} {whose} have p ≤ {self.at:.2g}; "
-            f"{self.expected:.3g} would be expected{' of majority images' * (not majority_alone)}."
+            f"{readable(float(f'{self.expected:.3g}'))} would be expected"
+            f"{' of majority images' * (not majority_alone)}."
         ]
         if self.most < 1:
             whose = "these" if majority_alone else "this batch"
