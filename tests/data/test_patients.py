@@ -8,6 +8,7 @@ import openpyxl
 import pytest
 
 from conocc.data.columns import TableOptions
+from conocc.data.image_io.dicom_person import Person
 from conocc.data.patients import EVERYWHERE, by_regex, by_standard, by_table, find_patients
 
 
@@ -184,3 +185,12 @@ def test_a_table_of_patients_beside_the_images_may_be_a_workbook(tmp_path):
         book.active.append(row)
     book.save(tmp_path / "Patient.XLSX")
     assert find(["a/1.png"], folder=tmp_path).names == ("7",)
+
+
+def test_images_without_the_id_that_others_have_are_counted():
+    """For one of them nobody is known, and images of one patient may train and test."""
+    persons = [Person("P1", frozenset()), Person("P1", frozenset()), Person("", frozenset())]
+    paths = ["1", "2", "3"]
+    found = find_patients(paths, given=[None] * 3, folder=None, regex=None, persons=persons)
+    assert not found.known
+    assert "not known: 1 of 3 images have no PatientID of DICOM, so that each" in found.note

@@ -108,7 +108,10 @@ def find_patients(
         return _hidden(standard, persons)
     names = tuple(volume_and_slice(path)[0] for path in deidentified)
     unit = "file of several images" if any(map(is_slice_name, paths)) else "image"
-    note = f"Patients are not known: each {unit} counts as a patient of its own."
+    lacking = sum(not (person and person.patient) for person in persons)
+    some = f"{lacking} of {count(len(persons), 'image')} have no PatientID of DICOM, so that "
+    some = some if lacking < len(persons) else ""
+    note = f"Patients are not known: {some}each {unit} counts as a patient of its own."
     return Patients(names, False, note)
 
 
