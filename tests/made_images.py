@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,10 @@ def patched_tiff(data: bytes, values: dict[int, int]) -> bytes:
         if tag in values:
             struct.pack_into("<HHII", patched, entry, tag, 4, 1, values[tag])
     return bytes(patched)
+
+
+def read_image(path: Path) -> np.ndarray:
+    return decode(path.read_bytes(), path.name)
 
 
 def refusal(data: bytes, name: str = "a.file") -> str:

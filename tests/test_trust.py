@@ -18,11 +18,11 @@ import conocc
 from conftest import quick
 from conocc import load_cohort
 from conocc.data.cache import lookup
-from conocc.data.image_io.read import read_image
 from conocc.detectors import load
 from conocc.experiments.artifacts import Embedding, Gallery
 from conocc.experiments.tables import read_row
 from conocc.visualization.report import write_report
+from made_images import read_image
 from made_runs import write_run
 
 # Modules that run what they read, or exist to run something.

@@ -94,10 +94,10 @@ CHANGES = (_flip, _flip_early, _number, _cut, _remove, _repeat, _insert, _digits
 
 
 def _image(path: Path) -> None:
-    from conocc.data.image_io.read import read_image
+    from conocc.data.image_io.read import decode
     from conocc.data.preprocessing import Preprocessing, prepare
 
-    prepare(read_image(path), Preprocessing(size=16))
+    prepare(decode(path.read_bytes(), path.name), Preprocessing(size=16))
 
 
 def _volume(path: Path) -> None:

@@ -11,14 +11,13 @@ import pytest
 from PIL import Image
 
 from conocc.data.bounding_boxes import Box
-from conocc.data.image_io.read import read_image
 from conocc.data.load import load_cohort
 from conocc.data.patches import Rules, cut_patch, cut_patches, tissue_of, write_patch
 from conocc.data.preprocessing import Preprocessing, prepare
 from conocc.data.pseudonyms import pseudonym
 from made_cohorts import make_folder
 from made_dicom import dicom, element
-from made_images import npy
+from made_images import npy, read_image
 from made_nifti import nifti, write_volume
 from test_cli import QUICK, SOME_FAILED, call
 

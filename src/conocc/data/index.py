@@ -25,7 +25,7 @@ from conocc.data.companions import (
     needs_more,
     said,
 )
-from conocc.data.image_io.pixels import Remarked
+from conocc.data.image_io.pixels import Remarked, naming
 from conocc.data.image_io.read import HEAD_BYTES, SUFFIXES, companions, format_of
 from conocc.data.image_io.stack import slice_name, volume_and_slice
 from conocc.io.words import count as count
@@ -306,10 +306,8 @@ def printable(path: object) -> str:
 
 def read_file(folder: Path, path: str) -> bytes:
     """Read a whole file, or say in one sentence why it cannot be read."""
-    try:
+    with naming(printable(path)):
         return content(folder, path)
-    except ValueError as error:
-        raise ValueError(f"Cannot read '{printable(path)}': {error}.") from None
 
 
 def content(folder: str | os.PathLike[str], path: str) -> bytes:

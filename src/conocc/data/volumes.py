@@ -18,7 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from conocc.data.decoding import prefetch
-from conocc.data.image_io.pixels import Remarked
+from conocc.data.image_io.pixels import Remarked, naming
 from conocc.data.image_io.read import HEAD_BYTES, READERS, checked, format_of, open_stack
 from conocc.data.image_io.stack import Stack, StackOptions, slice_name, volume_and_slice
 from conocc.data.index import (
@@ -41,13 +41,9 @@ def read_stack(folder: Path, path: str, options: StackOptions, prefix: str = "")
 
     None where it holds one image, or none.
     """
-    try:
-        with opened(folder, path) as file:
-            return open_stack(file, printable(prefix + path), options)
-    except ValueError as error:
-        if str(error).startswith("Cannot read"):
-            raise
-        raise ValueError(f"Cannot read '{printable(prefix + path)}': {error}.") from error
+    name = printable(prefix + path)
+    with naming(name), opened(folder, path) as file:
+        return open_stack(file, name, options)
 
 
 # From files to images
@@ -186,24 +182,20 @@ class _SharedStack:
 
 
 def _image(shared: _SharedStack, path: str, k: int) -> Blob:
-    name = printable(slice_name(path, k))
-    stack = shared.get()
-    if stack is None:
-        raise ValueError(f"Cannot read '{name}': its file holds one image, which has no number.")
-    if k >= stack.total:
-        held = count(stack.total, stack.kind)
-        raise ValueError(f"Cannot read '{name}': it holds {held}, counted from 0.")
-    try:
+    with naming(printable(slice_name(path, k))):
+        stack = shared.get()
+        if stack is None:
+            raise ValueError("its file holds one image, which has no number")
+        if k >= stack.total:
+            raise ValueError(f"it holds {count(stack.total, stack.kind)}, counted from 0")
         return checked(stack.image(k))._replace(person=stack.person)
-    except ValueError as error:
-        raise ValueError(f"Cannot read '{name}': {error}.") from error
 
 
 def _whole(fetch: Fetch, folder: Path, options: StackOptions, path: str, prefix: str) -> Blob:
     """Fetch a file; of a volume, its only image or why it has none."""
     blob = fetch()
     kind = format_of(blob[:HEAD_BYTES]) if isinstance(blob, bytes) else None
-    if kind is None or not READERS[kind].is_volume:
+    if kind is None or READERS[kind].read is not None:
         return blob
     stack = read_stack(folder, path, options, prefix)
     if stack is None or not stack.single:

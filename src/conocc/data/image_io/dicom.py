@@ -29,8 +29,6 @@ from conocc.data.image_io.dicom_pixels import Layout, Stored, layout_of, stored_
 from conocc.data.image_io.pixels import Pixels, Remarked, decoding
 from conocc.data.image_io.stack import Stack, StackOptions
 
-SUFFIXES = (".dcm", ".dicom", ".ima")
-
 # With the preamble that the standard asks for, or without it: then the first element must be of
 # the groups 0002 or 0008, with the kind of its value or with a length that such have.
 PREAMBLE = re.compile(rb".{128}DICM", re.DOTALL)

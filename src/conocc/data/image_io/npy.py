@@ -38,25 +38,20 @@ def read_npy(data: bytes) -> Remarked:
     """Read an NPY file of numbers: (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w)."""
     stream = BytesIO(data)
     with decoding("its NPY header is"):
-        shape, fortran_order, dtype = head = read_head(stream)
+        shape, fortran, dtype = head = read_head(stream)
     check_type(dtype)
-    # One channel, or three that stand first, are brought to the end.
-    channels = 2 if shape[2:] == (1,) else 0
-    is_moved = len(shape) == 3 and shape[2] != 3 and shape[channels] in (1, 3)
-    if is_moved:
-        sides = shape[:channels] + shape[channels + 1 :]
-        check_shape(sides if shape[channels] == 1 else (*sides, 3))
-    else:
-        check_shape(shape)
+    if shape[2:] == (1,):
+        shape = shape[:2]
+    elif len(shape) == 3 and shape[0] == 1 and shape[2] != 3:
+        shape = shape[1:]
+    is_moved = len(shape) == 3 and shape[0] == 3 and shape[2] != 3
+    check_shape(sides := (*shape[1:], 3) if is_moved else shape)
     end = stream.tell() + head.nbytes
     if len(data) != end:
         raise ReadError(
-            f"header says {shape[1]}x{shape[0]} {dtype.name} in {end} bytes, file has {len(data)}"
+            f"header says {sides[1]}x{sides[0]} {dtype.name} in {end} bytes, file has {len(data)}"
         )
-    values = np.frombuffer(data, dtype, offset=stream.tell())
-    values = values.reshape(shape, order="F" if fortran_order else "C")
-    if not is_moved:
-        return Remarked(values)
-    if shape[channels] == 1:
-        return Remarked(values.reshape(sides, order="F" if fortran_order else "C"))
-    return Remarked(np.moveaxis(values, 0, -1), (CHANNELS_FIRST,))
+    values = np.ndarray(shape, dtype, data, stream.tell(), order="F" if fortran else "C")
+    if is_moved:
+        return Remarked(np.moveaxis(values, 0, -1), (CHANNELS_FIRST,))
+    return Remarked(values)

@@ -78,6 +78,17 @@ def decoding(what: str = "its pixels are") -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Around what reads an image: say which one cannot be read, where that is not said yet."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith("Cannot read"):
+            raise
+        raise ValueError(f"Cannot read '{name}': {error}.") from error
+
+
 def check_size(width: int, height: int) -> None:
     """Refuse what holds no pixels or too many, before any memory is taken for them."""
     if width < 1 or height < 1:

@@ -15,13 +15,12 @@ import re
 import struct
 from contextlib import suppress
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 
@@ -44,7 +43,7 @@ def read_png(data: bytes) -> Remarked:
         if any(word in data[-_LONGEST_XMP:] for word in (b"eXIf", b"XML:com.adobe.xmp")):
             with suppress(OSError):  # of a file without an end
                 file.load()
-        return _finished(imagecodecs.png_decode(data), file.info)
+        return _finished(imagecodecs.png_decode(data), file)
 
 
 def open_png(file: BinaryIO, options: StackOptions) -> Stack | None:
@@ -56,16 +55,6 @@ def open_png(file: BinaryIO, options: StackOptions) -> Stack | None:
         raise ReadError("it is animated and of 16 bits; save each frame as its own file")
     file.seek(0)
     return open_frames(PngImageFile, file)
-
-
-def read_jpeg(data: bytes, side: int | None = None) -> Remarked:
-    """Read a JPEG file; of the several that a camera may chain together, the first.
-
-    With a `side`, it is decoded at the smallest of 1/8, 1/4, 1/2 and 1/1 of its size of which
-    both sides still have as many pixels. JPEG's own transform does that, at a fraction of the
-    cost of all pixels.
-    """
-    return read_frame(JpegImageFile, data, side)
 
 
 _DEEP_AVIF = re.compile(rb"av1C..(.)", re.DOTALL)  # of which Pillow makes 8 bits
@@ -104,7 +93,12 @@ def _check_single(file: ImageFile.ImageFile) -> None:
 
 
 def read_frame(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None = None) -> Remarked:
-    """Read a file of one frame by a plugin of Pillow's: BMP, GIF, WebP."""
+    """Read a file of one frame by a plugin of Pillow's: JPEG, GIF, WebP, AVIF, PBM or BMP.
+
+    Of the several JPEG files that a camera may chain together, the first is read. With a `side`, it
+    is decoded at the smallest of 1/8, 1/4, 1/2 and 1/1 of its size of which both sides still have
+    as many pixels. JPEG's own transform does that, at a fraction of the cost of all pixels.
+    """
     with pixels.decoding():
         file = _opened(plugin, BytesIO(data))
         _check_single(file)
@@ -122,7 +116,7 @@ def _converted(file: ImageFile.ImageFile) -> Remarked:
     image = file.convert(becomes) if becomes != file.mode else file
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise ReadError(f"its colours are {image.mode}; save it as grey or RGB")
-    return _finished(np.asarray(image), file.info)
+    return _finished(np.asarray(image), file)
 
 
 def open_frames(
@@ -146,15 +140,13 @@ def open_frames(
     return Stack("frame", number, tuple(range(number)), frames.__getitem__)
 
 
-def _finished(image: Pixels, info: dict[Any, Any]) -> Remarked:
-    """Lay pixels on black, and turn them as EXIF or XMP in `info` says, as Pillow does."""
+def _finished(image: Pixels, file: ImageFile.ImageFile) -> Remarked:
+    """Lay pixels on black, and turn them as EXIF or XMP of `file` say, as Pillow does."""
     laid, remarks = pixels.on_black(image)
-    holder = Image.Image()
-    holder.info = info
-    try:
-        orientation = int(holder.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged: says nothing
-        orientation = 1
+    orientation = 1
+    with suppress(Exception):  # damaged: says nothing
+        # A PNG's own would decode it first.
+        orientation = int(Image.Image.getexif(file).get(_ORIENTATION, 1))
     return Remarked(pixels.upright(laid, orientation), remarks)
 
 

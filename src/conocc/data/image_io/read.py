@@ -13,43 +13,24 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import stat
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from conocc.data.image_io import dicom, itk, nifti, npy, pixels, raster, tiff
-from conocc.data.image_io.pixels import GZIP, Pixels, ReadError, Remarked
+from conocc.data.image_io.pixels import GZIP, Pixels, ReadError, Remarked, remarked
 from conocc.data.image_io.stack import Stack, StackOptions, chosen
-
-# A file to an array
-
-
-def read_image(path: str | os.PathLike[str], voi: str = "none") -> Pixels:
-    """Read the image at `path`; see `decode`.
-
-    Raises
-    ------
-    OSError
-        If there is no such file, or it may not be read.
-    ValueError
-        As in `decode`, or if it is a pipe or a device.
-    """
-    mode = Path(path).stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        # A pipe would be waited for in vain, and a device may have no end.
-        raise _unreadable(os.fspath(path), "it is not a regular file")
-    return decode(Path(path).read_bytes(), os.fspath(path), voi)
 
 
 def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -> Pixels:
@@ -93,27 +74,27 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
 
 def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None = None) -> Remarked:
     """Decode as `decode` does, and say what was done that someone may ask about."""
-    try:
-        kind = format_of(data)
-        if kind is None:
-            if name.lower().endswith(".tga"):
-                raise ReadError("a TGA file cannot be told by its content; save it as PNG")
-            for signature, what in _OTHERS.items():
-                if re.match(signature, data, re.DOTALL):
-                    raise ReadError(what)
-            packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
-            raise ReadError(
-                f"{packed} ({len(data)} bytes) is none of {', '.join(READERS)}"
-                if data
-                else "is empty (0 bytes)"
-            )
-        known = READERS[kind]
-        if data.startswith(GZIP) and not known.is_volume:
+    with pixels.naming(name):
+        known = READERS.get(kind := format_of(data) or "")
+        if known is None:
+            raise ReadError(_unknown(data, name))
+        if known.read is None:
+            raise ReadError("it is a volume, whose slices are images: name one, as in 'FILE[12]'")
+        if data.startswith(GZIP):
             raise ReadError(f"it is a {kind} file compressed by gzip; unpack it")
-        options = ([voi] if known.has_windows else []) + ([side] if known.has_scales else [])
-        return checked(pixels.remarked(known.read(data, *options)))
-    except ValueError as error:
-        raise _unreadable(name, error) from error
+        options = {"voi": voi, "side": side}
+        return checked(remarked(known.read(data, *(options[one] for one in known.options))))
+
+
+def _unknown(data: bytes, name: str) -> str:
+    """Say what a file is that is of no format that is read."""
+    if name.lower().endswith(".tga"):
+        return "a TGA file cannot be told by its content; save it as PNG"
+    for signature, what in _OTHERS.items():
+        if re.match(signature, data, re.DOTALL):
+            return what
+    packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
+    return f"{packed} ({len(data)} bytes) is none of {', '.join(READERS)}"
 
 
 def open_stack(file: BinaryIO, name: str, options: StackOptions) -> Stack | None:
@@ -137,21 +118,15 @@ def open_stack(file: BinaryIO, name: str, options: StackOptions) -> Stack | None
     if known is None or known.open is None:
         return None
     file.seek(0)
-    try:
+    with pixels.naming(name):
         stack = known.open(file, options)
-    except ValueError as error:
-        raise _unreadable(name, error) from error
-    if stack is None or not stack.numbers:
-        return stack
+    if stack is None:
+        return None
     numbers = chosen(stack.numbers, options.frames)
     left_aside = dict(stack.left_aside)
     if others := len(stack.numbers) - len(numbers):
         left_aside[f"not asked for by frames={options.frames!r} (--frames)"] = others
     return replace(stack, numbers=numbers, left_aside=left_aside)
-
-
-def _unreadable(name: str, reason: object) -> ValueError:
-    return ValueError(f"Cannot read {name!r}: {reason}.")
 
 
 def checked(read: Remarked) -> Remarked:
@@ -172,10 +147,7 @@ def checked(read: Remarked) -> Remarked:
 
 def is_colour(image: Pixels) -> bool:
     """Tell whether `image`, (h, w) or (h, w, 3), has three channels that differ anywhere."""
-    if image.ndim == 2:
-        return False
-    red, green, blue = np.moveaxis(image, -1, 0)
-    return not (np.array_equal(red, green) and np.array_equal(green, blue))
+    return image.ndim == 3 and bool((image[..., 1:] != image[..., :1]).any())
 
 
 # The formats
@@ -184,66 +156,54 @@ def is_colour(image: Pixels) -> bool:
 class Format(NamedTuple):
     """How a format's files begin, what their names end in, and the functions that read them.
 
-    `read` takes the bytes of one image. Where images have windows, it takes the one asked for as
-    well; where they can be decoded at a fraction of their size, the side to keep.
+    `read` takes the bytes of one image, and the `options` that it names: "voi", the window asked
+    for, or "side", what to keep where an image can be decoded at a fraction of its size. None for
+    volumes, which are opened alone, and may be compressed by gzip.
     `open` is for files that may hold several images: it gives None where there is one, which
-    `read` is then for. Files of a volume are opened alone, and may be compressed by gzip.
+    `read` is then for.
     """
 
-    signature: re.Pattern[bytes]
-    suffixes: tuple[str, ...]
-    read: Callable[..., Pixels | Remarked]
-    has_windows: bool = False
-    has_scales: bool = False
+    signature: bytes | re.Pattern[bytes]
+    suffixes: str
+    read: Callable[..., Pixels | Remarked] | None = None
     open: Callable[[BinaryIO, StackOptions], Stack | None] | None = None
-    is_volume: bool = False
+    options: tuple[str, ...] = ()
 
 
-def _read_volume(data: bytes) -> NoReturn:
-    raise ValueError("it is a volume, whose slices are images: name one, as in 'FILE[12]'")
-
-
-def _format(signature: bytes, suffixes: str, read: Callable[..., Any], **more: Any) -> Format:
-    return Format(re.compile(signature, re.DOTALL), tuple(suffixes.split()), read, **more)
-
-
-def _volume(
-    signature: re.Pattern[bytes], suffixes: str, open: Callable[[BinaryIO, StackOptions], Stack]
-) -> Format:
-    return Format(signature, tuple(suffixes.split()), _read_volume, open=open, is_volume=True)
-
-
-def _by_pillow(signature: bytes, suffixes: str, plugin: Any) -> Format:
+def _by_pillow(signature: bytes, suffixes: str, plugin: type[ImageFile]) -> Format:
     read, open = partial(raster.read_frame, plugin), partial(raster.open_frames, plugin)
-    return _format(signature, suffixes, read, open=open)
+    return Format(signature, suffixes, read, open)
 
 
+_read_jpeg = partial(raster.read_frame, JpegImageFile)
 # The first signature that matches decides; the weakest, with which a text may begin, is last.
 # What precedes DICOM's may be anything, another format's beginning too.
-READERS: dict[str, Format] = {
+READERS = {
     "DICOM": Format(
-        dicom.SIGNATURE, dicom.SUFFIXES, dicom.read_dicom, has_windows=True, open=dicom.open_dicom
+        dicom.SIGNATURE, ".dcm .dicom .ima", dicom.read_dicom, dicom.open_dicom, options=("voi",)
     ),
-    "NIfTI": _volume(nifti.SIGNATURE, ".nii .nii.gz", nifti.open_nifti),
-    "Analyze": _volume(nifti.ANALYZE_SIGNATURE, ".hdr .hdr.gz", nifti.open_nifti),
-    "MGH": _volume(nifti.MGH_SIGNATURE, ".mgh .mgz", nifti.open_nifti),
-    "MetaImage": _volume(itk.META_SIGNATURE, ".mha .mhd", itk.open_itk),
-    "NRRD": _volume(itk.NRRD_SIGNATURE, ".nrrd .nhdr", itk.open_itk),
-    "PNG": _format(rb"\x89PNG\r\n\x1a\n", ".png", raster.read_png, open=raster.open_png),
-    "JPEG": _format(rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif", raster.read_jpeg, has_scales=True),
-    "TIFF": _format(rb"II[*+]\0|MM\0[*+]", ".tif .tiff", tiff.read_tiff, open=tiff.open_tiff),
+    "NIfTI": Format(nifti.SIGNATURE, ".nii .nii.gz", open=nifti.open_nifti),
+    "Analyze": Format(nifti.ANALYZE_SIGNATURE, ".hdr .hdr.gz", open=nifti.open_nifti),
+    "MGH": Format(nifti.MGH_SIGNATURE, ".mgh .mgz", open=nifti.open_nifti),
+    "MetaImage": Format(itk.META_SIGNATURE, ".mha .mhd", open=itk.open_itk),
+    "NRRD": Format(itk.NRRD_SIGNATURE, ".nrrd .nhdr", open=itk.open_itk),
+    "PNG": Format(rb"\x89PNG\r\n\x1a\n", ".png", raster.read_png, raster.open_png),
+    "JPEG": Format(rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif", _read_jpeg, options=("side",)),
+    "TIFF": Format(rb"II[*+]\0|MM\0[*+]", ".tif .tiff", tiff.read_tiff, tiff.open_tiff),
     "GIF": _by_pillow(rb"GIF8[79]a", ".gif", GifImageFile),
-    "WebP": _by_pillow(rb"RIFF....WEBP", ".webp", WebPImageFile),
-    "AVIF": _by_pillow(rb"....ftypavi[fs]", ".avif", AvifImageFile),
-    "JPEG 2000": _format(
+    "WebP": _by_pillow(rb"(?s)RIFF....WEBP", ".webp", WebPImageFile),
+    "AVIF": _by_pillow(rb"(?s)....ftypavi[fs]", ".avif", AvifImageFile),
+    "JPEG 2000": Format(
         rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", ".jp2 .j2k", raster.read_jp2
     ),
-    "PNM": _format(rb"P[1-6][\s#]", ".pgm .ppm .pnm .pbm", raster.read_pnm),
-    "NPY": _format(rb"\x93NUMPY[\1\2\3]\0", ".npy", npy.read_npy),
+    "PNM": Format(rb"P[1-6][\s#]", ".pgm .ppm .pnm .pbm", raster.read_pnm),
+    "NPY": Format(rb"\x93NUMPY[\1\2\3]\0", ".npy", npy.read_npy),
     "BMP": _by_pillow(rb"BM", ".bmp", BmpImageFile),
 }
+SUFFIXES = frozenset(" ".join(known.suffixes for known in READERS.values()).split())
 # What else may lie among images, and what to do about it.
 _OTHERS = {
+    rb"$": "is empty (0 bytes)",
     rb"PK\x03\x04": "it is a ZIP archive; unpack it",
     rb"BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d|Rar!": "it is an archive; unpack it",
     rb"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
@@ -276,7 +236,7 @@ def format_of(head: bytes) -> str | None:
         with suppress(zlib.error):
             unpacked = zlib.decompressobj(31).decompress(head[:HEAD_BYTES], HEAD_BYTES)
         head = unpacked
-    return next((kind for kind, known in READERS.items() if known.signature.match(head)), None)
+    return next((kind for kind, known in READERS.items() if re.match(known.signature, head)), None)
 
 
 def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str]:
@@ -305,6 +265,3 @@ def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str
                 beside = [posixpath.normpath(posixpath.join(inside, one)) for one in own]
         found.update((other, name) for other in beside if other in known - {name})
     return found
-
-
-SUFFIXES = frozenset(suffix for known in READERS.values() for suffix in known.suffixes)

@@ -81,12 +81,12 @@ def chosen(numbers: Sequence[int], frames: str) -> tuple[int, ...]:
     >>> chosen(range(10), "2"), chosen(range(10), "middle"), chosen(range(3), "8")
     ((2, 7), (5,), (0, 1, 2))
     """
+    if frames == "first":
+        return tuple(numbers[:1])
     n = len(numbers)
-    wanted = {"all": n, "middle": 1, "first": 1}.get(frames) or int(frames)
+    wanted = n if frames == "all" else 1 if frames == "middle" else int(frames)
     if wanted >= n:
         return tuple(numbers)
-    if frames == "first":
-        return (numbers[0],)
     return tuple(numbers[(2 * i + 1) * n // (2 * wanted)] for i in range(wanted))
 
 
