@@ -44,7 +44,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
         said = "Another process is at work here; wait for it, or choose another folder"
         raise BlockingIOError(errno.EAGAIN, said, str(folder)) from None
     except OSError as error:  # such as ENOLCK, of a disk of the network that has no locks
-        raise OSError(error.errno, error.strerror, str(folder)) from None
+        said = f"{error.strerror}; choose a folder on another disk, such as one of this machine"
+        raise OSError(error.errno, said, str(folder)) from None
     try:
         for left in folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)
