@@ -18,6 +18,7 @@ from conocc.experiments.table_formats import (
     estimate,
     mean,
     p_value,
+    share,
 )
 
 
@@ -43,6 +44,7 @@ def table(*cells, columns=None) -> Table:
         (p_value(0.0456), "0.046"),
         (p_value(0.0009), "< 0.001"),
         (p_value(math.nan), "–"),
+        (share({"value": 0.25, "low": 0.1, "high": 0.5, "of": 4}), "1 of 4, 25.0 % (10.0–50.0)"),
     ],
 )
 def test_a_cell_prints_its_figure_and_its_spread(cell, printed):
