@@ -77,6 +77,14 @@ def seeded() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A calibrated autoencoder of 16-pixel images of noise."""
+    from fitted_runs import fitted  # which takes `quick` from here
+
+    return fitted(tmp_path_factory.mktemp("fitted"))
+
+
 # --- a real browser, in which pages are tried ----------------------------------------------------
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))

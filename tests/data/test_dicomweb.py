@@ -17,7 +17,6 @@ from torture.pacs import FAULTS, STUDY, Pacs, made
 
 from conocc.data import dicomweb
 from conocc.data.dicomweb import Server
-from fitted_runs import fitted
 from test_cli import call
 
 
@@ -31,11 +30,6 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(dicomweb, "PAUSES_S", (0.01, 0.02))
     monkeypatch.setattr(dicomweb, "TIMEOUT_S", (0.3, 0.3))
     return tmp_path / "cache" / "dicomweb"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return fitted(tmp_path_factory.mktemp("fitted"))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from conocc.data.unlabelled import list_images, read_block
 from conocc.experiments.inference import score_files
 from conocc.experiments.run import load_model
 from conocc.thresholds.rule import Rule
-from fitted_runs import fitted
 from made_dicom import STORAGE, dicom, element, sequence
 from test_cli import call
 
@@ -50,11 +49,6 @@ def placed() -> list[bytes]:
         element(0x00200037, "DS", "0\\1\\0\\0\\0\\-1"),
         element(0x00280030, "DS", "2\\0.5"),
     ]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return fitted(tmp_path_factory.mktemp("fitted"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from conocc.cli import SOME_FAILED
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.inference import score_files
 from conocc.visualization.review import Batch, placed, stored
-from fitted_runs import fitted, pixels
+from fitted_runs import pixels
 from made_dicom import dicom, element
 from made_nifti import write_volume
 from test_cli import call
@@ -24,11 +24,6 @@ NASTY = "a'\"<script>alert(1)<img src=x> %41#?&amp; ü 图.png"
 DEEP = "deep.png"
 # As WebDriver sends them.
 DOWN, UP, LEFT, RIGHT, ESCAPE = "\ue015", "\ue013", "\ue012", "\ue014", "\ue00c"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return fitted(tmp_path_factory.mktemp("fitted"))
 
 
 @pytest.fixture(scope="module")
