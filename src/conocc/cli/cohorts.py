@@ -12,14 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conocc.cli import options as ask
-from conocc.cli.application import (
-    data_app,
-    out,
-    say_all,
-    say_failed,
-    show,
-    write_unreadable,
-)
+from conocc.cli.application import data_app, out, say_all, say_failed, show, write_unreadable
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
 from conocc.io.files import OF_PICTURES, atomic_write, refuse_unmarked

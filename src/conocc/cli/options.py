@@ -8,9 +8,7 @@ is written here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, fields, make_dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -44,13 +42,12 @@ def option(
     return Parameter(name=name, help=help, allow_leading_hyphen=any_value, **more)
 
 
-def as_options(
-    group: Group, kind: type[Any], made: Callable[..., Any], /, **parameters: Parameter
-) -> type[Any]:
+def as_options(group: Group, kind: type[Any], /, **parameters: Parameter) -> type[Any]:
     """Give a dataclass whose fields are those of `kind` that are named, as options of a group.
 
-    What the library makes of it is what `made` returns for the values.
+    What the library makes of it is a `kind` with these values: of a cohort, one that is nowhere.
     """
+    given = (ASKED.where,) if kind is CohortSpec else ()
     hints = get_type_hints(kind)
     chosen = [
         (field.name, Annotated[hints[field.name], parameters[field.name]], field.default)
@@ -58,7 +55,7 @@ def as_options(
         if field.name in parameters
     ]
     # Its own module's: what comes from `types` is not taken apart.
-    space = {"__module__": __name__, "__new__": lambda _, **values: made(**values)}
+    space = {"__module__": __name__, "__new__": lambda _, **values: kind(*given, **values)}
     return flattened(group)(make_dataclass(kind.__name__, chosen, kw_only=True, namespace=space))
 
 
@@ -88,7 +85,7 @@ def _table_options(*names: str) -> type[Any]:
         for name, help in _OF_TABLE.items()
         if name in names
     }
-    return as_options(TABLES, TableOptions, TableOptions, **given)
+    return as_options(TABLES, TableOptions, **given)
 
 
 # The cohort of a command, until it says where that is.
@@ -106,10 +103,9 @@ if TYPE_CHECKING:
     ClassOptions = CohortSpec
     SpecOptions = CohortSpec
 else:
-    AxisOptions = as_options(IMAGES, Preprocessing, Preprocessing, axis=_AXIS)
+    AxisOptions = as_options(IMAGES, Preprocessing, axis=_AXIS)
     PreprocessingOptions = as_options(
         IMAGES,
-        Preprocessing,
         Preprocessing,
         size=option("Side in pixels that images are resized to."),
         colour=option("'grey', or 'rgb' to keep colour."),
@@ -124,7 +120,6 @@ else:
     RuleOptions = as_options(
         DECISION,
         Rule,
-        Rule,
         false_alarms=option("Flag at most this share of new majority images; needs calibration."),
         confidence=option("Certainty with which --false-alarms is kept."),
         unit=option("Of promise and p-values: 'image', or 'patient'."),
@@ -132,7 +127,6 @@ else:
     )
     PatchOptions = as_options(
         IMAGES,
-        Rules,
         Rules,
         size=option("Side in pixels that patches are resized to."),
         margin=option("Pixels around a box."),
@@ -146,13 +140,11 @@ else:
         "path_column", "label_column", "patient_column", "suffix", "patients"
     )
     ListGroup = _table_options("path_column", "suffix", "root")
-    _spec = partial(CohortSpec, ASKED.where)
-    PatientOptions = as_options(CLASSES, CohortSpec, _spec, patient_regex=_PATIENT_REGEX)
-    ClassOptions = as_options(CLASSES, CohortSpec, _spec, **_CLASSES)
+    PatientOptions = as_options(CLASSES, CohortSpec, patient_regex=_PATIENT_REGEX)
+    ClassOptions = as_options(CLASSES, CohortSpec, **_CLASSES)
     SpecOptions = as_options(
         CLASSES,
         CohortSpec,
-        _spec,
         **_CLASSES,
         pseudonyms=option("Hide all names of patients, files and folders."),
         skip_unreadable=option("Leave out images that cannot be read, with a note."),

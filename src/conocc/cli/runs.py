@@ -158,8 +158,7 @@ def evaluate(
         Path | None, ask.option("Folder for a copy of the run, with these results.", "--out")
     ] = None,
     by: Annotated[
-        list[str] | None,
-        ask.option("Columns of the table to tell results apart by."),
+        list[str] | None, ask.option("Columns of the table to tell results apart by.")
     ] = None,
     as_json: Annotated[bool, ask.option("Print metrics.json instead.", "--json")] = False,
     score: ask.Score = None,

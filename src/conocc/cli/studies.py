@@ -51,10 +51,7 @@ def benchmark(
     from conocc.experiments.benchmark import benchmark_jobs
 
     jobs = benchmark_jobs(
-        [*map(study.spec, cohorts)],
-        _names(methods),
-        settings=_settings(study),
-        runs=runs,
+        [*map(study.spec, cohorts)], _names(methods), settings=_settings(study), runs=runs
     )
     return _study(jobs, study)
 

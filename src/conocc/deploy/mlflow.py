@@ -50,8 +50,7 @@ def log_run(run: str | Path, experiment: str = "conocc") -> str:
         for step, row in enumerate(pd.read_csv(run / "history.csv").to_dict("records"), 1):
             terms = {k: v for k, v in row.items() if k not in ("stage", "epoch") and v == v}
             mlflow.log_metrics({f"{row['stage']} {k}": v for k, v in terms.items()}, step=step)
-    identity: str = active.info.run_id
-    return identity
+    return active.info.run_id
 
 
 def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -34,8 +34,7 @@ def preprocessing_of(detector: Any, run: str | os.PathLike[str] = "") -> Preproc
 def scores_of(detector: Any, images: np.ndarray) -> np.ndarray:
     """Score images, (n, c, h, w) -> (n,); one that has no score, NaN, takes no other with it."""
     try:
-        scores: np.ndarray = detector.anomaly_score(images)
-        return scores
+        return detector.anomaly_score(images)
     except NonFiniteError:
         if len(images) == 1:
             return np.full(1, np.nan)

@@ -157,20 +157,16 @@ def whitening_of(covariance: np.ndarray) -> np.ndarray:
     r"""Give W with :math:`W W^T = \Sigma^{-1}`, where Σ is no rounding noise; (d, d) -> (d, d)."""
     variances, axes = np.linalg.eigh(covariance)
     floor = SMALLEST_VARIANCE * variances[-1] if variances[-1] > 0 else 1.0
-    whitening: np.ndarray = axes / np.sqrt(np.maximum(variances, floor))
-    return whitening
+    return axes / np.sqrt(np.maximum(variances, floor))
 
 
 class Gaussian(nn.Module):
     """A Gaussian: its mean (d,) and the matrix (d, d) that turns it into the standard one."""
 
-    mean: Tensor
-    whitening: Tensor
-
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(d, dtype=torch.float64))
-        self.register_buffer("whitening", torch.eye(d, dtype=torch.float64))
+        self.mean = nn.Buffer(torch.zeros(d, dtype=torch.float64))
+        self.whitening = nn.Buffer(torch.eye(d, dtype=torch.float64))
 
     def learn(self, mean: np.ndarray, whitening: np.ndarray) -> None:
         """Take over what was estimated."""
@@ -237,8 +233,7 @@ class GaborMahalanobis(OneClassDetector):
         self.gaussian_.learn(estimate.location_, whitening_of(estimate.covariance_))
 
     def _score(self, x: Tensor) -> Tensor:
-        distance: Tensor = self.gaussian_(self._profile(x))
-        return distance
+        return self.gaussian_(self._profile(x))
 
     def _profile(self, x: Tensor) -> Tensor:
         return flat([profile(x, gabor_pairs().to(x))]) if x.ndim == 4 else x

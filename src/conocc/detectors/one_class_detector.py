@@ -600,10 +600,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return array[np.sort(rows)]
 
     def _batches(
-        self,
-        array: np.ndarray,
-        chance: Chance | None = None,
-        rows: np.ndarray | None = None,
+        self, array: np.ndarray, chance: Chance | None = None, rows: np.ndarray | None = None
     ) -> Batches:
         device = self._device()
         for value in vars(self).values():

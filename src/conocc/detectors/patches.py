@@ -22,13 +22,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
-from conocc.detectors.gabor_mahalanobis import (
-    finite,
-    gabor_pairs,
-    laid_out,
-    profile,
-    whitening_of,
-)
+from conocc.detectors.gabor_mahalanobis import finite, gabor_pairs, laid_out, profile, whitening_of
 from conocc.detectors.one_class_detector import OneClassDetector, param
 from conocc.training import Batches, Train, apply, concatenated
 

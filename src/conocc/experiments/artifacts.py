@@ -123,8 +123,7 @@ class Embedding(Arrays):
 
     def middle(self) -> np.ndarray:
         """Give μ, or the mean training feature where the method has no center; -> (d,)."""
-        middle: np.ndarray = self.center[0] if len(self.center) else self.train.mean(0)
-        return middle
+        return self.center[0] if len(self.center) else self.train.mean(0)
 
     def compactness(self) -> float | None:
         """Compare how far the majority is from its center with how far the classes are apart.

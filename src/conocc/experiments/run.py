@@ -200,8 +200,7 @@ def _identity(cohort: Cohort, method: str, detector: Any) -> dict[str, Any]:
         "preprocessing": cohort.preprocessing.to_dict(),
         "images": images,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
+    return json.loads(json.dumps(identity))
 
 
 def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:

@@ -241,8 +241,7 @@ def patient_codes(patient: ArrayLike | None, n: int) -> Ints:
     """Give n images the numbers of their patients; without any, each image is its own patient."""
     if patient is None:
         return np.arange(n)
-    code: Ints = np.unique(patient_names(patient, n), return_inverse=True)[1]
-    return code
+    return np.unique(patient_names(patient, n), return_inverse=True)[1]
 
 
 def patients_of_each_class(minority: Bools, code: Ints) -> tuple[int, int]:

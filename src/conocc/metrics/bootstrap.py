@@ -114,8 +114,7 @@ def roc_band(minority: Bools, score: Floats, code: Ints, *, n_resamples: int) ->
 
 def sensitivities(minority: Bools, score: Floats) -> Floats:
     """Read the ROC curve at each of `RATES`, on the line between two of its points; -> (101,)."""
-    found: Floats = np.interp(RATES, *roc_curve(minority, score)[:2])
-    return found
+    return np.interp(RATES, *roc_curve(minority, score)[:2])
 
 
 # --- metrics from counts -----------------------------------------------------------------------

@@ -433,8 +433,7 @@ def _logits(figures: Floats) -> Floats:
     """Take logits; 0 and 1 are moved half as far inside as the nearest figure that is neither."""
     inside = np.minimum(figures, 1 - figures)
     edge = inside[inside > 0].min(initial=1) / 2
-    logits: Floats = logit(np.clip(figures, edge, 1 - edge))
-    return logits
+    return logit(np.clip(figures, edge, 1 - edge))
 
 
 def _independent_images(hit: Bools, code: Ints, tail: float) -> float:

@@ -39,13 +39,7 @@ from scipy.stats import beta, false_discovery_control
 
 from conocc.io.words import percent
 from conocc.metrics.checks import in_unit_interval
-from conocc.metrics.ranking import (
-    Bools,
-    Floats,
-    Ints,
-    finite_row,
-    patient_names,
-)
+from conocc.metrics.ranking import Bools, Floats, Ints, finite_row, patient_names
 from conocc.thresholds.rule import known_unit
 
 # A certainty or a p-value that equals its bound by hand may miss it in the last bit.

@@ -39,11 +39,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "conocc",
 }
 # By what it says it was drawn by, a picture is told from an image (`conocc.data.companions`).
-UNDATED = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {"Software": "conocc"},
-}
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": "conocc"}}
 
 
 # How a chart in a page looks where the page is dark; its grey grid and its colours stay.

@@ -102,8 +102,7 @@ def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np
     ground = rgb(given.mean(0, keepdims=True)) / 255
     colour = colours(averaged(residual[None])[0], scale)
     blended = ground * (1 - colour[..., 3:]) + colour[..., :3] * colour[..., 3:]
-    overlaid: np.ndarray = np.rint(255 * blended).astype(np.uint8)
-    return overlaid
+    return np.rint(255 * blended).astype(np.uint8)
 
 
 def colours(residual: np.ndarray, scale: ResidualScale) -> np.ndarray:

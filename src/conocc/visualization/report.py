@@ -159,11 +159,7 @@ class Fit:
 
 
 # The other files of a fit are tables.
-READERS = {
-    "metrics.json": read_json,
-    "gallery.npz": Gallery.load,
-    "embedding.npz": Embedding.load,
-}
+READERS = {"metrics.json": read_json, "gallery.npz": Gallery.load, "embedding.npz": Embedding.load}
 
 
 # --- the two kinds of page ---------------------------------------------------------------------

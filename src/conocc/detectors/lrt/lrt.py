@@ -180,18 +180,14 @@ class Description(nn.Module):
     grey images of at most 64 pixels a side.
     """
 
-    pairs: Tensor
-    mean: Tensor
-    components: Tensor
-
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.alignment = Alignment(shape)
         self.sides = tuple(min(side, LARGEST_SIDE) for side in shape[1:])
         p = self.sides[0] * self.sides[1]
-        self.register_buffer("pairs", gabor_pairs())
-        self.register_buffer("mean", torch.zeros(FOLDS + 1, p))
-        self.register_buffer("components", torch.zeros(FOLDS + 1, p, COMPONENTS))
+        self.pairs = nn.Buffer(gabor_pairs())
+        self.mean = nn.Buffer(torch.zeros(FOLDS + 1, p))
+        self.components = nn.Buffer(torch.zeros(FOLDS + 1, p, COMPONENTS))
 
     def downsampled(self, x: Tensor) -> Tensor:
         """Give what the autoencoders see of toned images; (n, c, h, w) -> (n, p)."""
@@ -376,12 +372,10 @@ class LRT(OneClassDetector):
         return self.description_.downsampled(tone_mapped(self._aligned(x)))
 
     def _described(self, x: Tensor) -> Tensor:
-        features: Tensor = self.description_(self._aligned(x)) if x.ndim == 4 else x
-        return features
+        return self.description_(self._aligned(x)) if x.ndim == 4 else x
 
     def _score(self, x: Tensor) -> Tensor:
-        score: Tensor = self.gaussian_(self._described(x))
-        return score
+        return self.gaussian_(self._described(x))
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.gaussian_.whitened(self._described(x)).float()

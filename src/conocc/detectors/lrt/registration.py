@@ -88,14 +88,11 @@ def slopes(x: Tensor) -> Tensor:
 class Alignment(nn.Module):
     """Moves images of one shape onto a template, once `learn` has found that it is worth it."""
 
-    template: Tensor
-    wanted: Tensor
-
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         sides = [min(side, SIDE) for side in shape[1:]]
-        self.register_buffer("template", torch.zeros(1, 1, *sides))
-        self.register_buffer("wanted", torch.zeros((), dtype=torch.bool))
+        self.template = nn.Buffer(torch.zeros(1, 1, *sides))
+        self.wanted = nn.Buffer(torch.zeros((), dtype=torch.bool))
 
     def downsampled(self, x: Tensor) -> Tensor:
         """Give what is compared with the template; (n, c, h, w) -> (n, 1, a, b)."""
