@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,16 @@ def test_a_run_with_an_encoder_goes_all_the_way(path, images, tmp_path, monkeypa
     assert call("review", "run", "films", "--out", "review", "-q")[0] == 0
     code, said = call("export", "run", "--out", "model.onnx")
     assert (code, "its encoder is a graph of its own" in said) == (1, True)
+
+
+def test_a_fit_reads_its_encoder_once(path, images, monkeypatch):
+    read_of, paths = of_encoder._read, []
+    monkeypatch.setattr(of_encoder, "_read", lambda name: paths.append(name) or read_of(name))
+    quick("gabor_mahalanobis", encoder=path, layer="map").fit(images)
+    assert paths == [path]
+
+
+def test_without_onnx_it_is_said_what_to_install(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r"needs the module 'onnx': pip install"):
+        quick("patches", encoder=path).check_params()

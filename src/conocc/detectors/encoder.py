@@ -55,14 +55,14 @@ def read_encoder(path: str, layer: str | None) -> np.ndarray:
         If the file is damaged, of more than `LARGEST_BYTES`, no encoder of images, or reaches for
         weights outside its folder; or if there is no such layer.
     """
-    import onnx
-
     name = f"'{printable(path)}'"
     if path.startswith("sha256:"):
         raise ValueError(
             f"The encoder {path[:19]}… is inside its model. To fit anew, name its ONNX file."
         )
     model, _ = _read(path)
+    import onnx  # not before `_read`, which says how to install it
+
     weights = {weight.name for weight in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in weights]
     kinds = [one.type.tensor_type for one in inputs]

@@ -187,10 +187,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             With the parameter, what it must be, and what it is.
         """
+        self._checked_encoder()
+
+    def _checked_encoder(self) -> np.ndarray | None:
+        """Do what `check_params` says, and give the graph of the encoder, if there is one."""
         self._validate_params()
         self._device()
-        if self.encoder is not None:
-            read_encoder(self.encoder, self.layer)
+        return None if self.encoder is None else read_encoder(self.encoder, self.layer)
 
     def plain_params(self, **changes: Any) -> dict[str, Any]:
         """Give the parameters, but for changes, as JSON gives them back: plain numbers, lists."""
@@ -226,7 +229,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             For minority images in `y`, an `X` of the wrong shape, size or type, NaN or infinite
             values, or a checkpoint of another fit.
         """
-        self.check_params()
+        graph = self._checked_encoder()
         array, groups = self._majority(self._checked(X, reset=True), y, groups)
         if len(array) < 2:
             raise ValueError(
@@ -243,8 +246,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.other_scores_: dict[str, Any] = {}
         for of_another_fit in {"encoder_graph_", "seen_shape_"} & vars(self).keys():
             delattr(self, of_another_fit)
-        if self.encoder is not None:
-            self.encoder_graph_ = read_encoder(self.encoder, self.layer)
+        if graph is not None:
+            self.encoder_graph_ = graph
             array = self._seen(array)
             self.seen_shape_: tuple[int, ...] = array.shape[1:]
             input_validation.refuse_unusable(array)
