@@ -167,8 +167,9 @@ def _texts(
         for cell in line.cells:
             parts = filter(None, (cell.figure, cell.spread)) if cell else (NOTHING,)
             mark = marks.get(cell.rank, "{}") if cell and cell.rank else "{}"
-            comma = "," if cell and cell.spread[:1].isdigit() else ""  # 3 of 174, 1.7 %
-            rows[-1].append(mark.format((comma + separator).join(map(escape, parts))))
+            is_share = cell and cell.spread[:1].isdigit() and separator == " "
+            between = ", " if is_share else separator  # 3 of 174, 1.7 %
+            rows[-1].append(mark.format(between.join(map(escape, parts))))
     return pd.DataFrame(rows, columns=[*map(escape, (*table.head, *table.columns))], dtype=object)
 
 
