@@ -14,10 +14,10 @@ from conocc.experiments.groups import (
     groups_table,
     left_to_a_reader,
     measured_groups,
+    summary,
 )
 from conocc.experiments.run import evaluate_run, fit_run
 from conocc.metrics.confidence_intervals import auc_interval, share_interval
-from conocc.thresholds.rules import summary
 from conocc.visualization.report import write_report
 
 LABELS = np.array(["well"] * 8 + ["a"] * 4 + ["b"] * 2 + ["a|c"] * 2)

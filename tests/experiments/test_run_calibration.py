@@ -12,10 +12,10 @@ from test_run import PARAMS, small_cohort
 from conftest import quick
 from conocc import Cohort, load
 from conocc.detectors.reconstruction_scores import told_to_score_by
+from conocc.experiments.groups import summary
 from conocc.experiments.inference import score_files
 from conocc.experiments.run import calibrate_run, copy_run, evaluate_run, fit_run, read_run
 from conocc.thresholds.rule import Rule
-from conocc.thresholds.rules import summary
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from conocc.experiments.groups import summary
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.thresholds.conformal import benjamini_hochberg, calibrate, p_values
 from conocc.thresholds.rule import Rule
-from conocc.thresholds.rules import decisions, observed_rates, summary
+from conocc.thresholds.rules import decisions, observed_rates
 
 # Sixty patients with two images: 1 to 60, and each less a half.
 SCORES = np.arange(0.5, 60.5, 0.5)
@@ -46,9 +47,6 @@ def test_where_nothing_can_be_promised_nothing_is_decided_and_it_is_said(scores,
     decided = decisions(detector(scores=scores, patient=None), Rule())
     assert decided.flagged(np.array([7.0])) is None
     assert decided.columns(np.array([6.0, 7.0]))[1] == ["", ""]
-    assert [*decided.rows([(["a"], np.array([6.0]))])] == [
-        ("a", 6.0, decided.columns(np.array([6.0]))[0][0], "")
-    ]
     said = f"No image is flagged, since nothing can be promised: the model is {has}"
     assert decided.words().startswith(said)
     assert f"It takes {more} more patients ('conocc calibrate') to promise" in decided.words()
@@ -165,14 +163,12 @@ def test_a_batch_by_patient_counts_patients():
 
 # At 4 % the three high scores are few enough among five, and the one of the second block is not.
 @pytest.mark.parametrize("rule", [Rule(), Rule(false_alarms=0.1), Rule(fdr=0.2), Rule(fdr=0.04)])
-def test_rows_that_come_in_blocks_are_decided_as_one_batch(rule):
+def test_images_that_come_in_blocks_are_decided_as_one_batch(rule):
     decided = decisions(detector(), rule)
     scores = np.array([70.0, 80.0, 3.0, 61.0, 7.5])
-    paths = list("abcde")
-    blocks = [(paths[:2], scores[:2]), (paths[2:], scores[2:])]
-    expected = list(zip(paths, scores.tolist(), *decided.columns(scores), strict=True))
-    assert list(decided.rows(iter(blocks))) == expected
-    assert list(decided.rows(iter([]))) == []
+    whole = decided.with_batch_threshold(scores)
+    (p, predicted), (more_p, more) = whole.columns(scores[:2]), whole.columns(scores[2:])
+    assert (p + more_p, predicted + more) == decided.columns(scores)
 
 
 # --- words -------------------------------------------------------------------------------------

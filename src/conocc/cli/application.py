@@ -27,7 +27,7 @@ from rich.text import Text
 from conocc._version import __version__
 from conocc.cli.options import OUTPUT
 from conocc.io.progress import bar, without_bars
-from conocc.io.words import count
+from conocc.io.words import count, named
 
 logger = logging.getLogger("conocc")
 
@@ -246,7 +246,7 @@ def say_failed(errors: Sequence[tuple[str, str]], table: Path, what: str, failed
     if not (failed := failed or len(errors)):
         return 0
     for path, reason in errors[:5]:
-        err.print(escape(reason if path in reason else f"{path}: {reason}"))
+        err.print(escape(named(path, reason)))
     err.print(f"{failed} could not be {what}; all are in {escape(str(table))}")
     return SOME_FAILED
 

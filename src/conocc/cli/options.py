@@ -275,8 +275,9 @@ class MethodOptions:
     gamma: Annotated[float | None, option("γ of Eq. 3, what compactness counts; 10.")] = None
     interval: Annotated[int | None, option("T, epochs between updates of the center μ; 60.")] = None
     lr: Annotated[float | None, option("λ, learning rate; 0.001 for ConOCC.")] = None
-    score: Annotated[
-        str | None, option("By what reconstructions are scored: residual (Eq. 6) or correlation.")
+    scored_by: Annotated[
+        str | None,
+        option("By what reconstructions are scored: residual (Eq. 6) or correlation.", "--score"),
     ] = None
     encoder: Annotated[
         str | None, option("ONNX file: the method learns what that makes of an image.")

@@ -86,10 +86,8 @@ def fit(
     from conocc.thresholds.rules import decisions
 
     command = command_line()
-    names = ("epochs", "gamma", "interval", "lr", "encoder", "layer")
-    given = {name: getattr(how, name) for name in names}
-    given["scored_by"] = how.score
-    params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    params = {name: value for name, value in vars(how).items() if value is not None}
+    params = {k: v for k, v in params.items() if k not in ("method", "seed", "settings")}
     params |= {"device": device, "verbose": int(not quiet), "random_state": how.seed}
     params |= dict(setting(text) for text in how.settings or [])
     make_detector(how.method, params).check_params()  # before the images are read
@@ -175,10 +173,9 @@ def evaluate(
     A run has the results on one set of images, by its own score; those on others, by another score
     (--score), or of a run that may only be read, go into a copy of it (--out).
     """
-    from conocc.experiments.groups import groups_table
+    from conocc.experiments.groups import groups_table, summary
     from conocc.experiments.run import copy_run, evaluate_run, read_run
     from conocc.experiments.table_formats import as_text
-    from conocc.thresholds.rules import summary
 
     command = command_line()
     quiet = quiet or as_json

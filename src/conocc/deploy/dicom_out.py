@@ -42,7 +42,7 @@ from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Part
 from conocc.data.volumes import file_and_number
 from conocc.detectors.file_scores import one_torch_thread, preprocessing_of
-from conocc.experiments.run import load_model, model_path
+from conocc.experiments.run import load_model, model_hash
 from conocc.io.files import atomic_write, folder_lock
 from conocc.io.progress import bar
 from conocc.thresholds.rule import RULE, Rule
@@ -111,8 +111,7 @@ def export_files(
     """
     detector = load_model(run, score)
     preprocessing, decided = preprocessing_of(detector, run), decisions(detector, rule)
-    model = hashlib.sha256(model_path(run).read_bytes()).hexdigest()
-    export = _Export(Path(out), detector, preprocessing, model)
+    export = _Export(Path(out), detector, preprocessing, model_hash(run))
     items = chain.from_iterable(_located(part, preprocessing.size) for part in parts)
     pieces = iter(lambda: list(islice(items, PIECE)), [])
     with (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from conocc.experiments.run import model_path, read_run
+from conocc.io.files import read_json
 
 # Of run.json: what names no file, folder or patient.
 TOLD = ("method", "preprocessing", "seed", "seconds", "threads", "versions")
@@ -38,7 +38,7 @@ def log_run(run: str | Path, experiment: str = "conocc") -> str:
     with mlflow.start_run(run_name=about["method"]) as active:
         mlflow.log_params(dict(_flat(params)))
         if (run / "metrics.json").exists():
-            found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+            found = read_json(run / "metrics.json")
             measured = {**found["metrics"], "prevalence": found["prevalence"]}
             mlflow.log_metrics(
                 {

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: of all test images, and of each group of them apart.
+"""The figures of an evaluation, of all test images and of each group of them, and in words.
 
 Letters: ``n`` images.
 """
@@ -15,14 +15,19 @@ from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.experiments.table_formats import Cell, Line, Table, estimate, share
 from conocc.experiments.tables import caption
-from conocc.io.words import parted
+from conocc.io.words import parted, percent, readable
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
-from conocc.thresholds.rules import observed_rates
+from conocc.thresholds.rules import COUNTED, observed_rates
 
 MOST_GROUPS = 20
 # Shares of the test images that are left to a reader, in `left_to_a_reader`.
 LEFT = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+# Of the shares that may be left to a reader, the one that `summary` tells.
+TOLD_SHARE = 0.2
+NO_MINORITY = (
+    "There is no minority image, so that only false alarms can be told, where a threshold is set."
+)
 # Some test images: a column, one of its values, and which images these are, (n,) bool.
 Group: TypeAlias = tuple[str, str, np.ndarray]
 
@@ -170,3 +175,66 @@ def groups_table(result: Mapping[str, Any]) -> Table:
         lines.append(Line((group["by"], group["group"]), (*counts, area, *rates)))
     columns = ("majority", "minority", "AUC", "false alarms", "sensitivity")
     return Table("groups", caption("groups", [result]), ("by", "group"), columns, tuple(lines))
+
+
+# --- in words ------------------------------------------------------------------------------------
+
+
+def _counted(name: str, rate: Mapping[str, Any], unit: str) -> str:
+    whole, part = COUNTED[name]
+    return (
+        f"{round(rate['value'] * rate['of']):,} of {rate['of']:,} {whole.format(unit)} {part} "
+        f"({100 * rate['value']:.1f} %, 95 % interval "
+        f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)"
+    )
+
+
+def summary(measured: Mapping[str, Any]) -> list[str]:
+    """Say what an evaluation (``metrics.json``), if there was one, noted, a sentence each."""
+    if not measured:
+        return []
+    decision, rates = measured["decision"], measured["observed_rates"]
+    threshold, promised = decision["threshold"], decision["false_alarms"]
+    sentences = [NO_MINORITY] if measured.get("metrics") == {} else []
+    sentences.append(decision["words"])
+    if threshold is not None:
+        sentences.append(f"Images are flagged above an anomaly score of {readable(threshold)}.")
+    elif promised or decision["fdr"]:
+        sentences.append("No image is flagged.")
+    for name, rate in rates.items():
+        if rate is not None:
+            counted = _counted(name, rate, decision["unit"])
+            sentences.append(f"{name.replace('_', ' ').capitalize()} on the test split: {counted}.")
+    batch = measured.get("batch", {"words": [], "moved": {}})
+    sentences += [*batch["words"], *batch["moved"].values()]
+    for one in measured.get("abstention", ()):
+        if one["share"] == TOLD_SHARE:
+            rest = [_counted(name, one[name], "image") for name in [*COUNTED][:2] if one[name]]
+            low, high = one["band"]
+            sentences.append(
+                f"If the {one['left']:,} images ({percent(one['share'])}) nearest the threshold, "
+                f"with scores of {readable(low)} to {readable(high)}, are left to a reader, of the "
+                f"others: {' and '.join(rest)}."
+            )
+    groups = {f"{one['by']} {one['group']}".strip(): one for one in measured.get("groups", [])}
+    parts = {n: one for n, one in groups.items() if one["majority"] < groups["all"]["majority"]}
+    alarms = {name: one["false_alarms"] for name, one in parts.items()} if promised else {}
+    broken = [name for name, rate in alarms.items() if rate and rate["low"] > promised]
+    if broken:
+        sentences.append(
+            f"In groups, more majority {decision['unit']}s are flagged than the "
+            f"{percent(promised)} promised: {', '.join(broken)}. Calibrate on images of each."
+        )
+    if below := [n for n, one in groups.items() if ((one["AUC"] or {}).get("high") or 1) < 0.5]:
+        sentences.append(
+            f"The whole interval of the AUC lies below 0.5 ({', '.join(below)}): these minority "
+            "images look more like the majority than the majority itself does. Try another "
+            "majority class (--majority), another method (--method) or another size (--size)."
+        )
+    if promised is not None and rates["false_alarms"]["low"] > promised:
+        sentences.append(
+            f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised: "
+            "the majority images of the test split are not like those of the calibration. "
+            "Calibrate on images like those that are to be scored."
+        )
+    return sentences

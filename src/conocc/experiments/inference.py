@@ -51,9 +51,9 @@ from conocc.detectors import load
 from conocc.detectors.file_scores import one_torch_thread, preprocessing_of, scored
 from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.parallel import Task, check_engine, run_tasks, threads_of
-from conocc.experiments.run import SCORE_COLUMNS, model_path
+from conocc.experiments.run import SCORE_COLUMNS, model_hash, model_path
 from conocc.experiments.seen import about_batch
-from conocc.io.files import folder_lock, remove_unfinished, write_json
+from conocc.io.files import folder_lock, read_json, remove_unfinished, write_json
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv, write_or_remove
 from conocc.thresholds.rule import RULE, Rule
@@ -174,7 +174,7 @@ def score_files(
     check_engine(engine, n_jobs)
     check_top(top)
     model = model_path(run).absolute()
-    checksum = _sha256(model.read_bytes())
+    checksum = model_hash(model)
     detector = _load(model, checksum, score)
     preprocessing = preprocessing_of(detector, run)
     decided = decisions(detector, rule)
@@ -220,13 +220,9 @@ def score_files(
     return replace(done, parts=tuple(parts))
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 @lru_cache(maxsize=1)
 def _load(path: Path, checksum: str, score: str | None) -> Any:
-    if _sha256(path.read_bytes()) != checksum:
+    if model_hash(path) != checksum:
         raise ValueError(f"The model '{path}' changed while images were being scored.")
     return told_to_score_by(load(path), score)
 
@@ -239,7 +235,7 @@ def _key(about: Sequence[Any], parts: Sequence[Part]) -> str:
         [part.where, part.prefix, part.first, part.names, part.listed, part.stamps()]
         for part in parts
     ]
-    return _sha256(json.dumps([about, content]).encode())[:32]
+    return hashlib.sha256(json.dumps([about, content]).encode()).hexdigest()[:32]
 
 
 def _refuse_other(folder: Path, command: dict[str, Any]) -> None:
@@ -248,8 +244,7 @@ def _refuse_other(folder: Path, command: dict[str, Any]) -> None:
     if not note.exists():
         write_json(note, command)
         return
-    was = json.loads(note.read_text(encoding="utf-8"))
-    if was != command:
+    if (was := read_json(note)) != command:
         changes = [
             f"{key} was {was.get(key)}, is {now}" for key, now in command.items() if was[key] != now
         ]
@@ -361,51 +356,46 @@ def _join(
     """Make the tables of all shards, in their order, one shard's paths in memory at a time."""
     slices: dict[str, float] = {}
     measured, files = list[np.ndarray](), list[int]()  # hashes, since paths of all take memory
-    count = 0
     errors: list[tuple[str, str]] = []
-    remarks = Counter[str]()
-    flagged, highest = None, list[tuple[float, str]]()
-
-    def scored() -> Iterator[tuple[Sequence[str], np.ndarray]]:
-        nonlocal count
-        for result in results:
-            shard = json.loads(result.read_text(encoding="utf-8"))
-            errors.extend((path, reason) for path, reason in shard["errors"])
-            remarks.update(shard["remarks"])
-            if shard["rows"]:
-                paths, *columns = zip(*shard["rows"], strict=True)
-                count += len(paths)
-                pairs = zip(paths, columns[0], strict=True)
-                highest[:] = nlargest(SHOWN, [*highest, *zip(columns[0], paths, strict=True)])
-                slices.update((path, score) for path, score in pairs if is_slice_name(path))
-                files.extend(hash(volume_and_slice(path)[0]) for path in paths)
-                measured.append(np.array(columns).T)
-                yield paths, measured[-1][:, 0]
+    remarks, highest = Counter[str](), list[tuple[float, str]]()
+    for shard in map(read_json, results):
+        errors += [(path, reason) for path, reason in shard["errors"]]
+        remarks.update(shard["remarks"])
+        if shard["rows"]:
+            paths, *columns = zip(*shard["rows"], strict=True)
+            highest = nlargest(SHOWN, [*highest, *zip(columns[0], paths, strict=True)])
+            pairs = zip(paths, columns[0], strict=True)
+            slices.update((path, score) for path, score in pairs if is_slice_name(path))
+            files += [hash(volume_and_slice(path)[0]) for path in paths]
+            measured.append(np.array(columns).T)
 
     _refuse_others(out)  # once more: hours may have passed
-    for path in (
-        out,
-        *(table_beside(out, name) for name in ("errors", "volumes")),
-        note_beside(out),
-    ):
+    for path in (out, table_beside(out, "errors"), table_beside(out, "volumes"), note_beside(out)):
         remove_unfinished(path)
-    rows = decided.rows(scored())
-    words = [decided.words()]
-    if first := next(rows, None):
-        write_csv(out, ("path", *SCORE_COLUMNS), chain([first], rows))
+    words, flagged = [decided.words()], None
+    if measured:
+        images = np.concatenate(measured)
+        whole = decided.with_batch_threshold(images[:, 0])
+        write_csv(out, ("path", *SCORE_COLUMNS), _decided_rows(results, whole))
         volumes = by_volume(slices.keys(), slices.values(), top=top)
         predicted = decided.of_volumes(volume[2] for volume in volumes)
         lines = [(*volume, said) for volume, said in zip(volumes, predicted, strict=True)]
         write_or_remove(table_beside(out, "volumes"), VOLUME_COLUMNS, lines)
         words += [NO_DECISION] if "" in predicted else []
-        images = np.concatenate(measured)
         batch = about_batch(detector, decided, images[:, 0], images[:, 1:], np.array(files))
-        is_flagged = decided.flagged(images[:, 0])
+        is_flagged = whole.flagged(images[:, 0])
         flagged = None if is_flagged is None else int(is_flagged.sum())
-        note = {"written_by": "conocc score", **about, "images": count}
+        note = {"written_by": "conocc score", **about, "images": len(files)}
         write_json(note_beside(out), {**note, "decision": decided.as_json(), "batch": batch})
         words += [*batch["words"], *batch["moved"].values()]
     write_or_remove(table_beside(out, "errors"), ERROR_COLUMNS, errors)
-    shown = tuple(errors[:SHOWN])
-    said = said_of(remarks)
-    return Scored(count, len(errors), shown, tuple(words), said, flagged, tuple(highest))
+    counts, shown = (len(files), len(errors)), tuple(errors[:SHOWN])
+    return Scored(*counts, shown, tuple(words), said_of(remarks), flagged, tuple(highest))
+
+
+def _decided_rows(results: Sequence[Path], decided: Decisions) -> Iterator[Row]:
+    """Give path, score, p-value and prediction of the images of shards, by one threshold of all."""
+    for shard in map(read_json, results):
+        scores = np.array([row[1] for row in shard["rows"]], float)
+        paths = [row[0] for row in shard["rows"]]
+        yield from zip(paths, scores.tolist(), *decided.columns(scores), strict=True)

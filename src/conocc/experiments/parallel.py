@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def run_tasks(
 
     rounds_without_start = 0
     with (
-        _workers(engine, min(n_jobs, total), address, tasks) as workers,
+        _dask(address, tasks) if engine == "dask" else _processes(min(n_jobs, total)) as workers,
         bar(title, total, verbose=verbose, done=total - len(todo)) as advance,
     ):
         while todo:
@@ -242,12 +242,6 @@ class _Workers:
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _workers(
-    engine: str, n_jobs: int, address: str | None, tasks: Sequence[Task]
-) -> AbstractContextManager[_Workers]:
-    return _dask(address, tasks) if engine == "dask" else _processes(n_jobs)
 
 
 @contextmanager

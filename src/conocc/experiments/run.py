@@ -60,7 +60,14 @@ from conocc.experiments.seen import (
     test_rows,
 )
 from conocc.experiments.table_formats import as_csv
-from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
+from conocc.io.files import (
+    atomic_write,
+    folder_lock,
+    read_json,
+    refuse_foreign,
+    write_json,
+    write_text,
+)
 from conocc.io.tables import write_csv
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import Decisions, decisions, observed_rates
@@ -363,6 +370,11 @@ def model_path(run: str | Path) -> Path:
     return run / "model.safetensors"
 
 
+def model_hash(run: str | Path) -> str:
+    """Hash the file of a run's model, by which what is made of it says so."""
+    return hashlib.sha256(model_path(run).read_bytes()).hexdigest()
+
+
 def load_model(run: str | Path, score: str | None = None, *, verbose: int = 0) -> Any:
     """Load the detector of a run's folder, or of a model file; with `verbose` 1 it shows bars.
 
@@ -472,8 +484,7 @@ def evaluate_run(
             f"Cannot evaluate on '{cohort.name}': {counts['majority']} majority and "
             f"{counts['minority']} minority test images; majority images are needed.{why}"
         )
-    tested, groups = _hash_of(test), groups_of(test, by)
-    _refuse_other_results(run, tested)
+    groups, tested = groups_of(test, by), _hash_of(run, test)
     scores = detector.anomaly_score(test.images)
     decided = decided.with_batch_threshold(scores, patient)
     flagged = decided.flagged(scores)
@@ -515,26 +526,21 @@ def _batch_of_majority(
     return about_batch(detector, decided, scores[rows], facts, whose, majority_alone=True)
 
 
-def _hash_of(test: Cohort) -> str:
-    """Hash which images were tested, and of which class they are."""
+def _hash_of(run: Path, test: Cohort) -> str:
+    """Hash which images are tested, and of which class; refuse to replace results on others."""
     images = sorted(zip(test.digest.tolist(), test.minority.tolist(), strict=True))
-    return hashlib.sha256(json.dumps(images).encode()).hexdigest()
-
-
-def _refuse_other_results(run: Path, tested: str) -> None:
-    """Keep the results on other images, which a second evaluation would replace."""
-    if not (run / "metrics.json").exists():
-        return
-    before = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    if before.get("tested") != tested:
+    tested = hashlib.sha256(json.dumps(images).encode()).hexdigest()
+    before = read_json(run / "metrics.json") if (run / "metrics.json").exists() else None
+    if before and before["tested"] != tested:
         raise FileExistsError(
-            f"'{run}' holds the results on other test images, of '{before.get('cohort')}'. Choose "
+            f"'{run}' holds the results on other test images, of '{before['cohort']}'. Choose "
             "another folder for these (--out), or delete its metrics.json."
         )
+    return tested
 
 
 @_alone
-def embed_run(run: str | Path, cohort: Cohort, *, verbose: int = 0) -> Embedding:
+def embed_run(run: str | Path, cohort: Cohort) -> Embedding:
     """Write ``embedding.npz`` alone, of the same images as `evaluate_run`, and return it.
 
     Raises
@@ -543,7 +549,7 @@ def embed_run(run: str | Path, cohort: Cohort, *, verbose: int = 0) -> Embedding
         If the method has no bottleneck features.
     """
     run = Path(run)
-    detector = load_model(run, verbose=verbose)
+    detector = load_model(run)
     if not hasattr(detector, "embed"):
         raise ValueError(f"The {type(detector).__name__} of '{run}' has no bottleneck features.")
     namespaces, _ = namespaces_of(run, read_run(run), detector, cohort, None)

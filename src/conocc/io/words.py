@@ -15,6 +15,15 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else plural)
 
 
+def named(path: str, reason: str) -> str:
+    """Put a path before the reason why it failed, unless that names it.
+
+    >>> named("a.png", "it is empty"), named("a.png", "Cannot read 'a.png'.")
+    ('a.png: it is empty', "Cannot read 'a.png'.")
+    """
+    return reason if path in reason else f"{path}: {reason}"
+
+
 def parted(names: Iterable[str], known: Collection[str] = ()) -> list[str]:
     """Part names at commas, but for what is a name as it stands.
 

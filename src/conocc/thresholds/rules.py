@@ -11,14 +11,14 @@ No rule ever sees the score of a test image before it is set.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conocc.io.words import percent, readable
+from conocc.io.words import percent
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.batch import check_batch
@@ -114,21 +114,6 @@ class Decisions:
             return ["" for _ in highest]
         assert self.threshold is not None
         return ["minority" if score > self.threshold else "majority" for score in highest]
-
-    def rows(
-        self, blocks: Iterable[tuple[Sequence[str], Floats]]
-    ) -> Iterator[tuple[str, float, float | str, str]]:
-        """Give (path, anomaly_score, p_value, predicted) of images that come in blocks.
-
-        Under a rate of false discoveries the first row comes after the last block.
-        """
-        decided = self
-        if self.rule.fdr is not None:
-            blocks = list(blocks)
-            everything = [np.empty(0), *(scores for _, scores in blocks)]
-            decided = self.with_batch_threshold(np.concatenate(everything))
-        for paths, scores in blocks:
-            yield from zip(paths, scores.tolist(), *decided.columns(scores), strict=True)
 
     def words(self) -> str:
         """Say which rule made the decisions, and what it promises, in what unit."""
@@ -286,72 +271,3 @@ COUNTED = {
     "sensitivity": ("minority {}s", "flagged"),
     "false_discoveries": ("flagged {}s", "of the majority class"),
 }
-
-
-# Of the shares that may be left to a reader, the one that `summary` tells.
-TOLD_SHARE = 0.2
-
-
-def _counted(name: str, rate: Mapping[str, Any], unit: str) -> str:
-    whole, part = COUNTED[name]
-    return (
-        f"{round(rate['value'] * rate['of']):,} of {rate['of']:,} {whole.format(unit)} {part} "
-        f"({100 * rate['value']:.1f} %, 95 % interval "
-        f"{100 * rate['low']:.1f}–{100 * rate['high']:.1f} %)"
-    )
-
-
-NO_MINORITY = (
-    "There is no minority image, so that only false alarms can be told, where a threshold is set."
-)
-
-
-def summary(measured: Mapping[str, Any]) -> list[str]:
-    """Say what an evaluation (``metrics.json``), if there was one, noted, a sentence each."""
-    if not measured:
-        return []
-    decision, rates = measured["decision"], measured["observed_rates"]
-    threshold, promised = decision["threshold"], decision["false_alarms"]
-    sentences = [NO_MINORITY] if measured.get("metrics") == {} else []
-    sentences.append(decision["words"])
-    if threshold is not None:
-        sentences.append(f"Images are flagged above an anomaly score of {readable(threshold)}.")
-    elif promised or decision["fdr"]:
-        sentences.append("No image is flagged.")
-    for name, rate in rates.items():
-        if rate is not None:
-            counted = _counted(name, rate, decision["unit"])
-            sentences.append(f"{name.replace('_', ' ').capitalize()} on the test split: {counted}.")
-    batch = measured.get("batch", {"words": [], "moved": {}})
-    sentences += [*batch["words"], *batch["moved"].values()]
-    for one in measured.get("abstention", ()):
-        if one["share"] == TOLD_SHARE:
-            rest = [_counted(name, one[name], "image") for name in [*COUNTED][:2] if one[name]]
-            low, high = one["band"]
-            sentences.append(
-                f"If the {one['left']:,} images ({percent(one['share'])}) nearest the threshold, "
-                f"with scores of {readable(low)} to {readable(high)}, are left to a reader, of the "
-                f"others: {' and '.join(rest)}."
-            )
-    groups = {f"{one['by']} {one['group']}".strip(): one for one in measured.get("groups", [])}
-    parts = {n: one for n, one in groups.items() if one["majority"] < groups["all"]["majority"]}
-    alarms = {name: one["false_alarms"] for name, one in parts.items()} if promised else {}
-    broken = [name for name, rate in alarms.items() if rate and rate["low"] > promised]
-    if broken:
-        sentences.append(
-            f"In groups, more majority {decision['unit']}s are flagged than the "
-            f"{percent(promised)} promised: {', '.join(broken)}. Calibrate on images of each."
-        )
-    if below := [n for n, one in groups.items() if ((one["AUC"] or {}).get("high") or 1) < 0.5]:
-        sentences.append(
-            f"The whole interval of the AUC lies below 0.5 ({', '.join(below)}): these minority "
-            "images look more like the majority than the majority itself does. Try another "
-            "majority class (--majority), another method (--method) or another size (--size)."
-        )
-    if promised is not None and rates["false_alarms"]["low"] > promised:
-        sentences.append(
-            f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised: "
-            "the majority images of the test split are not like those of the calibration. "
-            "Calibrate on images like those that are to be scored."
-        )
-    return sentences

@@ -6,7 +6,6 @@ that it can go where the model goes.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from markupsafe import Markup
 
 from conocc._version import __version__
 from conocc.detectors import METHODS
-from conocc.experiments.run import load_model, model_path
+from conocc.experiments.groups import summary
+from conocc.experiments.run import load_model, model_hash
 from conocc.experiments.table_formats import Cell, Line, Table, as_markdown
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.words import readable
 from conocc.thresholds.rule import RULE
-from conocc.thresholds.rules import decisions, summary
+from conocc.thresholds.rules import decisions
 from conocc.visualization.html import rendered
 from conocc.visualization.report import about_cohort, run_fit, run_tables
 
@@ -94,7 +94,7 @@ def _facts(run: Path) -> dict[str, Any]:
         "turned_out": [one for one in summary(measured) if one not in in_force],
         "patients": about["patients"],
         "holds_images": type(detector).__name__ == "OCSVM",
-        "sha256": hashlib.sha256(model_path(run).read_bytes()).hexdigest(),
+        "sha256": model_hash(run),
         "version": __version__,
     }
 

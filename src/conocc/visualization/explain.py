@@ -25,7 +25,7 @@ from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import ERROR_COLUMNS, write_or_remove
-from conocc.io.words import readable
+from conocc.io.words import named, readable
 from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
 from conocc.visualization.images import UNITS, explanation
@@ -114,10 +114,7 @@ def explain_files(
         errors += block.errors
         cases += _draw(detector, block, out, first=len(cases) + 1) if block.path else []
     if not cases:
-        listed = "\n".join(f"{path}: {reason}" for path, reason in errors[:5])
-        raise ValueError(
-            f"None of the {len(errors)} images can be explained. Nothing was written.\n{listed}"
-        )
+        raise none_of(errors, "can be explained")
     sentences = list(legend(detector, is_sum=all(case["is_sum"] for case in cases)))
     cases.sort(key=lambda case: -case["score"])
     page = {"method": method, "version": __version__, "legend": sentences, "cases": cases}
@@ -125,6 +122,12 @@ def explain_files(
     write_text(out / PAGE, rendered("explain.html", {**page, "unread": len(errors)}))
     write_or_remove(out / ERRORS, ERROR_COLUMNS, errors)
     return Written(len(cases), out / PAGE, sentences, errors)
+
+
+def none_of(errors: Sequence[tuple[str, str]], what: str) -> ValueError:
+    """Say that nothing was written, since no image can be shown, and why the first cannot."""
+    listed = "\n".join(named(*error) for error in errors[:5])
+    return ValueError(f"None of the {len(errors)} images {what}. Nothing was written.\n{listed}")
 
 
 def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, Any]]:

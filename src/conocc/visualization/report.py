@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from conocc._version import __version__
 from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
-from conocc.experiments.groups import groups_table
+from conocc.experiments.groups import groups_table, summary
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import caption, grouped, make_tables, read_rows
@@ -28,7 +28,6 @@ from conocc.io.files import claim, read_json, refuse_foreign, write_text
 from conocc.io.pictures import data_url, png, sheet
 from conocc.io.tables import read_csv
 from conocc.metrics.ranking import METRICS
-from conocc.thresholds.rules import summary
 from conocc.visualization.charts import (
     CURVES,
     MAPPED,

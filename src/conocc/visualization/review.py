@@ -43,7 +43,7 @@ from conocc.data.unlabelled import Block, list_images, read_block
 from conocc.detectors.file_scores import NO_SCORE, one_torch_thread, preprocessing_of, scores_of
 from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
-from conocc.experiments.run import load_model, model_path
+from conocc.experiments.run import load_model, model_hash
 from conocc.experiments.seen import about_batch
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.pictures import data_url, rgb
@@ -52,7 +52,7 @@ from conocc.io.tables import ERROR_COLUMNS, write_or_remove
 from conocc.io.words import percent
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import NO_DECISION, Decisions, decisions
-from conocc.visualization.explain import SUM_TOLERANCE, Written, legend
+from conocc.visualization.explain import SUM_TOLERANCE, Written, legend, none_of
 from conocc.visualization.html import rendered
 from conocc.visualization.images import colours
 
@@ -194,10 +194,7 @@ class Batch:
         """
         self.update(n_jobs=n_jobs, verbose=verbose)
         if not self.cases:
-            listed = "\n".join(f"{path}: {reason}" for path, reason in self.errors[:5])
-            raise ValueError(
-                f"None of the {len(self.errors)} images has a score. Nothing was written.\n{listed}"
-            )
+            raise none_of(self.errors, "has a score")
         page = self.write()
         said = [page["counts"], *page["words"], *page["warnings"], *said_of(self.remarks)]
         return Written(len(self.cases), self.out / PAGE, said, self.errors)
@@ -492,5 +489,4 @@ def _words(
 
 def _key(run: str | Path, where: Sequence[str | Path]) -> str:
     """Name the run and the batch, for what a browser keeps: the same when the page is made anew."""
-    model = hashlib.sha256(model_path(run).read_bytes()).hexdigest()
-    return _id(model, *map(os.path.abspath, where))
+    return _id(model_hash(run), *map(os.path.abspath, where))

@@ -97,8 +97,7 @@ def tone_mapped(x: Tensor) -> Tensor:
     ranks = (counts.cumsum(1) - counts / 2) / rows.shape[1]
     rank = torch.lerp(ranks.gather(1, below), ranks.gather(1, below + 1), share).to(x)
     gaussian = torch.special.ndtri(rank.clamp(DARKEST, 1 - DARKEST))
-    half: Tensor = (rows + mean + deviations(rows) * gaussian) / 2
-    return half.reshape(x.shape)
+    return ((rows + mean + deviations(rows) * gaussian) / 2).reshape(x.shape)
 
 
 # --- description -------------------------------------------------------------------------------
