@@ -306,8 +306,8 @@ class LRT(OneClassDetector):
 
     revision = 3
     _no_graph = (
-        "it searches for the place of each image, and ranks its pixels; ONNX has no step for "
-        "either. Deploy it with this package, by `conocc score`."
+        "it solves equations for the place of each image and takes quantiles of the Gaussian; "
+        "PyTorch exports neither to ONNX. Deploy it with this package, by `conocc score`."
     )
 
     _draws = "contribution"
