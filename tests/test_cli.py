@@ -427,12 +427,12 @@ def test_classes_are_named_with_commas_or_one_by_one(tmp_path):
 
 
 def test_a_list_of_many_classes_ends(tmp_path):
-    make_folder(tmp_path / "in", *[f"kind{k:02}/0.png" for k in range(25)])
+    make_folder(tmp_path / "in", *[f"kind {k}/0.png" for k in "abcdefghijklmnopqrstuvwxy"])
     code, said = call("data", "inspect", tmp_path / "in")
     assert code == 1
-    assert "kind08 (1 image), kind09 (1 image) and 15 more." in said
-    assert "kind10" not in said
-    assert "for instance --majority kind00." in " ".join(said.split())
+    assert "kind i (1 image), kind j (1 image) and 15 more." in said
+    assert "kind k" not in said
+    assert "for instance --majority kind a." in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

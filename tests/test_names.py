@@ -32,7 +32,7 @@ NASTY = (
     "$\\frac$.png",
     "NA.png",
 )
-MAJORITY, MINORITY = "[red]=<b>mäjority'\n", '-<i>\x1b[32m"odd" & $\\frac'
+MAJORITY, MINORITY = "[red]=<b>mäjo\nrity'", '-<i>\x1b[32m"odd" & $\\frac'
 COHORT, RUN, STUDY = "co\x1b[31m<u>[bold]\nhort", "=r\x1b[31m<s>[u]n\n", "-s\x1b[31m[i]tudy\n"
 QUICK = ("--no-cache", "--quiet")
 
@@ -105,7 +105,7 @@ def test_nothing_of_a_name_reaches_the_terminal_but_its_letters(said):
     for text in said.values():
         assert text.replace("\n", "").isprintable()
     for name in ("inspect", "fit"):
-        assert f"Majority class: {MAJORITY[:-1]}\\n (12 images)" in said[name]
+        assert "Majority class: [red]=<b>mäjo\\nrity' (12 images)" in said[name]
     assert "[bold]" in said["evaluate"]
     assert "[i]tudy" in said["report of a study"]
 

@@ -147,7 +147,7 @@ def test_a_cohort_of_one_image_is_a_sentence(tmp_path):
     code, text = fitted(tmp_path / "set", tmp_path / "run")
     assert code == 1
     assert text.startswith(
-        "Error: A split leaves no majority image for the test: all 1 are of one patient."
+        "Error: A split leaves no majority image for the test: there is one, of one patient."
     )
 
 

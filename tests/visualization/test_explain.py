@@ -155,7 +155,7 @@ def test_an_image_of_another_shape_than_learned_is_listed(run, files, tmp_path):
     detector = load_model(run)
     preprocessing = {**detector.preprocessing_, "size": None}
     detector.save(tmp_path / "model", preprocessing=preprocessing)
-    with pytest.raises(ValueError, match=r"c\.png: .* has 20x20 .*, where 16x16 .* are expected"):
+    with pytest.raises(ValueError, match=r"c\.png' has 20x20 .*, where 16x16 .* are expected"):
         explain_files(tmp_path / "model", [files / "c.png"], tmp_path / "out")
 
 
