@@ -31,13 +31,13 @@ def embed(
     from conocc.visualization.charts import feature_maps
     from conocc.visualization.drawing import save_figure
 
+    refuse_unmarked(picture, *OF_PICTURES)
     if len(runs) > 1 and not (Path(runs[-1]) / "run.json").exists():
         from conocc.experiments.run import embed_run
 
         *runs, cohort = runs
         for run in runs:
             embed_run(run, read.load(run, cohort, quiet=quiet))
-    refuse_unmarked(picture, *OF_PICTURES)
     labels = _run_labels(runs)
     files = [Path(run) / "embedding.npz" for run in runs]
     for file in files:
