@@ -23,6 +23,7 @@ from conocc.data.decoding import UnreadableImagesError, survey_all
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder, pixels, write_image
+from made_dicom import dicom
 
 
 def cohort(**change):
@@ -188,8 +189,7 @@ def test_leaks_are_patients_and_images_on_two_sides():
     assert leaks.images == (("a/1.png", "b/1.png"),)
     assert leaks.sentences() == (
         "LEAK: 1 patient on more than one side of the split ('bob' …).",
-        "LEAK: 1 image byte-identical on more than one side of the split "
-        "('a/1.png' = 'b/1.png' …).",
+        "LEAK: 1 image identical on more than one side of the split ('a/1.png' = 'b/1.png' …).",
     )
     unused = cohort(
         patient=np.array(["ann", "ann", "ann", "eve"]),
@@ -437,8 +437,43 @@ def test_byte_identical_images_stay_together(tmp_path):
         loaded = load(folder, majority="a", split_seed=seed)
         side = sides(loaded)
         assert (side["a/twin.png"], side["b/twin.png"]) in (("train", "unused"), ("test", "test"))
-    assert "2 images have a byte-identical twin ('a/twin.png' …)" in said(loaded, "identical twin")
+    assert "2 images have an identical twin ('a/twin.png' …)" in said(loaded, "identical twin")
     assert "in the majority and in the minority class" in said(loaded, "in the majority and")
+
+
+@pytest.mark.parametrize("name", ["bmp", "tif", "pgm", "gif", "webp", "npy", "jp2", "dcm"])
+def test_the_same_pixels_in_another_format_are_identical(tmp_path, name):
+    """Also of a grey image as three channels; what differs by one grey level is not identical."""
+    folder = make_folder(tmp_path / "set", *(f"a/{i}.png" for i in range(8)), "b/0.png", "b/1.png")
+    grey = np.random.default_rng(5).integers(0, 256, (16, 16)).astype(np.uint8)
+    other = grey.copy()
+    other[3, 3] ^= 1
+    Image.fromarray(grey).save(folder / "a/grey.png")
+    Image.fromarray(np.stack([grey] * 3, axis=-1)).save(folder / "a/colour.png")
+    Image.fromarray(other).save(folder / "b/other.png")
+    twin = folder / f"b/twin.{name}"
+    if name == "npy":
+        np.save(twin, grey)
+    elif name == "dcm":
+        twin.write_bytes(dicom(grey))
+    else:
+        Image.fromarray(grey).save(twin, **({"lossless": True} if name == "webp" else {}))
+    for cache in (tmp_path / "cache",) * 2 + (False,):
+        for seed in range(4):
+            loaded = load(folder, majority="a", split_seed=seed, cache=cache)
+            side = sides(loaded)
+            assert side["b/other.png"] == "test"
+            found = (
+                side["a/grey.png"],
+                side["a/colour.png"],
+                side[twin.relative_to(folder).as_posix()],
+            )
+            assert found in (("train", "train", "unused"), ("test", "test", "test"))
+        assert "3 images have an identical twin ('a/colour.png' …)" in said(loaded, "twin")
+    moved = dataclasses.replace(loaded, split=np.where(loaded.label == "b", "test", "train"))
+    assert any(
+        "1 image identical on more than one side" in one for one in moved.leaks().sentences()
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ FACTS = {
     "sharpness": "Sharpness",
     "border": "Dark border",
 }
+OF_FILES = ("size", "depth")
 CONTRAST = [*FACTS].index("contrast")
 # Which quantiles of the training images a model keeps, in per cent.
 LEVELS = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from conocc.data.acquisition import CONTRAST
+from conocc.data.acquisition import CONTRAST, FACTS, OF_FILES
 from conocc.data.decoding import pixels
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import count, printable
@@ -40,13 +41,13 @@ MAJORITY_ONLY = ("train", "calibration")
 
 @dataclass(frozen=True)
 class Leaks:
-    """What is on more than one side of the split: patients, and byte-identical images.
+    """What is on more than one side of the split: patients, and identical images.
 
     Attributes
     ----------
     patients : tuple of str
     images : tuple of tuple of str
-        The paths of each set of byte-identical images.
+        The paths of each set of identical images.
     """
 
     patients: tuple[str, ...]
@@ -62,7 +63,7 @@ class Leaks:
             found[count(len(self.patients), "patient")] = repr(printable(self.patients[0]))
         if self.images:
             same = " = ".join(f"'{printable(path)}'" for path in self.images[0])
-            found[f"{count(len(self.images), 'image')} byte-identical"] = same
+            found[f"{count(len(self.images), 'image')} identical"] = same
         sides = "on more than one side of the split"
         return tuple(f"LEAK: {what} {sides} ({first} …)." for what, first in found.items())
 
@@ -221,6 +222,11 @@ class Cohort:
         files = np.array([volume_and_slice(path)[0] for path in self.path.tolist()], dtype=np.str_)
         return files if (files != self.path).any() else None
 
+    @property
+    def content(self) -> Strings:
+        """What tells images apart: the digest, or of images with equal pixels that of one; (n,)."""
+        return content_of(self.digest, self.images, self.acquisition)
+
     def rows(self, *, split: str | None = None, minority: bool | None = None) -> Rows:
         """Positions of the images on one side of the split, of one class, or both; ascending."""
         if split is not None and split not in SPLITS:
@@ -282,18 +288,39 @@ class Cohort:
         return np.array([image.min() == image.max() for image in self.images], dtype=bool)
 
     def leaks(self) -> Leaks:
-        """Find patients and byte-identical images on more than one side; "unused" is no side."""
+        """Find patients and identical images on more than one side; "unused" is no side."""
         used = np.flatnonzero(self.split != "unused")
-        split = self.split[used]
-        on = {one: on_several(getattr(self, one)[used], split) for one in ("patient", "digest")}
-        paths: dict[str, list[str]] = {digest: [] for digest in on["digest"]}
-        for i in used[np.isin(self.digest[used], on["digest"])]:
-            paths[self.digest[i]].append(str(self.path[i]))
-        return Leaks(tuple(on["patient"]), tuple(tuple(same) for same in paths.values()))
+        split, content = self.split[used], self.content[used]
+        paths: dict[str, list[str]] = {one: [] for one in on_several(content, split)}
+        for i, one in zip(used, content, strict=True):
+            if one in paths:
+                paths[one].append(str(self.path[i]))
+        patients = on_several(self.patient[used], split)
+        return Leaks(tuple(patients), tuple(tuple(same) for same in paths.values()))
 
 
 # The columns beside the images, and the kind of their type.
 COLUMNS = {"minority": "b", "patient": "U", "split": "U", "path": "U", "digest": "U", "label": "U"}
+
+
+def content_of(
+    digest: Strings, images: Images, acquisition: npt.NDArray[np.float64] | None
+) -> Strings:
+    """Name images with equal pixels alike, by the digest of one of them; -> (n,).
+
+    A file of another format, or written anew without loss, has other bytes and the same pixels.
+    Only images whose facts agree are compared, so that this reads next to nothing; where no facts
+    are known, digests decide.
+    """
+    if acquisition is None or not acquisition.size:
+        return digest
+    seen = acquisition[:, [name not in OF_FILES for name in FACTS]]
+    kind, times = np.unique(seen, axis=0, return_inverse=True, return_counts=True)[1:]
+    content, first = digest.copy(), dict[bytes, str]()
+    for i in np.flatnonzero(times[kind] > 1):
+        pixels = sha256((images[i] + 0).tobytes()).digest()  # -0.0 is 0.0
+        content[i] = first.setdefault(pixels, digest[i])
+    return content
 
 
 def on_several(key: Strings, side_of: Strings | Bools) -> list[str]:

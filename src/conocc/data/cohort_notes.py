@@ -107,16 +107,15 @@ def _sides(cohort: Cohort) -> list[str]:
 
 
 def _duplicates(cohort: Cohort) -> list[str]:
-    times = Counter(cohort.digest.tolist())
-    twins = [path for path, one in zip(cohort.path, cohort.digest, strict=True) if times[one] > 1]
+    content = cohort.content
+    times = Counter(content.tolist())
+    twins = [path for path, one in zip(cohort.path, content, strict=True) if times[one] > 1]
     if not twins:
         return []
-    notes = [
-        f"{count(len(twins), 'image')} have a byte-identical twin ('{printable(twins[0])}' …)."
-    ]
-    if both := on_several(cohort.digest, cohort.minority):
+    notes = [f"{count(len(twins), 'image')} have an identical twin ('{printable(twins[0])}' …)."]
+    if both := on_several(content, cohort.minority):
         notes.append(
-            f"{count(len(both), 'image')} byte-identical in the majority and in the "
-            f"minority class ('{printable(cohort.path[cohort.digest == both[0]][0])}' …)."
+            f"{count(len(both), 'image')} identical in the majority and in the minority class "
+            f"('{printable(cohort.path[content == both[0]][0])}' …)."
         )
     return notes

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from conocc.data.acquisition import CONTRAST
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
-from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, on_several
+from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, content_of
 from conocc.data.cohort_notes import cohort_notes, is_left_out, named_classes
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
-    Decoded,
     Surveyed,
     Unreadable,
     UnreadableImagesError,
@@ -218,12 +218,14 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
     path = np.array(_deidentified_paths(entries, found, all_hidden=spec.pseudonyms), dtype=np.str_)
     patients = _patients(spec, index, entries, found, path)
     other = np.array([entry.label not in wanted for entry in entries], dtype=bool)
-    source = _Source(listed, rows, path, digest)
-    side, split_note = _split(source, patients, other)
+    decoded, place, facts, remarks, unkept = _pixels(_Source(listed, rows, path, digest))
+    content = content_of(np.unique(digest), decoded, facts)[place]
+    blank = (facts[place, CONTRAST] == 0) if facts.size else None
+    side, split_note = _split(spec, entries, patients.names, other, content, blank)
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(one) for one in side.tolist()])
     order = np.lexsort((other, rank))  # stable: within a class the index's order stays
-    images, facts, remarks, unkept = _pixels(source, order)
+    images, facts = arranged(decoded, place[order]), facts[place[order]]
     among = patients.among or os.path.realpath(spec.where)
     cohort = Cohort(
         name=printable(index.name),
@@ -381,37 +383,25 @@ def _patients(
     return patients
 
 
-def _blank(source: _Source, patients: Patients) -> Bools:
-    """Tell which of the images that several patients have are without contrast; -> (n,)."""
-    shared = on_several(source.digest, np.array(patients.names))
-    first = np.sort(np.unique(source.digest, return_index=True)[1])
-    first = first[np.isin(source.digest[first], shared)]
-    fetches = source.listed.index.fetch([source.rows[i] for i in first])
-    preprocessing = source.listed.spec.preprocessing
-    flat = [
-        source.digest[i]
-        for i, fetch in zip(first, fetches, strict=True)
-        if isinstance(one := decode_one(preprocessing, (source.path[i], fetch)), Decoded)
-        and one.image.min() == one.image.max()
-    ]
-    return np.isin(source.digest, flat)
-
-
-def _split(source: _Source, patients: Patients, minority: Bools) -> tuple[Strings, str]:
+def _split(
+    spec: CohortSpec,
+    entries: Sequence[ImageEntry],
+    names: Sequence[str],
+    minority: Bools,
+    content: Strings,
+    blank: Bools | None,
+) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
-    spec = source.listed.spec
-    names, digest, blank = patients.names, source.digest, _blank(source, patients)
     seed, test_size, share = spec.split_seed, spec.test_size, spec.calibration_size
-    entries = [source.listed.index.entries[row] for row in source.rows]
     if entries[0].split is None:
         split = split_by_patient(
-            names, minority, digest, seed=seed, test_size=test_size, blank=blank
+            names, minority, content, seed=seed, test_size=test_size, blank=blank
         )
         note = (
             f"The split was made here: {percent(1 - test_size)} to {percent(test_size)} of the "
             f"majority images, by patient, with split_seed={seed}."
         )
-        if alone := int(joining_nobody(names, digest, blank).sum()):
+        if alone := int(joining_nobody(names, content, blank).sum()):
             note += (
                 f" {count(alone, 'image')} of several patients without contrast, or of more than "
                 f"{MOST_SHARING}, make nobody one patient with another."
@@ -420,7 +410,7 @@ def _split(source: _Source, patients: Patients, minority: Bools) -> tuple[String
         split = np.array([entry.split for entry in entries], dtype=np.str_)
         note = "The split is the cohort's own."
     if share is not None:
-        split = kept_for_calibration(split, names, digest, seed=seed, share=share, blank=blank)
+        split = kept_for_calibration(split, names, content, seed=seed, share=share, blank=blank)
         kept = percent(USUAL_SHARE if share == "auto" else float(share))
         note += (
             f" Of the training patients, {kept} are kept for calibration, with split_seed={seed}."
@@ -441,11 +431,11 @@ class _Source(NamedTuple):
 
 
 def _pixels(
-    source: _Source, order: Rows
-) -> tuple[Images, np.ndarray, Counter[str], tuple[str, ...]]:
-    """Images in `order`, from the cache or decoded, and facts; how many have each remark; notes.
+    source: _Source,
+) -> tuple[Images, Rows, np.ndarray, Counter[str], tuple[str, ...]]:
+    """Each image once, from the cache or decoded, in the order of their digests.
 
-    The cache holds each image once, in the order of their digests.
+    Also the place of each row among them, their facts, how many rows have each remark, and notes.
     """
     unique, first, place = np.unique(source.digest, return_index=True, return_inverse=True)
     n = len(unique)
@@ -489,8 +479,7 @@ def _pixels(
         kept = store(folder, key, n, placed(), lambda: seen)
     images, seen = kept or (in_memory(n, placed()), seen)
     counts = {text: int(np.isin(place, at).sum()) for text, at in seen["remarks"].items()}
-    rows = place[order]
-    return arranged(images, rows), np.array(seen["acquisition"])[rows], Counter(counts), notes
+    return images, place, np.array(seen["acquisition"]), Counter(counts), notes
 
 
 def _as_found(

@@ -22,7 +22,7 @@ MOST_SHARING = 3
 
 
 def patient_groups(patient: Names, digest: Names, blank: Flags | None = None) -> Strings:
-    """Name the group of each image: patients who share a byte-identical image are one.
+    """Name the group of each image: patients who share an identical image are one.
 
     An image without contrast, or that more than `MOST_SHARING` patients have, joins nobody.
 
@@ -85,7 +85,7 @@ def split_by_patient(
 
     The rule, whole:
 
-    1. Patients who share a byte-identical image are one group (`patient_groups`).
+    1. Patients who share an identical image are one group (`patient_groups`).
     2. The groups that hold majority images are put in the order of the SHA-256 of
        ``"seed:name"``: a shuffle that depends neither on the order of the images nor on a
        library's generator, and in which a group added later does not reshuffle the others.

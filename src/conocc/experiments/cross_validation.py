@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from conocc.data.cohort import SPLITS, Cohort, on_several
+from conocc.data.cohort import SPLITS, Cohort
 from conocc.data.splits import patient_groups, without_copies
 from conocc.experiments.model_selection import OneClassKFold
 
@@ -103,7 +103,7 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
     """Divide patients into k folds; each tests all images of its patients, of both classes.
 
     The majority images of the other patients train; their minority images are unused.
-    Patients who share a byte-identical image stay together, and the classes are spread over the
+    Patients who share an image stay together, and the classes are spread over the
     folds as evenly as patients allow (`OneClassKFold`).
 
     Raises
@@ -113,9 +113,8 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
     """
     if k < 2:
         raise ValueError(f"Cross-validation needs at least 2 folds. Got {k}.")
-    is_shared = np.isin(cohort.digest, on_several(cohort.digest, cohort.patient))
-    blank = is_shared & cohort.without_contrast()
-    group = patient_groups(cohort.patient, cohort.digest, blank)
+    content = cohort.content
+    group = patient_groups(cohort.patient, content, cohort.without_contrast())
     for name, minority in (("majority", False), ("minority", True)):
         patients = len(np.unique(group[cohort.rows(minority=minority)]))
         if patients < k:
@@ -132,7 +131,7 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
         rows = order[tested]
         split = np.where(cohort.minority, "unused", "train")
         split[rows] = "test"
-        split = without_copies(split, cohort.digest)
+        split = without_copies(split, content)
         if len(found := np.unique(cohort.minority[split == "test"])) < 2:
             one = "no" if not len(found) else "only minority" if found[0] else "only majority"
             raise ValueError(
