@@ -620,9 +620,9 @@ def test_the_cache_is_listed_and_emptied(folder, tmp_path):
     command = ("data", "inspect", folder, "--majority", "plain", "--cache", tmp_path / "cache")
     assert call(*command, "--montage", tmp_path / "m.png")[0] == 0
     code, said = call("data", "cache", "--cache", tmp_path / "cache")
-    assert (code, "1×16×16" in said, "1 sets of images" in said) == (0, True, True), said
+    assert (code, "1×16×16" in said, "1 set of images" in said) == (0, True, True), said
     code, said = call("data", "cache", "--cache", tmp_path / "cache", "--clear")
-    assert (code, "1 sets of images were removed" in said) == (0, True), said
+    assert (code, "1 set of images removed" in said) == (0, True), said
     assert not list((tmp_path / "cache" / "images").iterdir())
 
 
@@ -772,7 +772,7 @@ def test_a_dry_run_lists_the_fits_and_makes_nothing(folder, tmp_path):
     command = ["benchmark", folder, "--majority", "plain", "--methods", "cae", "--runs", "2"]
     code, said = call(*command, "--epochs", "3", "--out", tmp_path / "study", "--dry-run")
     assert code == 0, said
-    assert "2 of 2 fits are missing" in said
+    assert "2 of 2 fits missing" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -796,7 +796,7 @@ def test_failed_fits_are_counted_and_the_exit_code_says_so(folder, tmp_path):
     command = ["benchmark", folder, "--majority", "plain", "--methods", "cae", "--runs", "1"]
     code, said = call(*command, "--device", "tpu9", "--out", tmp_path / "study", "--quiet")
     assert code == SOME_FAILED
-    assert "1 of 1 fits failed; --retry-failed" in said
+    assert "1 of 1 fit failed; --retry-failed" in said
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,36 @@ def test_without_labels_all_are_one_class(table):
             "line 4: the feature 'original_f1' is 'nan', and no finite number",
         ),
         ({"original_f1": ""}, "line 4: the feature 'original_f1' is '', and no finite number"),
+        (
+            {"original_f1": "0,5"},
+            "line 4: the feature 'original_f1' is '0,5', and no finite number with a decimal point",
+        ),
         ({"label": ""}, "line 4: the label or the patient is empty"),
         ({"patient": "None"}, "line 4: the label or the patient is empty"),
     ],
 )
 def test_a_row_that_lacks_something_is_named(table, change, sentence):
+    whole = pd.read_csv(table, dtype=str)
+    for row in (2, 0, len(whole) - 1):
+        frame = whole.copy()
+        frame.loc[row, [*change]] = [*change.values()]
+        frame.to_csv(table, index=False)
+        with pytest.raises(ValueError, match=sentence.replace("line 4", f"line {row + 2}")):
+            load_cohort(table, majority="plain")
+
+
+def test_a_column_without_a_number_is_no_feature_and_named(table):
+    """Also one of blanks; decimal commas are told to be so."""
     frame = pd.read_csv(table, dtype=str)
-    frame.loc[2, [*change]] = [*change.values()]
-    frame.to_csv(table, index=False)
-    with pytest.raises(ValueError, match=sentence):
+    frame.assign(empty="", missing="n/a").to_csv(table, index=False)
+    cohort = load_cohort(table, majority="plain")
+    assert cohort.images.shape == (N, 5)
+    (note,) = [note for note in cohort.notes if "no numbers" in note]
+    assert note.endswith("not used: diagnostics_version, empty, missing.")
+    (frame.drop(columns="patient").replace(r"(\d)\.", r"\1,", regex=True)).to_csv(
+        table, index=False, sep=";"
+    )
+    with pytest.raises(ValueError, match="line 2: the feature 'original_f0' is '.*,.*', and no f"):
         load_cohort(table, majority="plain")
 
 

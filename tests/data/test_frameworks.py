@@ -1,6 +1,7 @@
 """Cohorts as MONAI, MedIAnomaly, Hugging Face, nnU-Net and BIDS describe them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -119,6 +120,20 @@ def test_a_set_of_bids(tmp_path):
     assert rows["sub-04/anat/sub-04_T1w.png"][::2] == ["patient", "sub-04"]
     assert rows["sub-00/ses-2/x.png"][::2] == ["control", "sub-00"]
     assert set(cohort.facts["sex"]) == {"F"}
+    assert not any("line in the table" in note or "No image" in note for note in cohort.notes)
+
+
+def test_participants_of_bids_without_images_or_without_a_line_are_counted(tmp_path):
+    """Also where the table writes them without 'sub-', or as other numbers."""
+    draw(tmp_path, *(f"sub-0{i}/anat/{i}.png" for i in range(6)))
+    lines = [f"{who}\t{'case' if who == '03' else 'control'}" for who in ("00", "sub-01", "02")]
+    lines += ["03\tcase", "sub-4\tcontrol", "sub-99\tcontrol"]
+    write(tmp_path / "participants.tsv", "\n".join(["participant_id\tlabel", *lines]))
+    cohort, rows = loaded(tmp_path, "control")
+    assert len(rows) == 4
+    said = " ".join(cohort.notes)
+    assert "No image of 2 participants ('sub-4' …) that the table lists is there." in said
+    assert "2 participants ('sub-04' …) with no line in the table left aside." in said
 
 
 @pytest.mark.parametrize("path", ["../0.png", "/etc/0.png", "a/../../0.png", "..\\0.png"])
@@ -144,8 +159,20 @@ def test_what_a_framework_would_not_write_is_refused(tmp_path):
         with pytest.raises(ValueError, match="is not a cohort"):
             load_cohort(tmp_path / "list.json", SIZE)
     write(tmp_path / "list.json", {"training": [{"label": 0}]})
-    with pytest.raises(ValueError, match="is not such as expected: KeyError.'image'"):
+    with pytest.raises(ValueError, match="MONAI's datalist.: it lacks 'image'"):
         load_cohort(tmp_path / "list.json", SIZE)
+    for item, said in (
+        ({"image": ["x"] * 2, "label": 0}, "no file 'x'"),
+        (5, "the label of '5' is empty"),
+    ):
+        write(tmp_path / "list.json", {"training": [item, {"image": "x", "label": "1"}]})
+        with pytest.raises(ValueError, match=said):
+            load_cohort(tmp_path / "list.json", SIZE)
+    for broken in ({"0": {"a": 1}}, {"0": 3}, [1], {"0": {"a": None}}):
+        write(tmp_path / "data.json", {"train": {"0": ["a.png"]}, "test": broken})
+        with pytest.raises(ValueError, match="data.json") as refused:
+            load_cohort(tmp_path / "data.json", SIZE)
+        assert not re.search(r"Error|object|NoneType|attribute", str(refused.value))
     write(tmp_path / "list.json", {"training": []})
     with pytest.raises(ValueError, match="must have the columns path and label"):
         load_cohort(tmp_path / "list.json", SIZE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from conocc.data.columns import TableOptions
 from conocc.data.layouts import list_cohort
 from conocc.data.load import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from made_cohorts import pixels
 
 GREY = np.stack([pixels(str(i)) for i in range(4)])
@@ -240,6 +242,31 @@ def refusal(path):
     except ValueError as error:
         return str(error)
     return None
+
+
+@pytest.mark.parametrize("part", ["x", "None", "lambda: 0", "(1e3, 2)", "f(x)", "'zz'", "b'u1'"])
+@pytest.mark.parametrize("key", ["descr", "fortran_order", "shape"])
+def test_a_damaged_head_is_refused_without_words_of_python(tmp_path, key, part):
+    """Of an archive, and of an image in NPY."""
+    head = {"descr": "'|u1'", "fortran_order": "False", "shape": "(16, 16)"} | {key: part}
+    text = "{" + ", ".join(f"'{name}': {value}" for name, value in head.items()) + "}\n"
+    data = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(256)
+    with zipfile.ZipFile(tmp_path / "bad.npz", "w") as archive:
+        archive.writestr("images.npy", data)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/bad.npy").write_bytes(data)
+    for where in (tmp_path / "bad.npz", tmp_path / "set"):
+        with pytest.raises(ValueError, match="bad.npy|array images.npy") as refused:
+            load_cohort(where, Preprocessing(size=16))
+        assert not re.search(r"<|object|NoneType|literal|node|invalid", str(refused.value))
+        assert str(tmp_path) not in str(refused.value)
+
+
+def test_an_archive_behind_other_bytes_is_read_or_refused_whole(tmp_path):
+    """Zip archives may have anything before them."""
+    path = save(tmp_path / "whole.npz", images=GREY, labels=np.array([0, 0, 1, 1]))
+    path.write_bytes(b"#!x\n" + path.read_bytes())
+    assert [entry.label for entry in list_cohort(path).entries] == ["0", "0", "1", "1"]
 
 
 def forged(path, shape, payload=b""):

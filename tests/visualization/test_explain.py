@@ -145,7 +145,7 @@ def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(run, f
 def test_where_nothing_can_be_explained_nothing_is_written(run, files, tmp_path):
     code, said = call("explain", run, files / "broken.png", "--out", tmp_path / "out", "--quiet")
     assert code != 0
-    assert "None of the 1 images can be explained" in said
+    assert "None of 1 image can be explained" in said
     assert "broken.png" in said
     assert not (tmp_path / "out").exists()
 

@@ -187,7 +187,7 @@ def test_what_review_did_not_write_it_neither_replaces_nor_deletes(run, batch, t
 
 
 def test_where_nothing_has_a_score_nothing_is_written(run, batch, tmp_path):
-    with pytest.raises(ValueError, match=r"None of the 1 images has a score[^@]*broken.png"):
+    with pytest.raises(ValueError, match=r"None of 1 image has a score[^@]*broken.png"):
         Batch(run, [batch / "broken.png"], tmp_path / "out").made()
     assert not (tmp_path / "out").exists()
 

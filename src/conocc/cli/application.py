@@ -114,7 +114,7 @@ def info() -> None:
 
     out.print(f"conocc {__version__}, Python {platform.python_version()}, {platform.platform()}")
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    out.print(f"{torch.get_num_threads()} threads; CUDA: {', '.join(cards) or 'none'}")
+    out.print(f"{count(torch.get_num_threads(), 'thread')}; CUDA: {', '.join(cards) or 'none'}")
     missing = []
     for name in dict.fromkeys(re.split(r"[^\w.-]", need)[0] for need in requires("conocc") or ()):
         try:

@@ -16,6 +16,7 @@ from conocc.cli.application import data_app, out, say_all, say_failed, show, wri
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
 from conocc.io.files import OF_PICTURES, atomic_write, refuse_unmarked
+from conocc.io.words import count
 
 
 @data_app.command
@@ -128,7 +129,7 @@ def list_cache(
     if where is None:
         raise ValueError(notes[0])
     if clear:
-        out.print(f"{cache.clear(where)} sets of images were removed: {escape(str(where))}")
+        out.print(f"{count(cache.clear(where), 'set')} of images removed: {escape(str(where))}")
         return
     table = Table("images", "shape", "MB")
     found = cache.entries(where)
@@ -137,7 +138,7 @@ def list_cache(
         table.add_row(str(entry.images), shape, f"{entry.megabytes:,.1f}")
     show(table)
     total = sum(entry.megabytes for entry in found)
-    out.print(f"{len(found)} sets of images, {total:,.1f} MB: {escape(str(where))}")
+    out.print(f"{count(len(found), 'set')} of images, {total:,.1f} MB: {escape(str(where))}")
 
 
 @data_app.command(name="reveal")

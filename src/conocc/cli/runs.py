@@ -51,7 +51,9 @@ def demo(
     save_figure(montage(cohort), folder / "montage.png")
     results = {}
     for method, params in methods.items():
-        out.print(f"Fitting {method} to {len(cohort.where(split='train'))} majority images …")
+        out.print(
+            f"Fitting {method} to {count(len(cohort.where(split='train')), 'majority image')} …"
+        )
         fit_run(cohort, method, params, folder / method, command=command_line())
         results[method] = evaluate_run(folder / method, cohort, command=command_line())
     say_metrics("phantom-mri: tumour against tissue, 32x32", results)
@@ -100,7 +102,7 @@ def fit(
     if not fit_run(loaded, how.method, params, run, command=command, spec=spec):
         out.print(f"{where} is finished already; nothing was done.")
         return
-    out.print(f"Fitted {how.method} on {len(loaded.where(split='train'))} images: {where}")
+    out.print(f"Fitted {how.method} on {count(len(loaded.where(split='train')), 'image')}: {where}")
     if found := read_run(run).get("calibration"):
         say_calibration(found)
     out.print(escape(decisions(load_model(run), RULE).words()))
@@ -317,8 +319,8 @@ def say_calibration(found: dict[str, Any]) -> None:
     """Print what `calibrate_run` returned, or a fit noted of its own calibration."""
     patients = "patients not known"
     if found["patients"] is not None:
-        patients = f"{found['patients']} patients"
-    out.print(f"Calibrated on {found['images']} majority images, {patients}.")
+        patients = count(found["patients"], "patient")
+    out.print(f"Calibrated on {count(found['images'], 'majority image')}, {patients}.")
     say_left_out(found["left_out"])
 
 
@@ -335,7 +337,7 @@ def say_metrics(title: str, results: dict[str, dict[str, Any]]) -> None:
     if result["metrics"]:
         show(table)
     counts = result["counts"]
-    patients = f" of {counts['patients']} patients" if counts["patients"] else ""
+    patients = f" of {count(counts['patients'], 'patient')}" if counts["patients"] else ""
     tested = (
         f"{counts['majority']} majority and {counts['minority']} minority test images{patients}"
     )

@@ -25,7 +25,7 @@ from conocc.cli.options import METHOD, CohortArgument, Method, Seed, StudyOption
 from conocc.cli.runs import say_metrics, setting
 from conocc.io.files import refuse_foreign, write_text
 from conocc.io.tables import refuse_other
-from conocc.io.words import parted
+from conocc.io.words import count, parted
 
 if TYPE_CHECKING:
     from conocc.experiments.benchmark import Job
@@ -203,7 +203,7 @@ def _study(jobs: list[Job], study: StudyOptions) -> int:
         err.print(escape(sentence))
     failed = sum(row["status"] == "error" for row in rows)
     if failed:
-        err.print(f"{failed} of {len(rows)} fits failed; --retry-failed does them again.")
+        err.print(f"{failed} of {count(len(rows), 'fit')} failed; --retry-failed does them again.")
     return SOME_FAILED if failed else 0
 
 
@@ -217,4 +217,4 @@ def _list_missing(jobs: list[Job], study: Path) -> None:
         fit, where = escape(f"{job.method} {params}"), escape(Path(job.cohort.where).name)
         table.add_row(fit, where, str(job.seed), str(job.fold or ""))
     show(table)
-    out.print(f"{len(missing)} of {len(jobs)} fits are missing.")
+    out.print(f"{len(missing)} of {count(len(jobs), 'fit')} missing.")

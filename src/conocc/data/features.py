@@ -23,8 +23,8 @@ def is_features(where: Path) -> bool:
 def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
     """List the rows of a table ``[path][,label][,split][,patient]`` and features.
 
-    Each other column that begins with a number is a feature, in the order of their names; those
-    that hold words are not used. Without labels all are one class, called as the table.
+    Each other column that holds a number anywhere is a feature, in the order of their names; those
+    that hold words alone are not used. Without labels all are one class, called as the table.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
     columns, rows = read_table(where)
     claimed = claim(name, columns, (), ("path", "label", "split", "patient"), table)
     others = [column for column in columns if column not in claimed.values()]
-    features = sorted(one for one in others if rows and _number(rows[0][1][one]) is not None)
+    features = sorted(one for one in others if any(_is_number(row[one]) for _, row in rows))
     if not features:
         raise ValueError(f"{name} has no column of numbers, where each is a feature of an image.")
     values = np.empty((len(rows), len(features)), np.float32)
@@ -48,7 +48,7 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
             feature = features[numbers.index(None)]
             raise ValueError(
                 f"{name}, line {line}: the feature '{printable(feature)}' is {row[feature]!r}, and "
-                "no finite number. Fill it in, or drop row or column."
+                "no finite number with a decimal point. Fill it in, or drop row or column."
             )
         values[i] = numbers
         if not known.get("label", "one") or is_nobody(known.get("patient", "one")):
@@ -87,6 +87,11 @@ def check_features(index: ImageIndex, known: Sequence[str]) -> None:
 
 def _named(features: Sequence[str]) -> str:
     return some(sorted(features), "feature") if features else "none"
+
+
+def _is_number(text: str) -> bool:
+    """Say whether a number is meant, though it may have a decimal comma."""
+    return _number(text.replace(",", ".")) is not None
 
 
 def _number(text: str) -> float | None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from conocc.data.columns import TableOptions, is_called
-from conocc.data.index import SIDES, ImageIndex, is_image_name, opened, printable, stem, walk
+from conocc.data.index import SIDES, ImageIndex, is_image_name, opened, printable, some, stem, walk
 from conocc.data.manifest import list_manifest
 from conocc.io.user_tables import read_table
+from conocc.io.words import reason
 
 Row = dict[str, str]
-Reader = Callable[[Any, Path], Iterator[Row]]
+Reader = Callable[[Any, Path], Iterator[Row | str]]  # a text is a note
 
 
 def _nnunet(content: Any, folder: Path) -> Iterator[Row]:
@@ -66,12 +68,20 @@ def _rows(rows: Any, folder: Path) -> Iterator[Row]:
         yield {"path": path, **({"split": first} if first in SIDES else {}), **row}
 
 
-def _bids(rows: Any, folder: Path) -> Iterator[Row]:
-    """All images of each participant, with what its line says."""
+def _bids(rows: Any, folder: Path) -> Iterator[Row | str]:
+    """All images of each participant, with what its line says; who has no image, or no line."""
+    known, lacking = set(), []
     for row in rows:
-        who = row.pop("participant_id")
-        for path in walk(folder / who).images if (folder / who).is_dir() else ():
-            yield {"path": f"{who}/{path}", "patient": who, **row}
+        who = f"sub-{row.pop('participant_id').removeprefix('sub-')}"
+        paths = walk(folder / who).images if (folder / who).is_dir() else ()
+        known.add(who)
+        lacking += [] if paths else [who]
+        yield from ({"path": f"{who}/{path}", "patient": who, **row} for path in paths)
+    others = {path.name for path in folder.glob("sub-*") if path.is_dir()} - known
+    if lacking:
+        yield f"No image of {some(lacking, 'participant')} that the table lists is there."
+    if others:
+        yield f"{some(sorted(others), 'participant')} with no line in the table left aside."
 
 
 # Of each: how its file is called ("" is any .json, which is named itself), what the file must hold
@@ -128,20 +138,20 @@ def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIn
         If the file is not such as its framework writes, or a path leaves its folder; and as
         `list_manifest`.
     """
-    found = framework_of(where)
-    assert found  # or it is not asked
-    layout, file, content = found
+    known = framework_of(where)
+    assert known  # or it is not asked
+    layout, file, content = known
     at = f"'{printable(file.name)}' ({layout})"
     try:
-        rows = list(FRAMEWORKS[layout][-1](content, file.parent))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{at} is not such as expected: {error!r}.") from None
-    except ValueError as error:
-        raise ValueError(f"{at}: {error}.") from None
+        found = list(FRAMEWORKS[layout][-1](content, file.parent))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{at}: {reason(error)}.") from None
+    rows = [one for one in found if not isinstance(one, str)]
     for row in rows:
         path = PurePosixPath(row["path"].replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
             raise ValueError(f"{at}: '{printable(path)}' leaves the folder, and is not read.")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     whole = [{column: row.get(column, "") for column in columns} for row in rows]
-    return list_manifest(file, table, listed=(layout, columns, [*enumerate(whole, 1)]))
+    index = list_manifest(file, table, listed=(layout, columns, [*enumerate(whole, 1)]))
+    return replace(index, notes=(*index.notes, *(one for one in found if isinstance(one, str))))

@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from conocc.data.columns import TableOptions, claim, is_called, refuse_options
 from conocc.data.image_io.npy import Head, read_head
-from conocc.data.image_io.pixels import MAX_PIXELS
+from conocc.data.image_io.pixels import MAX_PIXELS, decoding
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, printable, side
+from conocc.io.words import count, reason
 
 Array = npt.NDArray[Any]
 
@@ -118,19 +119,17 @@ def _opened(where: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(where) as archive:
             yield archive
     except damage as error:
-        raise ValueError(f"Cannot read '{printable(where.name)}': {error}.") from None
+        raise ValueError(f"Cannot read '{printable(where.name)}': {reason(error)}.") from None
 
 
 def _head(archive: zipfile.ZipFile, member: str) -> Head:
     """Read the head of one array and hold it against what the archive says of its size."""
     info = archive.getinfo(member)
-    at = f"'{printable(archive.filename)}': the array {printable(member)}"
+    name = Path(archive.filename or "").name
+    at = f"'{printable(name)}': the array {printable(member)}"
     with archive.open(info) as file:
-        try:
+        with decoding(f"{at} is"):
             head = read_head(file)
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{at} is damaged ({reason}), so it cannot be read.") from None
         declared = file.tell() + head.nbytes
     if head.dtype.hasobject:
         raise ValueError(f"{at} holds Python objects, not read since reading them can run code.")
@@ -182,9 +181,11 @@ def _column(where: Path, heads: dict[str, Head], name: str, n: int) -> list[str]
     if head.nbytes > MOST_COLUMN_BYTES:
         raise ValueError(f"{at} declares {head.nbytes} bytes, which is too large.")
     if head.shape not in ((n,), (n, 1)):
-        raise ValueError(f"{at} must have one value for each of {n} images, not {head.shape}.")
-    with _opened(where), np.load(where, allow_pickle=False) as archive:
-        values = archive[name].reshape(-1)
+        raise ValueError(
+            f"{at} must have one value for each of {count(n, 'image')}, not {head.shape}."
+        )
+    with _opened(where) as archive, archive.open(f"{name}.npy") as file:
+        values = np.lib.format.read_array(file, allow_pickle=False).reshape(-1)
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "backslashreplace")
     whole = values.dtype.kind == "f" and np.array_equal(values, np.rint(values))

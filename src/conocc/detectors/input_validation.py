@@ -16,6 +16,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
 
 from conocc.data.image_io.pixels import LARGEST_VALUE
+from conocc.io.words import count
 
 logger = logging.getLogger("conocc")
 
@@ -164,7 +165,7 @@ def majority_only(
         return X, patients
     y = _column(X, "y", y)
     minority = y == -1
-    said = f"y marks {minority.sum()} of {len(X)} images as minority (-1)"
+    said = f"y marks {minority.sum()} of {count(len(X), 'image')} as minority (-1)"
     if minority.any() and refuse:
         raise ValueError(f"{said}; only images of the majority class are taken.")
     if minority.any():
@@ -185,8 +186,9 @@ def _column(X: np.ndarray, name: str, values: Any) -> np.ndarray:
     missing = [i for i, one in enumerate(column.tolist()) if str(one) in MISSING]
     if missing:
         raise ValueError(
-            f"The '{name}' parameter has no value for {len(missing)} of {len(X)} images, the first "
-            f"of row {missing[0]}. Leave these images out, or say which class or patient it is."
+            f"The '{name}' parameter has no value for {len(missing)} of {count(len(X), 'image')}, "
+            f"the first of row {missing[0]}. Leave these images out, or say which class or patient "
+            "it is."
         )
     return column
 

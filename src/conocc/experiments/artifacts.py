@@ -22,6 +22,7 @@ from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.detectors.residual_scale import ResidualScale
 from conocc.io.files import atomic_write
+from conocc.io.words import reason
 
 ARTIFACTS_FORMAT = 1
 # Images of each class in the gallery and in the montage, and features of each group.
@@ -59,7 +60,7 @@ class Arrays:
         except FileNotFoundError:
             raise
         except DAMAGED as error:
-            raise ValueError(f"Cannot read '{path}': {error}.") from error
+            raise ValueError(f"Cannot read '{path}': {reason(error)}.") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 from conocc.data.cohort import SPLITS, Cohort
 from conocc.data.splits import patient_groups, without_copies
 from conocc.experiments.model_selection import OneClassKFold
+from conocc.io.words import count
 
 # How notes begin that tell of the split a cohort was loaded with, which folds do not use.
 OF_SPLIT = ("The split ", "LEAK", *(f"{side}:" for side in SPLITS))
@@ -119,8 +120,8 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
         patients = len(np.unique(group[cohort.rows(minority=minority)]))
         if patients < k:
             raise ValueError(
-                f"Cohort '{cohort.name}' has {patients} patients with {name} images, too few for "
-                f"{k} folds. Ask for at most {patients}."
+                f"Cohort '{cohort.name}' has {count(patients, 'patient')} with {name} images, "
+                f"too few for {k} folds. Ask for at most {patients}."
             )
     # The order in which images lie, which hangs on the split, must not change the folds.
     order = np.lexsort((cohort.path, group))

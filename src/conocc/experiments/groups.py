@@ -15,7 +15,7 @@ from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.experiments.table_formats import Cell, Line, Table, estimate, share
 from conocc.experiments.tables import caption
-from conocc.io.words import parted, percent, readable
+from conocc.io.words import count, parted, percent, readable
 from conocc.metrics.confidence_intervals import metric_interval
 from conocc.metrics.ranking import METRICS
 from conocc.thresholds.rules import COUNTED, observed_rates
@@ -212,9 +212,9 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
             rest = [_counted(name, one[name], "image") for name in [*COUNTED][:2] if one[name]]
             low, high = one["band"]
             sentences.append(
-                f"If the {one['left']:,} images ({percent(one['share'])}) nearest the threshold, "
-                f"with scores of {readable(low)} to {readable(high)}, are left to a reader, of the "
-                f"others: {' and '.join(rest)}."
+                f"If the {count(one['left'], 'image')} ({percent(one['share'])}) nearest the "
+                f"threshold, with scores of {readable(low)} to {readable(high)}, are left to a "
+                f"reader, of the others: {' and '.join(rest)}."
             )
     groups = {f"{one['by']} {one['group']}".strip(): one for one in measured.get("groups", [])}
     parts = {n: one for n, one in groups.items() if one["majority"] < groups["all"]["majority"]}

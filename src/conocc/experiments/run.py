@@ -69,6 +69,7 @@ from conocc.io.files import (
     write_text,
 )
 from conocc.io.tables import write_csv
+from conocc.io.words import count, reason
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import Decisions, decisions, observed_rates
 
@@ -145,9 +146,9 @@ def fit_run(
         empty = int(training.without_contrast().sum())
         if empty > MOST_EMPTY * len(training):
             raise ValueError(
-                f"{empty} of {len(training)} training images of cohort '{cohort.name}' have no "
-                "contrast: every pixel of each has the same value. Look at the files, and at the "
-                "window that they are read with (--voi). Nothing was written."
+                f"{empty} of {count(len(training), 'training image')} of cohort '{cohort.name}' "
+                "have no contrast: every pixel of each has the same value. Look at the files, and "
+                "at the window that they are read with (--voi). Nothing was written."
             )
 
         about = {
@@ -243,7 +244,7 @@ def read_run(out: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"'{out}' is not a run: it has no run.json.") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"Cannot read '{out / 'run.json'}': {error}.") from error
+        raise ValueError(f"Cannot read '{out / 'run.json'}': {reason(error)}.") from error
     return about
 
 

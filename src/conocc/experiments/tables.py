@@ -22,6 +22,7 @@ from jinja2 import StrictUndefined, Template
 from conocc.experiments.table_formats import FORMATS, Cell, Line, Table, mean
 from conocc.io.files import write_text
 from conocc.io.tables import write_csv
+from conocc.io.words import reason
 from conocc.metrics.ranking import METRICS
 
 RESULT_FORMAT = 1
@@ -54,7 +55,7 @@ def read_row(path: Path) -> dict[str, Any]:
         if run.anchor or ".." in run.parts:
             raise ValueError(f"its run '{run}' lies outside the study")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"Cannot read row '{path}': {error}.") from error
+        raise ValueError(f"Cannot read row '{path}': {reason(error)}.") from error
     return row
 
 

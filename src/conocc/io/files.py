@@ -15,6 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from conocc.io.words import reason
+
 PATIENCE_S = 5.0
 # In pictures that conocc drew: PNG; PDF and SVG, which say so of matplotlib alone.
 OF_PICTURES = (b"Software\0conocc", b"Matplotlib v3")
@@ -200,7 +202,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
+        raise ValueError(f"Cannot read '{path}': {reason(error)}.") from error
     return value
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from conocc.io.files import atomic_write, other_file, refuse_special
+from conocc.io.words import reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,5 +97,5 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
             **options,
         )
     except ValueError as error:
-        raise ValueError(f"Cannot read '{path}': {error}.") from error
+        raise ValueError(f"Cannot read '{path}': {reason(error)}.") from error
     return table

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from conocc.io.words import count
+
 logger = logging.getLogger("conocc")
 
 # Each row as text, with the number of its line.
@@ -70,7 +72,8 @@ def _checked(name: str, lines: Iterable[tuple[int, list[str]]]) -> tuple[list[st
             columns = cells
         elif len(cells) != len(columns):
             raise ValueError(
-                f"{name}, line {line}: {len(cells)} cells, where the head line has {len(columns)}."
+                f"{name}, line {line}: {count(len(cells), 'cell')}, where the head line has "
+                f"{len(columns)}."
             )
         else:
             rows.append((line, {c: cell for c, cell in zip(columns, cells, strict=True) if c}))
@@ -138,10 +141,13 @@ def _library(path: Path, module: str) -> Iterator[None]:
             f"To read {path.name!r}, the module {module!r} is needed: pip install "
             "'conocc[tables]'; or save the table as CSV."
         ) from None
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        reason = "".join(filter(str.isprintable, reason))
-        raise ValueError(f"Cannot read {path.name!r}: {reason}.") from None
+    except Exception as error:  # whose words are of the inside of the library
+        if isinstance(error, OSError) and error.errno == 0:  # said here
+            raise
+        raise ValueError(
+            f"Cannot read {path.name!r}: it is damaged, cut short or of a kind that {module} does "
+            "not read."
+        ) from None
 
 
 def _excel_lines(path: Path) -> _Lines:
@@ -192,7 +198,7 @@ def _old_excel(path: Path) -> _Lines:
 
 def _check_size(size: int) -> None:
     if size > MOST_BYTES:
-        raise ValueError(f"it unpacks to {size} bytes, where at most {MOST_BYTES} are read")
+        raise OSError(0, f"it unpacks to {size} bytes, where at most {MOST_BYTES} are read")
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from errno import EINVAL
 
 
 def count(number: int, thing: str) -> str:
@@ -22,6 +23,22 @@ def named(path: str, reason: str) -> str:
     ('a.png: it is empty', "Cannot read 'a.png'.")
     """
     return reason if path in reason else f"{path}: {reason}"
+
+
+def reason(error: Exception) -> str:
+    """Say why a file cannot be read, without the words that Python has for itself.
+
+    >>> reason(KeyError("format")), reason(PermissionError(13, "Permission denied"))
+    ("it lacks 'format'", 'Permission denied')
+    >>> reason(TypeError("'int' object is not iterable"))
+    'it is damaged, or of another kind'
+    """
+    if isinstance(error, KeyError):
+        return f"it lacks '{str(error.args[0]).partition(' is not a file')[0]}'"
+    if isinstance(error, OSError) and error.strerror and error.errno != EINVAL:
+        return error.strerror
+    unsaid = isinstance(error, (TypeError, AttributeError, IndexError, UnicodeError, OSError))
+    return "it is damaged, or of another kind" if unsaid or "<" in str(error) else str(error)
 
 
 def parted(names: Iterable[str], known: Collection[str] = ()) -> list[str]:

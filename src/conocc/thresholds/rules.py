@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conocc.io.words import percent
+from conocc.io.words import count, percent
 from conocc.metrics.confidence_intervals import share_interval
 from conocc.metrics.ranking import Bools, Floats
 from conocc.thresholds.batch import check_batch
@@ -131,22 +131,24 @@ class Decisions:
         else:
             has = 0 if calibration is None else calibration.patients
             least, highest = needed(USUAL_RATES[-1], rule.confidence), percent(USUAL_RATES[-1])
-            how = f"calibrated on {has} patients" if calibration else "not calibrated"
+            how = f"calibrated on {count(has, 'patient')}" if calibration else "not calibrated"
             return (
                 f"No image is flagged, since nothing can be promised: the model is {how}. It takes "
-                f"{least - has} more patients ('conocc calibrate') to promise at most {highest} "
-                f"false alarms ({percent(rule.confidence)} certainty)."
+                f"{count(least - has, 'more patient')} ('conocc calibrate') to promise at most "
+                f"{highest} false alarms ({percent(rule.confidence)} certainty)."
             )
         assert calibration is not None  # by `decisions`
         n = calibration.patients
         if calibration.patient is None:
-            learned = f"{n} images whose patients are not known, so that each counts as a patient"
+            learned = (
+                f"{count(n, 'image')} whose patients are not known, so that each counts as one"
+            )
             holds = "new images like these"
         elif rule.unit == "patient":
-            learned = f"the highest score of each of {n} patients"
+            learned = f"the highest score of each of {count(n, 'patient')}"
             holds = "new patients like these with as many images, flagged if any image is"
         else:
-            learned = f"one image, drawn at random, of each of {n} patients"
+            learned = f"one image, drawn at random, of each of {count(n, 'patient')}"
             holds = "an image drawn at random from a new patient like these"
         return f"{promise} It was calibrated on {learned}, never trained on, and holds for {holds}."
 

@@ -25,7 +25,7 @@ from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model
 from conocc.io.files import claim, refuse_foreign, write_text
 from conocc.io.tables import ERROR_COLUMNS, write_or_remove
-from conocc.io.words import named, readable
+from conocc.io.words import count, named, readable
 from conocc.visualization.drawing import save_figure
 from conocc.visualization.html import rendered
 from conocc.visualization.images import UNITS, explanation
@@ -127,7 +127,9 @@ def explain_files(
 def none_of(errors: Sequence[tuple[str, str]], what: str) -> ValueError:
     """Say that nothing was written, since no image can be shown, and why the first cannot."""
     listed = "\n".join(named(*error) for error in errors[:5])
-    return ValueError(f"None of the {len(errors)} images {what}. Nothing was written.\n{listed}")
+    return ValueError(
+        f"None of {count(len(errors), 'image')} {what}. Nothing was written.\n{listed}"
+    )
 
 
 def _draw(detector: Any, block: Block, out: Path, first: int) -> list[dict[str, Any]]:
@@ -192,8 +194,8 @@ def legend(detector: Any, *, is_sum: bool) -> Iterator[str]:
     yield (
         f"{what}: nothing is drawn up to {readable(scale.faint)}, and full "
         f"colour is from {readable(scale.full)} on. "
-        f"The scale is the same for all images. It is of {scale.images} majority images, of "
-        f"whose pixels {100 * FAINT:g} % show nothing and {100 * (1 - FULL):.1f} % full colour."
+        f"The scale is the same for all images. It is of {count(scale.images, 'majority image')}, "
+        f"of whose pixels {100 * FAINT:g} % show nothing and {100 * (1 - FULL):.1f} % full colour."
     )
     if scale.source == "training":
         yield (

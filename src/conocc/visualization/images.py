@@ -19,7 +19,7 @@ from conocc.data.index import printable
 from conocc.detectors.residual_scale import ResidualScale, averaged
 from conocc.experiments.artifacts import Gallery
 from conocc.io.pictures import GAP, rgb, sheet
-from conocc.io.words import readable
+from conocc.io.words import count, readable
 from conocc.visualization.drawing import MINORITY, blank, styled
 
 
@@ -61,7 +61,7 @@ def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -
     for axes, name in zip(figure.subplots(2), ("majority", "minority"), strict=True):
         chosen = cohort.rows(minority=name == "minority")
         labels = ", ".join(map(printable, sorted(set(cohort.label[chosen].tolist()))))
-        axes.set_title(f"{name}: {labels} ({len(chosen)} images)")
+        axes.set_title(f"{name}: {labels} ({count(len(chosen), 'image')})")
         axes.set_axis_off()
         some = generator.permutation(chosen)[: rows * columns]
         if len(some):

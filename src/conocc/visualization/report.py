@@ -27,6 +27,7 @@ from conocc.experiments.tables import caption, grouped, make_tables, read_rows
 from conocc.io.files import claim, read_json, refuse_foreign, write_text
 from conocc.io.pictures import data_url, png, sheet
 from conocc.io.tables import read_csv
+from conocc.io.words import count
 from conocc.metrics.ranking import METRICS
 from conocc.visualization.charts import (
     CURVES,
@@ -320,7 +321,7 @@ def _montage(fits: Sequence[Fit]) -> Iterator[Context]:
         if not chosen.any():
             continue
         labels = ", ".join(np.unique(kept.montage_label[chosen]))
-        alt = f"{chosen.sum()} test images of the {name} class: {labels}"
+        alt = f"{count(chosen.sum(), 'test image')} of the {name} class: {labels}"
         yield {"src": data_url(png(sheet(kept.montage[chosen])), "png"), "alt": alt}
 
 

@@ -169,7 +169,7 @@ def test_suffixes_are_those_of_the_readers():
 
 def test_empty_and_unknown_contents():
     assert refusal(b"", "a.png") == "Cannot read 'a.png': is empty (0 bytes)."
-    assert "its content (1 bytes) is none of" in refusal(b"\n", "a.png")
+    assert "its content (1 byte) is none of" in refusal(b"\n", "a.png")
     assert refusal(b"GIF999", "a.png") == (
         f"Cannot read 'a.png': its content (6 bytes) is none of {', '.join(READERS)}."
     )

@@ -31,6 +31,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from conocc.data.image_io import dicom, itk, nifti, npy, pixels, raster, tiff
 from conocc.data.image_io.pixels import GZIP, Pixels, ReadError, Remarked, remarked
 from conocc.data.image_io.stack import Stack, StackOptions, chosen
+from conocc.io.words import count
 
 
 def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -> Pixels:
@@ -94,7 +95,7 @@ def _unknown(data: bytes, name: str) -> str:
         if re.match(signature, data, re.DOTALL):
             return what
     packed = "what gzip compresses in it" if data.startswith(GZIP) else "its content"
-    return f"{packed} ({len(data)} bytes) is none of {', '.join(READERS)}"
+    return f"{packed} ({count(len(data), 'byte')}) is none of {', '.join(READERS)}"
 
 
 def open_stack(file: BinaryIO, name: str, options: StackOptions) -> Stack | None:
