@@ -894,7 +894,7 @@ def test_boxes_and_patients_come_from_tables_of_any_names(folder, tmp_path):
     assert {row["patient"] for row in table(tmp_path / "out/patches.csv")} == {"ann"}
 
 
-@pytest.mark.parametrize("name", ["film.png", "film.pdf"])
+@pytest.mark.parametrize("name", ["film.png", "film.pdf", "film.jpg"])
 def test_a_montage_replaces_montages_alone(folder, tmp_path, name):
     """A picture that somebody else made may be a patient's."""
     film = write_image(tmp_path / "film.png").replace(tmp_path / name)
@@ -906,6 +906,28 @@ def test_a_montage_replaces_montages_alone(folder, tmp_path, name):
     assert film.read_bytes() == before
     film.unlink()
     assert [call(*draw, film)[0] for _ in range(2)] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["film.png", "map.docx"])
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(run, folder, tmp_path, name):
+    """Before features are made anew (of a run that keeps them), and before a cohort is read."""
+    film = write_image(tmp_path / "film.png")
+    kept = tmp_path / "run"
+    shutil.copytree(run, kept, ignore=shutil.ignore_patterns("embedding.npz"))
+    for command in (("embed", kept, folder, "--out"), ("data", "inspect", "nowhere", "--montage")):
+        code, said = call(*command, film.with_name(name))
+        assert code == 1
+        assert ("is not replaced" if name == "film.png" else "its ending must be") in said
+    assert not (kept / "embedding.npz").exists()
+
+
+def test_a_demo_writes_over_no_picture_of_somebody_else(tmp_path):
+    film = write_image(tmp_path / "montage.png")
+    before = film.read_bytes()
+    code, said = call("demo", "--out", tmp_path, "--epochs", 1)
+    assert (code, "is not replaced" in said) == (1, True)
+    assert film.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [film]
 
 
 def test_a_table_of_scores_is_not_called_as_if_it_were_a_workbook(run, folder, tmp_path):

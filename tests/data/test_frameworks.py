@@ -107,6 +107,16 @@ def test_a_set_of_nnunet(tmp_path):
     }
 
 
+def test_the_label_of_a_table_of_hugging_face_may_have_any_name(tmp_path):
+    """With --label-column or --one-hot the folder was no table."""
+    draw(tmp_path, "test/0.png", *(f"train/{i}.png" for i in range(1, 4)))
+    lines = ["test/0.png,a,0,1", *(f"train/{i}.png,b,1,0" for i in range(1, 4))]
+    write(tmp_path / "metadata.csv", "\n".join(["file_name,finding,b,a", *lines]))
+    for how in ({"label_column": "finding"}, {"one_hot": ("b", "a")}):
+        _, rows = loaded(tmp_path, "b", **how)
+        assert sorted(row[:2] for row in rows.values()) == [["a", "test"], *[["b", "train"]] * 3]
+
+
 def test_a_set_of_bids(tmp_path):
     """What its table says of participants is said of their images; the class is a column of it."""
     draw(tmp_path, *(f"sub-0{i}/anat/sub-0{i}_T1w.png" for i in range(5)), "sub-00/ses-2/x.png")

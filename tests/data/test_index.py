@@ -80,11 +80,13 @@ def test_what_conocc_made_is_no_image(tmp_path):
     """Its pictures, by what they say, and its runs."""
     make_folder(tmp_path, "set/a.png", "set/run/split/b.png")
     (tmp_path / "set" / "run" / "run.json").write_text("{}")
-    save_figure(blank(), tmp_path / "set" / "montage.png")
+    pictures = [f"montage.{kind}" for kind in ("gif", "jpg", "png", "svg", "tif")]
+    for name in pictures:
+        save_figure(blank(), tmp_path / "set" / name)
     found = walk(tmp_path / "set")
     assert found.images == ("a.png",)
     assert found.aside == {
-        "picture that conocc drew": ["montage.png"],
+        "picture that conocc drew": pictures,
         "folder that conocc made": ["run"],
     }
 

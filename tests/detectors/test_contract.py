@@ -352,7 +352,10 @@ def test_p_values_and_thresholds_come_from_the_calibration_scores_alone(fitted, 
 def test_calibration_sets_the_threshold_and_changes_nothing_that_was_learned(
     method, images, unseen
 ):
-    """Of 13 patients nothing can be promised, and the threshold stays as it was."""
+    """Of 13 patients nothing can be promised, and the threshold is what it was after the fit.
+
+    Once it stayed that of a calibration before: all were called minority, with p-values up to 1.
+    """
     fitted = quick(method, false_alarms=0.1).fit(images)
     before, offset = weights(fitted), fitted.offset_
     fitted.calibrate(unseen[:13])
@@ -361,6 +364,28 @@ def test_calibration_sets_the_threshold_and_changes_nothing_that_was_learned(
     hashes = {"calibration_digests_", "calibration_patients_"}
     assert {k for k, v in weights(fitted).items() if not np.array_equal(v, before[k])} <= hashes
     assert fitted.offset_ == -fitted.threshold(false_alarms=0.2) != offset
+    fitted.calibrate(unseen[:13])
+    assert fitted.offset_ == offset
+
+
+def test_an_image_without_contrast_is_warned_of(images, unseen, caplog):
+    """It had a score, often the best, without a word; the commands give it none."""
+    fitted = quick("gabor_mahalanobis").fit(images)
+    fitted.anomaly_score(images[:3])
+    fitted.calibrate(unseen)
+    assert not caplog.records
+    black = np.concatenate([images[:2], np.zeros_like(images[:1])])
+    for scored in (fitted.anomaly_score, fitted.predict, fitted.p_value):
+        caplog.clear()
+        scored(black)
+        assert "1 of 3 images have one value in all pixels" in caplog.text
+    caplog.clear()
+    fitted.calibrate(np.zeros_like(unseen[:2]))
+    assert "2 of 2 images" in caplog.text
+    caplog.clear()
+    vectors = np.ones((20, 3)) * np.arange(20)[:, None]
+    quick("gabor_mahalanobis").fit(vectors).anomaly_score(vectors)
+    assert not caplog.records
 
 
 def test_a_calibration_travels_with_the_model_without_names(fitted, images, unseen, tmp_path):

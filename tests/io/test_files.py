@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conocc.io.files import atomic_write, folder_lock
+from conocc.io.files import atomic_write, folder_lock, refuse_unmarked
 from conocc.io.tables import write_csv
 
 HOLDER = """
@@ -82,6 +82,20 @@ def test_what_is_no_file_is_neither_replaced_nor_written_to(tmp_path, kind):
     assert path.lstat().st_mode == before
     assert (tmp_path / "target").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs files with holes")
+@pytest.mark.parametrize("place", [0, 2**36 - 4])
+def test_a_mark_is_looked_for_at_the_ends_of_a_file(tmp_path, place):
+    """It was looked for in all of it: in gigabytes of a graph."""
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**36)
+        file.seek(place)
+        file.write(b"mark")
+    refuse_unmarked(path, b"mark")
+    with pytest.raises(FileExistsError, match=r"'.*model.onnx' is another file"):
+        refuse_unmarked(path, b"other")
 
 
 def test_a_lock_whose_file_cannot_be_unlinked_while_it_is_open_ends_well(tmp_path, monkeypatch):

@@ -280,6 +280,17 @@ def test_an_unknown_ending_is_refused_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("ending", drawing.KINDS)
+def test_a_figure_is_replaced_by_a_figure_and_no_other_picture_is(ending, tmp_path):
+    """Of every kind that is written; JPEG, TIFF and WebP refused what they had written."""
+    own, other = tmp_path / f"own.{ending}", tmp_path / f"other.{ending}"
+    drawing.save_figure(drawing.blank(), own)
+    drawing.refuse_picture(own)
+    drawing.blank().savefig(other)  # as matplotlib draws for anybody
+    with pytest.raises(FileExistsError, match="another file than this command writes"):
+        drawing.refuse_picture(other)
+
+
 def test_the_same_figure_is_the_same_svg_and_asks_for_nothing():
     first, second = (drawing.svg(charts.curves(SCORED, "roc")) for _ in range(2))
     assert first == second

@@ -15,7 +15,7 @@ from conocc.cli import options as ask
 from conocc.cli.application import data_app, out, say_all, say_failed, show, write_unreadable
 from conocc.data.patches import Rules
 from conocc.data.preprocessing import Preprocessing
-from conocc.io.files import OF_PICTURES, atomic_write, refuse_unmarked
+from conocc.io.files import atomic_write
 from conocc.io.words import count
 
 
@@ -46,7 +46,9 @@ def inspect(
     from conocc.data.decoding import SizesDifferError
 
     if picture is not None:
-        refuse_unmarked(picture, *OF_PICTURES)
+        from conocc.visualization.drawing import refuse_picture  # not before: it takes a second
+
+        refuse_picture(picture)
     spec, sizes = replace(read.spec(cohort), skip_unreadable=True), list[str]()
     try:
         loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
@@ -61,7 +63,7 @@ def inspect(
         table.add_row(*(str(value) for value in row))
     show(table)
     if picture is not None:
-        from conocc.visualization.drawing import save_figure  # not before: it takes a second
+        from conocc.visualization.drawing import save_figure
         from conocc.visualization.images import montage
 
         save_figure(montage(loaded), picture)

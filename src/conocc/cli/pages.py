@@ -10,7 +10,6 @@ from rich.table import Table
 
 from conocc.cli import options as ask
 from conocc.cli.application import app, out, say_all, say_failed, show
-from conocc.io.files import OF_PICTURES, refuse_unmarked
 from conocc.thresholds.rule import RULE
 
 
@@ -29,9 +28,9 @@ def embed(
     """
     from conocc.experiments.artifacts import Embedding
     from conocc.visualization.charts import feature_maps
-    from conocc.visualization.drawing import save_figure
+    from conocc.visualization.drawing import refuse_picture, save_figure
 
-    refuse_unmarked(picture, *OF_PICTURES)
+    refuse_picture(picture)
     if len(runs) > 1 and not (Path(runs[-1]) / "run.json").exists():
         from conocc.experiments.run import embed_run
 

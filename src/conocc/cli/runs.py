@@ -41,12 +41,13 @@ def demo(
     """Fit ConOCC and the plain autoencoder on a built-in phantom, and compare them."""
     from conocc.data.load import load_cohort
     from conocc.experiments.run import evaluate_run, fit_run, make_detector
-    from conocc.visualization.drawing import save_figure
+    from conocc.visualization.drawing import refuse_picture, save_figure
     from conocc.visualization.images import montage
 
     shared = {"epochs": epochs, "lr": 1e-3, "random_state": 0, "verbose": int(not quiet)}
     methods = {"conocc": {**shared, "interval": max(1, epochs // 4)}, "cae": shared}
     make_detector("cae", shared).check_params()  # before anything is written
+    refuse_picture(folder / "montage.png")
     cohort = load_cohort("phantom-mri")
     save_figure(montage(cohort), folder / "montage.png")
     results = {}

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from conocc.data.image_io.dicom import SIGNATURE as DICOM
 from conocc.data.image_io.dicom_kind import companion_kind
 from conocc.data.image_io.read import HEAD_BYTES, format_of
-from conocc.io.files import OF_PICTURES
+from conocc.io.files import PICTURE_MARK
 
 # What the kind of a DICOM object is told of, which is mostly near its beginning.
 DICOM_BYTES = 2**16
@@ -60,10 +60,12 @@ def companion(name: str, head: bytes) -> str | None:
             return None
         other = companion_kind(head)
         return other and f"DICOM {other}"
+    if PICTURE_MARK in head:
+        return PICTURE
     if kind in _WEAK:
         readme = "document" if _NAMES.match(name) else None
         return _SUFFIXES.get(PurePath(name).suffix[1:].lower(), readme)
-    return PICTURE if kind == "PNG" and OF_PICTURES[0] in head else None
+    return None
 
 
 def needs_more(head: bytes) -> bool:

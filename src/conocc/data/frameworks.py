@@ -85,24 +85,24 @@ def _bids(rows: Any, folder: Path) -> Iterator[Row | str]:
 
 
 # Of each: how its file is called ("" is any .json, which is named itself), what the file must hold
-# at the least, what must lie beside it, and its reader.
+# at the least, by the framework's names (but for the `LABEL`, found as in any table), what must lie
+# beside it, and its reader.
+LABEL = "label"
 FRAMEWORKS: dict[str, tuple[str, dict[str, type], str, Reader]] = {
     "nnU-Net's imagesTr": ("dataset.json", {"labels": object}, "imagesTr/", _nnunet),
     "MedIAnomaly's data.json": ("data.json", {"train": dict, "test": dict}, "*", _medianomaly),
     "MONAI's datalist": ("", {"training": list}, "*", _monai),
-    "Hugging Face's metadata.csv": ("metadata.csv", {"file_name": str, "label": str}, "*", _rows),
+    "Hugging Face's metadata.csv": ("metadata.csv", {"file_name": str, LABEL: str}, "*", _rows),
     "BIDS with participants.tsv": ("participants.tsv", {"participant_id": str}, "sub-*", _bids),
 }
 
 
-def _holds(content: Any, wanted: Mapping[str, type]) -> bool:
+def _holds(content: Any, wanted: Mapping[str, type], table: TableOptions) -> bool:
     """Say whether JSON, or the first row of a table, holds what is wanted, of these types."""
     first = content if isinstance(content, dict) else content[0]
-    return all(
-        any(is_called(key, "label") if name == "label" else key == name for key in first)
-        and isinstance(first.get(name, ""), kind)
-        for name, kind in wanted.items()
-    )
+    label = table.one_hot[:1] or [key for key in first if is_called(key, LABEL)]
+    found = {**first, LABEL: first.get(table.label_column or next(iter(label), ""))}
+    return all(name in found and isinstance(found[name], kind) for name, kind in wanted.items())
 
 
 def _content(file: Path) -> Any:
@@ -117,14 +117,14 @@ def _content(file: Path) -> Any:
         return None
 
 
-def framework_of(where: Path) -> tuple[str, Path, Any] | None:
+def framework_of(where: Path, table: TableOptions = TableOptions()) -> tuple[str, Path, Any] | None:
     """Give the framework of a file, or of one in a folder; that file, and what it holds."""
     for layout, (name, wanted, beside, _) in FRAMEWORKS.items():
         file = where / name if where.is_dir() else where
         is_named = file.name == name or (not name and file.suffix.lower() == ".json")
         if is_named and file.is_file():
             content = _content(file)
-            if content and _holds(content, wanted) and any(file.parent.glob(beside)):
+            if content and _holds(content, wanted, table) and any(file.parent.glob(beside)):
                 return layout, file, content
     return None
 
@@ -138,7 +138,7 @@ def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIn
         If the file is not such as its framework writes, or a path leaves its folder; and as
         `list_manifest`.
     """
-    known = framework_of(where)
+    known = framework_of(where, table)
     assert known  # or it is not asked
     layout, file, content = known
     at = f"'{printable(file.name)}' ({layout})"

@@ -68,12 +68,12 @@ def list_cohort(
             f"table, or one of the phantoms {', '.join(PHANTOMS)}."
         )
     for recognise, list_table in TABLE_LAYOUTS.values():
-        if recognise(path):
+        if recognise(path, table):
             return list_table(path, table)
     refuse_options(where, table, ("label_column", "split_column", "one_hot", "root"), "no table")
     lowest = _lowest(path, named) if path.is_dir() else path
-    for recognise, list_images in LAYOUTS.values():
-        if recognise(lowest):
+    for fits, list_images in LAYOUTS.values():
+        if fits(lowest):
             index = list_images(lowest)
             return index if lowest == path else _from_above(path, lowest, index)
     raise ValueError(
@@ -257,11 +257,11 @@ ListImages = Callable[[Path], ImageIndex]
 ListTable = Callable[[Path, TableOptions], ImageIndex]
 
 # From the most particular to the most general: each is asked only if none above fits.
-TABLE_LAYOUTS: dict[str, tuple[Recognise, ListTable]] = {
-    "archive": (is_archive, list_archive),
+TABLE_LAYOUTS: dict[str, tuple[Callable[[Path, TableOptions], object], ListTable]] = {
+    "archive": (lambda where, _: is_archive(where), list_archive),
     "framework": (framework_of, list_framework),
-    "features": (is_features, list_features),
-    "manifest": (is_manifest, list_manifest),
+    "features": (lambda where, _: is_features(where), list_features),
+    "manifest": (lambda where, _: is_manifest(where), list_manifest),
 }
 LAYOUTS: dict[str, tuple[Recognise, ListImages]] = {
     "official split": (is_official_split, list_official_split),

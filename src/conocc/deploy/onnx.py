@@ -38,6 +38,8 @@ EXPORT_FORMAT = 1
 TOLERANCE = 1e-4
 # A graph is one protobuf message, which can hold no more.
 LARGEST_BYTES = 2**31 - 1
+# With what a graph begins that conocc made: the length of its name, and its name (protobuf).
+PRODUCER = b"\x12\x06conocc"
 INPUT, SCORE, RESIDUAL = "image", "anomaly_score", "residual"
 
 
@@ -141,7 +143,7 @@ def export_onnx(
             f"This {name} cannot be exported: it holds {size / 2**30:.1f} GiB, "
             f"and an ONNX file at most {LARGEST_BYTES / 2**30:.1f}."
         )
-    refuse_unmarked(Path(path), b"residual_scale")  # of the metadata
+    refuse_unmarked(Path(path), PRODUCER)
     detector = copy.deepcopy(detector).set_params(device="cpu", verbose=0)
     # As float32, since the graph takes no other; with a channel, where images came without.
     given = detector._checked(_drawn(detector) if images is None else np.asarray(images, "f4"))
@@ -323,6 +325,7 @@ def _describe(graph: Any, detector: Any, parity: Parity, *, resize: bool) -> Non
         "residual_scale": detector.residual_scale_ and detector.residual_scale_.as_json(),
         "parity": vars(parity),
     }
+    graph.producer_name, graph.producer_version = "conocc", __version__
     onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in about.items()})
 
 

@@ -144,6 +144,16 @@ def refuse_unusable(X: np.ndarray) -> None:
             )
 
 
+def warn_of_constant(X: np.ndarray) -> None:
+    """Say how many images have one value in all pixels; vectors may; (n, ...)."""
+    constant = sum(image.min() == image.max() for image in X) if X.ndim == 4 else 0
+    if constant:
+        logger.warning(
+            f"{constant} of {len(X)} images have one value in all pixels: they are no evidence, "
+            "and their scores tell nothing. Leave them out."
+        )
+
+
 def refuse_masked(X: Any) -> None:
     """Refuse masked arrays, whose mask nothing here would heed."""
     if any(isinstance(x, np.ma.MaskedArray) for x in (X, *(X if isinstance(X, list) else ()))):

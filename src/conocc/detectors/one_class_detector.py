@@ -94,11 +94,13 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     ----------
     input_shape_ : tuple of int
         Shape of one image (c, h, w) or one vector (d,).
-    offset_ : float
+    offset_ : float or None
         `score_samples` at the threshold: below it `predict` says −1 (minority). Set by scores of
         held-out images (`false_alarms`); once calibrated, by the smallest of 5, 10 and 20 % false
-        alarms that the calibration promises with 95 % certainty, if it can. NaN where neither set
+        alarms that the calibration promises with 95 % certainty, if it can. None where neither set
         one.
+    held_out_offset_ : float or None
+        What it is of held-out images, where no calibration promises anything.
     history_ : list of dict
         One row an epoch: stage, epoch, and each term of the loss.
     seed_ : int
@@ -265,7 +267,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 scores = [self._scores(self._drawn(array[rows])) for _, rows in folds]
             self.threads_ = torch.get_num_threads()
             self.residual_scale_ = self._residual_scale(self._drawn(array), source="training")
-        self.offset_ = self._offset(np.concatenate(scores)) if scores else None
+        self.held_out_offset_ = self._offset(np.concatenate(scores)) if scores else None
+        self.offset_ = self.held_out_offset_
         return self
 
     def _learn(
@@ -346,6 +349,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             As `fit`; or if an image, or a patient, was trained on.
         """
         array, groups = self._majority(self._checked(X), y, groups)
+        input_validation.warn_of_constant(array)
         images = digests(array)
         patients = patients_of(groups)
         for what, rows, learned in (
@@ -363,8 +367,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
         self.calibration_digests_, self.calibration_patients_ = images, patients
         self.residual_scale_ = self._residual_scale(array, source="calibration")
-        if (rate := self.calibration_.usual_rate()) is not None:
-            self.offset_ = -self.threshold(false_alarms=rate)
+        rate = self.calibration_.usual_rate()
+        promised = None if rate is None else -self.threshold(false_alarms=rate)
+        self.offset_ = self.held_out_offset_ if promised is None else promised
         return self
 
     # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.
@@ -373,6 +378,8 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Score images, higher is less like the majority class; -> (n,) float64.
 
         The score of an image does not depend on its batch, its order, or the other images.
+        That of an image which has one value in all its pixels tells nothing, and is warned of in
+        the log; ``conocc score`` lists such an image, and gives it none.
 
         Raises
         ------
@@ -380,7 +387,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             If `X` is not such as was learned, or holds an image so far from it that its score is
             no finite number.
         """
-        return self._scores(self._seen(self._checked(X)))
+        array = self._checked(X)
+        input_validation.warn_of_constant(array)
+        return self._scores(self._seen(array))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Score images the way scikit-learn does, lower is less like the majority; -> (n,)."""

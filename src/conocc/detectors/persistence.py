@@ -109,7 +109,8 @@ def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
     detector = cls(**params)
-    older: dict[str, Any] = {"origin_": {}, "other_scores_": {}}  # which older files lack
+    # What older files lack.
+    older: dict[str, Any] = {"origin_": {}, "other_scores_": {}, "held_out_offset_": None}
     for name, value in from_json({**older, **header["values"]}).items():
         setattr(detector, name, value)
     scale = detector.residual_scale_

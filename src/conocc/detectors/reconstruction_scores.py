@@ -89,7 +89,7 @@ SCORES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Te
 }
 # What hangs on the score, and what stands in its place until a score has its own.
 BY_SCORE: dict[str, Any] = {
-    **dict.fromkeys(("offset_", "calibration_", "residual_scale_")),
+    **dict.fromkeys(("offset_", "held_out_offset_", "calibration_", "residual_scale_")),
     **dict.fromkeys(("calibration_digests_", "calibration_patients_"), np.empty((0, 16), np.uint8)),
 }
 

@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 from conocc.io.words import reason
 
 PATIENCE_S = 5.0
-# In pictures that conocc drew: PNG; PDF and SVG, which say so of matplotlib alone.
-OF_PICTURES = (b"Software\0conocc", b"Matplotlib v3")
+# What pictures that conocc drew say of themselves, and how much of a file's ends holds such words.
+PICTURE_MARK = b"Drawn by conocc"
+END_BYTES = 2**16
 # In a folder of results: which command wrote which files of it (`claim`).
 OWNER = "conocc.json"
 
@@ -110,8 +111,8 @@ def refuse_special(path: Path) -> None:
         )
 
 
-def refuse_unmarked(path: Path, *marks: bytes) -> None:
-    """Refuse to write over a file that holds none of these marks, by which it is our own.
+def refuse_unmarked(path: Path, mark: bytes) -> None:
+    """Refuse to write over a file whose ends do not hold a mark, by which it is our own.
 
     Raises
     ------
@@ -119,8 +120,12 @@ def refuse_unmarked(path: Path, *marks: bytes) -> None:
         If there is something else at `path`.
     """
     refuse_special(path)
-    if path.exists() and not any(map(path.read_bytes().__contains__, marks)):
-        raise other_file(path)
+    if path.exists():
+        with path.open("rb") as file:
+            ends = file.read(END_BYTES)
+            file.seek(max(END_BYTES, path.stat().st_size - END_BYTES))
+            if mark not in ends + file.read():
+                raise other_file(path)
 
 
 def other_file(path: Path) -> FileExistsError:

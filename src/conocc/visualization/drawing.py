@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from PIL import ExifTags, Image
 
-from conocc.io.files import atomic_write
+from conocc.io.files import PICTURE_MARK, atomic_write, refuse_unmarked
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, less the yellow, which print
 # loses. Lines differ in their dashes too.
@@ -38,8 +38,20 @@ STYLE: dict[str, Any] = {
     # The same figure is the same file.
     "svg.hashsalt": "conocc",
 }
-# By what it says it was drawn by, a picture is told from an image (`conocc.data.companions`).
-UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": "conocc"}}
+# How each kind of file is written: without a date, and with the mark by which a picture is told
+# from an image (`conocc.data.companions`), and from a file that is not ours to replace.
+MARK = PICTURE_MARK.decode()
+RASTER = ("jpg", "jpeg", "tif", "tiff", "webp", "avif")
+EXIF = Image.Exif()
+EXIF[ExifTags.Base.Software] = MARK
+KINDS: dict[str, dict[str, Any]] = {
+    "png": {"metadata": {"Software": MARK}},
+    "svg": {"metadata": {"Date": None, "Creator": MARK}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": MARK}},
+    **{kind: {"metadata": {"Creator": MARK}} for kind in ("eps", "ps")},
+    **{kind: {"pil_kwargs": {"exif": EXIF}} for kind in RASTER},
+    "gif": {"pil_kwargs": {"comment": PICTURE_MARK}},
+}
 
 
 # How a chart in a page looks where the page is dark; its grey grid and its colours stay.
@@ -64,28 +76,44 @@ def line_style(i: int) -> dict[str, Any]:
 
 
 def check_kind(kind: str, path: Path | None = None) -> None:
-    """Refuse a kind of file that matplotlib does not write."""
-    known = FigureCanvasBase.get_supported_filetypes()
-    if kind.lower() not in known:
+    """Refuse a kind of file that is not written."""
+    if kind.lower() not in KINDS:
         raise ValueError(
-            f"Cannot draw '{path or kind}': its ending must be one of {', '.join(known)}."
+            f"Cannot draw '{path or kind}': its ending must be one of {', '.join(KINDS)}."
         )
+
+
+def refuse_picture(path: Path) -> None:
+    """Refuse, before a figure is made for it, what `save_figure` does not write or replace.
+
+    Raises
+    ------
+    ValueError
+        If the suffix names no kind of file that is written.
+    FileExistsError
+        If there is anything at `path` but a picture that conocc drew.
+    """
+    check_kind(_kind(path), path)
+    refuse_unmarked(path, PICTURE_MARK)
 
 
 @styled
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format that the path's suffix names, whole or not at all."""
-    kind = path.suffix.lstrip(".").lower() or "png"
-    check_kind(kind, path)
+    check_kind(kind := _kind(path), path)
     with atomic_write(path) as temporary, warnings.catch_warnings():
         # A letter of a name that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(temporary, format=kind, dpi=150, metadata=UNDATED.get(kind))
+        figure.savefig(temporary, format=kind, dpi=150, **KINDS[kind])
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lstrip(".").lower() or "png"
 
 
 @styled
 def svg(figure: Figure) -> bytes:
     """Give a figure as an SVG document, light or dark as the page around it."""
     file = io.BytesIO()
-    figure.savefig(file, format="svg", dpi=150, metadata=UNDATED["svg"])
+    figure.savefig(file, format="svg", dpi=150, **KINDS["svg"])
     return file.getvalue().replace(b"<metadata>", DARK, 1)
