@@ -819,7 +819,52 @@ def test_sides_of_the_split_are_listed_in_their_order():
 def test_classes_that_differ_in_capitals_alone_are_not_told_apart_in_silence(tmp_path):
     """Majority images of a test set would count as missed minority."""
     folder = make_folder(tmp_path, *(f"{c}/{i}.png" for c in ("Benign", "benign") for i in (1, 2)))
-    with pytest.raises(ValueError, match="'benign' and 'Benign' .* differ in capitals alone"):
+    with pytest.raises(ValueError, match="'benign' and 'Benign' .* differ in capitals or ze"):
         load(folder, majority="benign")
     assert not load(folder, majority="benign,Benign").minority.any()
     assert load(folder, majority="benign", exclude="Benign").images.shape[0] == 2
+
+
+def test_labels_that_are_one_number_are_not_told_apart_in_silence(tmp_path):
+    """As where one half of a table went through a spreadsheet or through pandas."""
+    folder = make_folder(tmp_path, *(f"{i}.png" for i in range(6)))
+    table, labels = folder / "m.csv", ["0", "0.0", "00", "1", "1.0", "10"]
+    lines = [f"{i}.png,{label}\n" for i, label in enumerate(labels)]
+    table.write_text("".join(["path,label\n", *lines]))
+    with pytest.raises(ValueError, match=r"name all \(--majority 0,0.0,00\); if not, .*0.0,00\)"):
+        load(table, majority="0")
+    assert (~load(table, majority="0,0.0,00").minority).sum() == 3
+
+
+def test_patients_who_may_be_one_are_named(tmp_path):
+    """Zeros, decimals and capitals; numbers that only begin alike are not."""
+    folder = make_folder(tmp_path, *(f"{i}.png" for i in range(9)))
+    names = ["007", "7", "100", "100.0", "p1", "P01", "10", "1000", "70"]
+    lines = [f"{i}.png,a,{name}\n" for i, name in enumerate(names)]
+    (folder / "m.csv").write_text("".join(["path,label,patient\n", *lines]))
+    note = said(load(folder / "m.csv"), "capitals or zeros alone")
+    assert note.startswith("6 patients have names")
+    assert "'007' and '7' …" in note
+    (folder / "m.csv").write_text("".join(["path,label,patient\n", *lines[1:3], *lines[6:]]))
+    assert not any("zeros alone" in one for one in load(folder / "m.csv").notes)
+
+
+@pytest.mark.parametrize("label", ["NA", "nan", "#N/A", "null", "n/a"])
+def test_a_class_that_is_missing_is_no_minority(tmp_path, label):
+    """Unless that it is one, or that it is to be left out, is said."""
+    folder = make_folder(tmp_path, *(f"{i}.png" for i in range(6)))
+    lines = [f"{i}.png,{'a' if i < 3 else label if i == 3 else 'none'}\n" for i in range(6)]
+    (folder / "m.csv").write_text("".join(["path,label\n", *lines]))
+    with pytest.raises(ValueError, match="reads as if it were missing"):
+        load(folder / "m.csv", majority="a")
+    assert load(folder / "m.csv", majority="a", exclude=[label]).minority.sum() == 2
+    assert load(folder / "m.csv", majority="a", minority=[label]).minority.sum() == 1
+
+
+def test_images_of_8_bits_beside_deeper_ones_are_counted(tmp_path):
+    """A detector would tell them apart by that alone."""
+    folder = make_folder(tmp_path, *(f"a/{i}.png" for i in range(4)), "b/0.png")
+    assert not any("8 bits" in note for note in load(folder, majority="a").notes)
+    deep = np.random.default_rng(0).integers(0, 60_000, (16, 16)).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "b/deep.png")
+    assert said(load(folder, majority="a"), "8 bits").startswith("5 of 6 images have 8 bits a pix")

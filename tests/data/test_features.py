@@ -43,6 +43,30 @@ def test_a_table_and_an_archive_of_the_same_features_are_one_cohort(table, tmp_p
         assert np.array_equal(getattr(other, column), getattr(cohort, column)), column
 
 
+@pytest.mark.parametrize("column", ["Outcome", "subject_no", "Diagnosis (1=odd)", "fold set"])
+def test_a_number_that_says_the_class_or_who_it_is_is_no_feature(table, column):
+    """A detector that is given the class finds it."""
+    frame = pd.read_csv(table).assign(split=np.where(np.arange(N) % 2, "train", "test"))
+    frame[column] = (LABELS == "odd").astype(int)
+    frame.to_csv(table, index=False)
+    if column == "fold set":
+        assert "fold set" in load_cohort(table, majority="plain").preprocessing.features
+        return
+    with pytest.raises(ValueError, match="would be a feature. Drop it, or rename it"):
+        load_cohort(table, majority="plain")
+
+
+def test_row_numbers_of_pandas_and_r_are_no_feature(table):
+    frame = pd.read_csv(table)
+    frame.insert(0, "Unnamed: 0", range(N))
+    frame.insert(1, "...1", range(N))
+    frame.to_csv(table)
+    cohort = load_cohort(table, majority="plain")
+    assert cohort.images.shape == (N, 5)
+    names = ", ".join(f"original_f{i}" for i in range(5))
+    assert f"5 features an image: {names}." in cohort.notes
+
+
 def test_without_labels_all_are_one_class(table):
     frame = pd.read_csv(table).drop(columns="label")
     frame.to_csv(table, index=False)

@@ -19,7 +19,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
 def test_walk_sorts_and_tells_images_from_others(tmp_path):
     """Images by content, or by suffix in any case; what is hidden, and tables, are counted."""
     make_folder(tmp_path, "b/2.png", "b/10.png", "a/1.PNG")
-    for name in ("a/notes.txt", "a/.DS_Store", "a/Thumbs.db", "readme.md"):
+    for name in ("a/notes.txt", "a/.DS_Store", "a/Thumbs.db", "readme.md", "VIEWER.EXE"):
         (tmp_path / name).write_text("x")
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "__MACOSX" / "x.txt").write_text("x")
@@ -29,8 +29,10 @@ def test_walk_sorts_and_tells_images_from_others(tmp_path):
     assert found.aside == {
         "document": ["a/notes.txt", "readme.md"],
         "hidden file": ["__MACOSX", "a/.DS_Store", "a/Thumbs.db"],
+        "program": ["VIEWER.EXE"],
     }
-    assert found.notes() == ["5 files beside the images left aside: 2 documents, 3 hidden files."]
+    said = "6 files beside the images left aside: 2 documents, 3 hidden files, 1 program."
+    assert found.notes() == [said]
     assert found.seen_again == ()
 
 

@@ -48,7 +48,10 @@ def test_other_names_in_a_split_tell_no_majority(tmp_path):
 
 
 def test_an_image_in_no_class_folder_of_a_split_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"'train/1\.png' .* is in no class folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"'train/1\.png' .* is in no class folder: .* another folder, such as '.*train'",
+    ):
         list_cohort(make_folder(tmp_path, "train/1.png", "test/a/2.png"))
 
 
@@ -311,3 +314,14 @@ def test_folders_that_differ_in_numbers_alone_are_hardly_classes(tmp_path):
     listing = list_cohort(make_folder(tmp_path / "b", *(f"grade{i}/1.png" for i in range(5))))
     with pytest.raises(ValueError, match="--majority grade0"):
         majority_classes(listing, None)
+
+
+def test_a_folder_of_another_format_is_refused_with_what_to_do(tmp_path):
+    """As fastMRI's, of HDF5."""
+    (tmp_path / "a").mkdir()
+    for name in ("1.h5", "2.h5"):
+        (tmp_path / "a" / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(9))
+    with pytest.raises(
+        ValueError, match=r"2 files \('a/1.h5' …\) .* HDF5 file; save its images as"
+    ):
+        list_cohort(tmp_path)

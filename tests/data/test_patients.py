@@ -117,6 +117,7 @@ def test_table_beside_the_images(tmp_path):
     ("text", "sentence"),
     [
         ("file,patient\na/1.png,ann\n", r"no patient for 'a/2\.png' \(2 of 3 images\)"),
+        ("file,patient\na/1,ann\na/2,bob\n", r"\(3 of 3 images; --suffix .png adds what its"),
         ("file,patient\na/1.png,ann\na/2.png,null\n", r"no patient for 'a/2\.png'"),
         ("file,patient\na/1.png,ann\na/2.png,\n", r"no patient for 'a/2\.png'"),
         ("what,patient\na/1.png,ann\n", "the columns path and patient. It lacks path. It has what"),

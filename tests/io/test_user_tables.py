@@ -158,7 +158,7 @@ def test_columns_without_a_name_are_passed_over(tmp_path):
         (" , \n", "no head line"),
         ("path,path\na,b\n", "names a column twice"),
         ('"p\na","p\na"\na,b\n', r"names a column twice: 'p\\na'"),
-        ("path,label\na\n", r"line 2: 1 cell, where the head line has 2"),
+        ("path,label\na\n", r"line 2: 1 cell, where the head line \('path' …\) has 2"),
         (b"path\n\x81\n", "not a text file in UTF-8"),
         (b"path\n\0\n", "not a text file in UTF-8"),
         (b"\xff\xfea", "not a text file in UTF-8"),

@@ -26,7 +26,7 @@ FACTS = {
     "border": "Dark border",
 }
 OF_FILES = ("size", "depth")
-CONTRAST = [*FACTS].index("contrast")
+DEPTH, CONTRAST = (list(FACTS).index(one) for one in ("depth", "contrast"))
 # Which quantiles of the training images a model keeps, in per cent.
 LEVELS = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 # A fact has moved where the middle image lies above, or below, so many per cent of these.

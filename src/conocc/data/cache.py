@@ -35,7 +35,7 @@ Images = npt.NDArray[np.float32]
 Facts = dict[str, Any]
 
 # Raise it when the same bytes and preprocessing would give other pixels, or facts, than before.
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 
 # Images beyond this size, wanted in an order of their own, go to a temporary file.
 ARRANGED_IN_MEMORY_BYTES = 2**26

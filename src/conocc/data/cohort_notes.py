@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
+from conocc.data.acquisition import DEPTH
 from conocc.data.cohort import SPLITS, Cohort, on_several
+from conocc.data.columns import bare
 from conocc.data.decoding import said_of
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
@@ -29,7 +33,7 @@ def cohort_notes(
 ) -> tuple[str, ...]:
     """Say what was decided and found, in the order in which people ask."""
     notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
-    notes += [patients, *_folders_of_patients(cohort), split, *_sides(cohort)]
+    notes += [patients, *_folders_of_patients(cohort), *_alike(cohort), split, *_sides(cohort)]
     classes = Counter(entry.label for entry in index.entries if entry.label in dropped)
     if classes:
         notes.append(f"Left out, as asked: {named_classes(classes)}.")
@@ -40,6 +44,7 @@ def cohort_notes(
     if others := len(left_out) - train:
         notes.append(f"{count(others, 'validation image')} left unused.")
     notes += index.notes
+    notes += _depths(cohort)
     return (*notes, *said_of(remarks), *_duplicates(cohort), *cohort.leaks().sentences())
 
 
@@ -88,6 +93,21 @@ def _folders_of_patients(cohort: Cohort) -> list[str]:
     ]
 
 
+def _alike(cohort: Cohort) -> list[str]:
+    """Name patients who may be one, as where a spreadsheet took the zeros of some."""
+    kinds: dict[str, list[str]] = {}
+    for name in np.unique(cohort.patient).tolist() if cohort.patients_known else ():
+        kinds.setdefault(bare(name), []).append(printable(name))
+    several = [names for names in kinds.values() if len(names) > 1]
+    if not several:
+        return []
+    return [
+        f"{count(sum(map(len, several)), 'patient')} have names that differ from another's in "
+        f"capitals or zeros alone ('{several[0][0]}' and '{several[0][1]}' …). Write them alike if "
+        "they are one, or one patient trains and is tested."
+    ]
+
+
 def _sides(cohort: Cohort) -> list[str]:
     notes = []
     table = cohort.counts()
@@ -104,6 +124,18 @@ def _sides(cohort: Cohort) -> list[str]:
             "theirs, which the test must not see."
         )
     return notes
+
+
+def _depths(cohort: Cohort) -> list[str]:
+    """Say where images of 8 bits lie beside deeper ones, which their depth makes brighter."""
+    facts = cohort.acquisition
+    shallow = 0 if facts is None else int((facts[:, DEPTH] == 8).sum())
+    if not 0 < shallow < len(cohort):
+        return []
+    return [
+        f"{shallow} of {count(len(cohort), 'image')} have 8 bits a pixel, the others more: their "
+        "values are of another range, by which they can be told apart. Bring them to one."
+    ]
 
 
 def _duplicates(cohort: Cohort) -> list[str]:

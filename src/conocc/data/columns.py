@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from conocc.data.index import as_typed, printable
+from conocc.data.index import as_typed, printable, stem
 
 _NUMBER = r"(id|ids|identifier|no|nr|num|number|nummer|code|key|uid|uuid|hash|name|index|idx)?"
 LEAST_LIKENESS = 0.79  # of "lable" and "label"
@@ -127,14 +127,14 @@ def claim(
         meaning: column
         for meaning in open_to
         for column in reversed(columns)  # the first counts
-        if column not in taken and _is_near(column, meaning)
+        if column not in taken and is_near(column, meaning)
     }
     if near:
         hints = [_near(meaning, column, meaning in optional) for meaning, column in near.items()]
         raise ValueError(f"{where} has the {thing} {'; and '.join(hints)}.")
     if lacking := [meaning for meaning in required if meaning not in claimed]:
         raise ValueError(
-            f"{where} must have the {thing}s {' and '.join(required)}"
+            f"{where} must have the {thing}{'s' * (len(required) > 1)} {' and '.join(required)}"
             f"{', and may have ' + ' and '.join(optional) if optional else ''}. "
             f"It lacks {_listed(lacking)}. {_has(columns)}"
         )
@@ -168,9 +168,23 @@ def _word(column: str) -> str:
     return "".join(filter(str.isalnum, column.casefold()))
 
 
+def is_missing(label: str) -> bool:
+    """Say whether a program wrote the name of a class because it had none."""
+    return re.fullmatch(r"\W*(nan|n/?a|null|missing)\W*", label, re.I) is not None
+
+
 def is_nobody(patient: str) -> bool:
     """Say whether a name is none, as programs write what is missing."""
     return re.fullmatch(r"\W*|nan|none|null|\W*n/?a\W*|unknown|missing", patient, re.I) is not None
+
+
+def bare(name: str) -> str:
+    """Give a name without capitals, leading zeros and a zero behind the decimal point.
+
+    >>> bare("P007"), bare("1.0"), bare("10")
+    ('p7', '1', '10')
+    """
+    return re.sub(r"(?<![\d.])0+(?=\d)|(?<=\d)\.0+$", "", name.casefold().strip())
 
 
 def is_called(column: str, meaning: str) -> bool:
@@ -178,9 +192,14 @@ def is_called(column: str, meaning: str) -> bool:
     return _word(column).removesuffix("s") == meaning.removesuffix("s")
 
 
-def _is_near(column: str, meaning: str) -> bool:
-    """Say whether a column is called by another word for it, or by one written a little wrong."""
-    word = _word(column)
+def is_near(column: str, meaning: str) -> bool:
+    """Say whether a column is called by another word for it, or by one written a little wrong.
+
+    Remarks in brackets, as in "Patient (pseudonym)", do not matter.
+    """
+    word = _word(re.sub(r"(?s)(?<=.)[(\[{].*", "", column))
+    if column != word and is_called(word, meaning):
+        return True
     if re.fullmatch(rf"({_OTHER_WORDS.get(meaning.removesuffix('s'), meaning)})(e?s)?", word):
         return True
     is_as_long = len(meaning) > 4 and abs(len(word) - len(meaning)) <= 1
@@ -223,7 +242,7 @@ class FilesByName:
         for file in sorted(self._files):
             folder, _, name = _folded(file).rpartition("/")
             self._by_name[name].append(file)
-            self._by_name[f"{name.rpartition('.')[0]}."].append(file)
+            self._by_name[f"{stem(name)}."].append(file)
             self._by_name[f"{folder.rpartition('/')[2]}/"].append(file)
 
     def find(self, path: str) -> list[str]:
@@ -243,9 +262,12 @@ class FilesByName:
 
     def suffix_of(self, path: str) -> str:
         """Return the suffix that a file has whose name is else that of `path`, or nothing."""
-        name = _folded(path).rpartition("/")[2]
-        files = self._by_name.get(f"{name}.", [""])
-        return PurePosixPath(files[0]).suffix
+        file = self._by_name.get(f"{_folded(path).rpartition('/')[2]}.", [""])[0]
+        return file[len(stem(file)) :]
+
+    def of_other_suffix(self, path: str) -> str:
+        """Return a file whose name is that of `path` but for the suffix, or nothing."""
+        return self._by_name.get(f"{stem(_folded(path).rpartition('/')[2])}.", [""])[0]
 
 
 def _folded(path: str) -> str:

@@ -24,7 +24,7 @@ _LITTER |= {"system volume information"}
 _BY_SUFFIX = {
     "table": "csv tsv tab xlsx xlsm xls ods parquet pq json jsonl xml yaml yml bval bvec",
     "document": "txt md rst pdf doc docx odt rtf html htm bib log toml ini cfg sha256 md5",
-    "program": "py ipynb r m sh bat js css",
+    "program": "py ipynb r m sh bat js css exe dll jar inf",
 }
 _SUFFIXES = {suffix: kind for kind, some in _BY_SUFFIX.items() for suffix in some.split()}
 _NAMES = re.compile(r"(?:readme|licen[cs]e|copying|notice|citation|changes|changelog)\b", re.I)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conocc.data.columns import TableOptions, claim, is_nobody, refuse_options
+from conocc.data.columns import TableOptions, claim, is_near, is_nobody, refuse_options
 from conocc.data.index import ImageEntry, ImageIndex, count, printable, side, some
 from conocc.data.manifest import is_manifest
 from conocc.io.user_tables import read_table
@@ -39,6 +39,14 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
     features = sorted(one for one in others if any(_is_number(row[one]) for _, row in rows))
     if not features:
         raise ValueError(f"{name} has no column of numbers, where each is a feature of an image.")
+    for one in features:
+        if means := next(
+            (word for word in ("label", "patient", "split") if is_near(one, word)), ""
+        ):
+            raise ValueError(
+                f"{name} has the column '{printable(one)}', which reads as if it were '{means}', "
+                f"and would be a feature. Drop it, or rename it."
+            )
     values = np.empty((len(rows), len(features)), np.float32)
     entries = []
     for i, (line, row) in enumerate(rows):
@@ -57,7 +65,9 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
         label, patient = known.get("label", where.stem), known.get("patient")
         entries.append(ImageEntry(f"row {line}", label, part, patient, known.get("path")))
     unused = [printable(column) for column in others if column not in features]
-    said = [f"{count(len(features), 'feature')} an image: '{printable(features[0])}' …"]
+    more = f" and {len(features) - 10} more" if len(features) > 10 else ""
+    named = ", ".join(map(printable, features[:10])) + more
+    said = [f"{count(len(features), 'feature')} an image: {named}."]
     if unused:
         said.append(f"Columns of {name} that are no numbers, and not used: {', '.join(unused)}.")
     return ImageIndex(

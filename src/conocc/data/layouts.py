@@ -11,7 +11,7 @@ from pathlib import Path
 from conocc.data.columns import TableOptions, refuse_options
 from conocc.data.features import is_features, list_features
 from conocc.data.frameworks import framework_of, list_framework
-from conocc.data.image_io.read import READERS
+from conocc.data.image_io.read import READERS, decode
 from conocc.data.index import (
     SIDES,
     ImageEntry,
@@ -20,6 +20,7 @@ from conocc.data.index import (
     is_image,
     of_files,
     printable,
+    read_file,
     scan,
     some,
     walk,
@@ -123,7 +124,8 @@ def list_official_split(where: Path) -> ImageIndex:
         elif len(inner) == 1:
             raise ValueError(
                 f"'{printable(path)}' in '{printable(where)}' is in no class folder: a split is "
-                f"laid out as {side}/CLASS/image."
+                f"laid out as {side}/CLASS/image. If its class is not known, name another folder, "
+                f"such as '{printable(where / 'train')}'."
             )
         else:
             entries.append(ImageEntry(path, label=inner[0], split=SIDES[side.lower()]))
@@ -223,7 +225,13 @@ def _walk(where: Path, level: int) -> tuple[tuple[str, ...], list[str], tuple[st
     found = replace(found, aside={**found.aside, "table": tables})
     images, masks = without_masks(where, found.images, level=level)
     if not images:
-        raise ValueError(" ".join([str(_no_images(where, 0)), *found.notes(), *masks]))
+        why = [*found.notes(), *masks]
+        for path in found.unknown[:1]:
+            try:
+                decode(read_file(where, path), printable(path))
+            except ValueError as error:
+                why += [] if " is none of " in str(error) else [str(error)]
+        raise ValueError(" ".join([str(_no_images(where, 0)), *why]))
     return images, [*found.notes(), *masks], found.unknown
 
 

@@ -21,7 +21,7 @@ from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, look
 from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, content_of
 from conocc.data.cohort_notes import cohort_notes, is_left_out, named_classes
 from conocc.data.cohort_spec import CohortSpec
-from conocc.data.columns import TableOptions
+from conocc.data.columns import TableOptions, bare, is_missing
 from conocc.data.decoding import (
     Surveyed,
     Unreadable,
@@ -189,7 +189,7 @@ def _listed(
     check_features(index, preprocessing.features)
     wanted = majority_classes(index, spec.majority)
     dropped = _dropped_classes(index, wanted, spec)
-    _refuse_capitals(index, wanted, dropped)
+    _refuse_doubtful(index, wanted, dropped, spec.minority or ())
     leave = partial(is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
@@ -326,16 +326,24 @@ def _dropped_classes(
     return dropped
 
 
-def _refuse_capitals(index: ImageIndex, majority: frozenset[str], dropped: frozenset[str]) -> None:
-    """Refuse a minority class that is called as one of the majority, but for capitals."""
-    known = {label.casefold(): label for label in majority}
-    for label in sorted({entry.label for entry in index.entries} - majority - dropped):
-        if same := known.get(label.casefold()):
-            one, other = printable(same), printable(label)
+def _refuse_doubtful(
+    index: ImageIndex, majority: frozenset[str], dropped: frozenset[str], minority: Sequence[str]
+) -> None:
+    """Refuse a minority class that is called as one of the majority, or as none, unless named."""
+    others = sorted({entry.label for entry in index.entries} - majority - dropped)
+    if missing := [one for one in others if is_missing(one) and one not in minority]:
+        one = printable(missing[0])
+        raise ValueError(
+            f"The class '{one}' of '{printable(index.name)}' reads as if it were missing. Leave it "
+            f"out (--exclude {one}), or say that it is a class (--minority)."
+        )
+    for label in sorted(majority):
+        if same := [printable(one) for one in others if bare(one) == bare(label)]:
+            one, other = printable(label), ",".join(same)
             raise ValueError(
-                f"The classes '{one}' and '{other}' of '{printable(index.name)}' differ in "
-                f"capitals alone. If they are one, name both (--majority {one},{other}); if not, "
-                f"rename one, or leave it out (--exclude {other})."
+                f"The classes '{one}' and '{same[0]}' of '{printable(index.name)}' differ in "
+                f"capitals or zeros alone. If they are one, name all (--majority {one},{other}); "
+                f"if not, rename them, or leave some out (--exclude {other})."
             )
 
 

@@ -155,11 +155,14 @@ def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions
     if lost:
         path, found = next(iter(lost.items()))
         what = f"there is no file '{printable(path)}'"
+        hint = "" if table.root else "; --root says in which folder they lie"
         if found:
             what = f"'{printable(path)}' may be '{printable(found[0])}' or '{printable(found[1])}'"
-        hint = "" if table.root else "; --root says in which folder they lie"
-        if suffix := by_name.suffix_of(files[path]):
+            hint = "; write its folder"
+        elif suffix := by_name.suffix_of(files[path]):
             hint = f"; --suffix {suffix} adds what the names lack"
+        elif other := by_name.of_other_suffix(files[path]):
+            hint = f"; there is '{printable(other)}'"
         raise ValueError(
             f"{name}, line {lines[path]}: {what} "
             f"({len(lost)} of {count(len(lines), 'file')} missing{hint})."

@@ -208,13 +208,17 @@ def by_table(
         if found and patients.setdefault(found[0], who) != who:
             raise ValueError(f"{at} has the patient {who!r} here and {patients[found[0]]!r} above.")
     whose = [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths]
-    return _complete(whose, deidentified or paths, f"{name} has no patient for")
+    hints = filter(None, (files.suffix_of(table_path(row[claimed["path"]])) for _, row in rows))
+    hint = next((f"; --suffix {one} adds what its names lack" for one in hints), "")
+    return _complete(whose, deidentified or paths, f"{name} has no patient for", hint)
 
 
-def _complete(found: Sequence[str | None], paths: Sequence[str], missing: str) -> tuple[str, ...]:
+def _complete(
+    found: Sequence[str | None], paths: Sequence[str], missing: str, hint: str = ""
+) -> tuple[str, ...]:
     """Give the patients found, or name the first path without one in a sentence."""
     without = [path for path, patient in zip(paths, found, strict=True) if not patient]
     if without:
         n = f"{len(without)} of {count(len(paths), 'image')}"
-        raise ValueError(f"{missing} '{printable(without[0])}' ({n}).")
+        raise ValueError(f"{missing} '{printable(without[0])}' ({n}{hint}).")
     return tuple(patient for patient in found if patient)

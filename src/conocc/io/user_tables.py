@@ -24,6 +24,8 @@ Rows: TypeAlias = list[tuple[int, dict[str, str]]]
 _Lines: TypeAlias = Iterator[tuple[int, list[str]]]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet", ".pq")
+# What pandas, and readr of R, call a column without a name, such as that of row numbers.
+_UNNAMED = re.compile(r"Unnamed: [\d.]+|\.\.\.\d+")
 MOST_BYTES = 2**28  # of a table, unpacked
 MOST_LINES = 2**22
 
@@ -69,11 +71,11 @@ def _checked(name: str, lines: Iterable[tuple[int, list[str]]]) -> tuple[list[st
         if not any(cells):
             continue
         if not columns:
-            columns = cells
+            columns = ["" if _UNNAMED.fullmatch(cell) else cell for cell in cells]
         elif len(cells) != len(columns):
             raise ValueError(
-                f"{name}, line {line}: {count(len(cells), 'cell')}, where the head line has "
-                f"{len(columns)}."
+                f"{name}, line {line}: {count(len(cells), 'cell')}, where the head line "
+                f"({columns[0]!r} …) has {len(columns)}."
             )
         else:
             rows.append((line, {c: cell for c, cell in zip(columns, cells, strict=True) if c}))

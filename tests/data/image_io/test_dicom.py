@@ -15,7 +15,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.pixels import apply_color_lut
 
-from conocc.data.image_io.dicom import PREAMBLE, read_dicom
+from conocc.data.image_io.dicom import LOCALIZER, PREAMBLE, read_dicom
 from conocc.data.image_io.dicom_kind import companion_kind
 from conocc.data.image_io.dicom_person import person_of, plain_letters
 from conocc.data.image_io.pixels import MAX_PIXELS
@@ -758,3 +758,11 @@ def test_a_real_file_is_the_same_compressed_and_not(data, pair):
     )
     # JPEG 2000 with loss.
     assert np.abs(plain - packed).max() <= np.ptp(plain) / 10
+
+
+@pytest.mark.parametrize("kind", [r"ORIGINAL\PRIMARY\LOCALIZER", "LOCALIZER", r"ORIGINAL\PRIMARY"])
+def test_a_localizer_is_remarked(kind):
+    """It lies in each series, and shows another view."""
+    data = dicom(GREY, element(0x00080008, "CS", kind))
+    remarks = read_dicom(data).remarks
+    assert (remarks == (LOCALIZER,)) is ("LOCALIZER" in kind), remarks

@@ -43,7 +43,7 @@ SIGNATURE = re.compile(rb".{128}DICM|" + rb"|".join(_BARE), re.DOTALL)
 _KEYWORDS = f"""
 {KEYWORDS} {" ".join(PIXEL_KEYWORDS)} ExtendedOffsetTable
 SOPClassUID Manufacturer Modality SamplesPerPixel PhotometricInterpretation PlanarConfiguration
-NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
+ImageType NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation
 WindowCenter WindowWidth
 RescaleIntercept RescaleSlope VOILUTFunction ModalityLUTSequence VOILUTSequence
 SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
@@ -60,6 +60,7 @@ _TAGS = [Tag(keyword) for keyword in (*_KEYWORDS.split(), *_PALETTE)]
 # The beginning of a file, which nearly always tells whether it holds one image.
 _HEAD = 2**16
 
+LOCALIZER = "a localizer, by DICOM's ImageType"
 NO_SLOPE = "a rescale slope of 0, read as 1"
 
 
@@ -126,6 +127,8 @@ def _opened(data: bytes, *, is_head: bool = False) -> tuple[Dataset, Layout]:
 def _frame(ds: Dataset, layout: Layout, voi: str, k: int) -> Remarked:
     """Read frame `k`."""
     stored = stored_pixels(ds, layout, k)
+    if "LOCALIZER" in ds.get("ImageType", ()):
+        stored = stored._replace(remarks=(*stored.remarks, LOCALIZER))
     if stored.pixels.ndim == 3:
         return Remarked(stored.pixels, stored.remarks)
     if layout.photometric == "PALETTE COLOR":
