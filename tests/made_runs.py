@@ -135,6 +135,7 @@ def _measured(command: str, cohort: str) -> dict[str, Any]:
     return {
         "format": 1,
         "cohort": cohort,
+        "tested": "0123456789abcdef",
         "metrics": METRICS,
         "decision": {
             "false_alarms": 0.05,

@@ -930,6 +930,61 @@ def test_a_demo_writes_over_no_picture_of_somebody_else(tmp_path):
     assert [*tmp_path.iterdir()] == [film]
 
 
+def test_a_run_a_study_and_a_cohort_do_not_share_a_folder(run, folder, tmp_path):
+    """A run among images makes their folder one that conocc made, which is then left aside."""
+    fit = ("fit", "--method", "gabor_mahalanobis", "--majority", "plain", *QUICK[4:], "--out")
+    for place in (folder, f"{folder}/../{folder.name}"):
+        code, said = call(*fit, place, folder)
+        assert (code, "is the cohort" in " ".join(said.split())) == (1, True)
+    assert not (folder / "run.json").exists()
+    study = ("benchmark", folder, "--methods", "gabor_mahalanobis", "--majority", "plain", "--out")
+    code, said = call(*study, run, "--no-cache", "--quiet")
+    assert (code, "holds a run" in said) == (1, True)
+    (tmp_path / "study" / "rows").mkdir(parents=True)
+    code, said = call(*fit, tmp_path / "study", folder)
+    assert (code, "holds a study" in said) == (1, True)
+
+
+def test_of_features_nothing_is_offered_to_be_looked_at(tmp_path):
+    """The next command was 'review', which refuses them; explain blamed the method."""
+    lines = [f"{i},plain,{i * 7 % 11},{i * 5 % 13}" for i in range(12)]
+    features = tmp_path / "features.csv"
+    features.write_text("\n".join(["path,label,a,b", *lines]))
+    run = tmp_path / "run"
+    assert call("fit", features, "--method", "gabor_mahalanobis", "--out", run, "--quiet")[0] == 0
+    code, said = call("score", run, features, "--out", tmp_path / "s.csv", "--quiet")
+    assert (code, "Next:" in said) == (0, False)
+    for command in ("review", "explain"):
+        code, said = call(command, run, features, "--out", tmp_path / "page")
+        assert (code, "was fitted to features" in said) == (1, True)
+
+
+def test_a_home_is_found_where_the_shell_leaves_it(run, folder, tmp_path, monkeypatch):
+    """As of --out=~/scores.csv: a folder '~' was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert call("score", run, folder / "odd", "--out=~/s.csv", "--quiet")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.about.json", "s.csv"]
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "{"])
+def test_damaged_results_of_a_run_are_named(run, folder, tmp_path, content):
+    """Python's own KeyError ended evaluate, report and card."""
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text(content)
+    for command in (("evaluate", folder), ("report",), ("card",)):
+        code, said = call(command[0], tmp_path / "run", *command[1:], "--quiet")
+        assert code == 1
+        assert "Cannot read" in said
+        assert "metrics.json': it " in said or content == "{"
+
+
+def test_what_is_no_model_is_said_to_be_none(run, folder, tmp_path):
+    code, said = call("score", run / "run.json", folder, "--out", tmp_path / "s.csv")
+    assert (code, "another kind of file" in said, "by its folder" in said) == (1, True, True)
+
+
 def test_a_table_of_scores_is_not_called_as_if_it_were_a_workbook(run, folder, tmp_path):
     code, said = call("score", run, folder, "--out", tmp_path / "scores.xlsx")
     assert code == 1

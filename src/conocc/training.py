@@ -112,7 +112,8 @@ class Batches:
     def __getitem__(self, index: slice | np.ndarray) -> Tensor:
         rows = self.array[index if self.rows is None else self.rows[index]]
         # float64 stays until it is normalised: 1e9 + noise would lose the noise in float32.
-        dtype = np.float64 if rows.dtype == np.float64 else np.float32
+        is_double = rows.dtype.kind == "f" and rows.dtype.itemsize >= 8  # in any order of bytes
+        dtype = np.float64 if is_double else np.float32
         batch = torch.from_numpy(np.array(rows, dtype=dtype)).to(self.device)
         return self.normalize(batch).float()
 

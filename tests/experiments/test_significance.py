@@ -286,7 +286,8 @@ def write_runs(folder: Path, *scored: np.ndarray, **changes) -> list[Path]:
         (runs[-1] / "run.json").write_text('{"method": "cae"}')
         counts = {"majority": 30, "minority": 10, "patients": 20}
         result = {"tested": "these", "cohort": "made", "metrics": {}, "counts": counts}
-        (runs[-1] / "metrics.json").write_text(json.dumps({**result, "prevalence": 0.25}))
+        result |= {"prevalence": 0.25, "decision": {}, "observed_rates": {}}
+        (runs[-1] / "metrics.json").write_text(json.dumps(result))
     return runs
 
 

@@ -5,9 +5,11 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,7 +18,7 @@ from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.artifacts import Embedding
 from conocc.experiments.run import fit_run
 from conocc.visualization.report import write_report
-from made_runs import embedding, write_row, write_run
+from made_runs import embedding, gallery, write_row, write_run
 from test_cli import call
 
 NASTY = "<script>alert('x')</script>&\"$_{}"
@@ -270,6 +272,19 @@ def test_a_damaged_file_is_named(name, tmp_path):
     (folder / name).write_bytes(b"{ cut")
     with pytest.raises(ValueError, match=f"Cannot read .*{name}"):
         write_report(folder)
+
+
+def test_a_heat_map_without_a_reconstruction_is_explained(tmp_path):
+    """Of lrt and gabor_mahalanobis it was said that they draw none, beside theirs."""
+    folder, kept = write_run(tmp_path / "run"), gallery()
+    scale = replace(kept.scale(), of="contribution").as_json()
+    text = np.array(json.dumps(scale))
+    replace(kept, reconstruction=kept.input[:0], residual_scale=text).save(folder / "gallery.npz")
+    said = write_report(folder).read_text()
+    assert "what each place adds to the score" in said
+    assert "this method draws no heat map" not in said
+    gallery(reconstructs=False).save(folder / "gallery.npz")
+    assert "this method draws no heat map" in write_report(folder).read_text()
 
 
 def test_a_report_needs_no_torch(tmp_path):

@@ -142,6 +142,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logger.setLevel(logging.INFO)
     given = sys.argv[1:] if arguments is None else arguments
     words = ["/dev/stdin" if word == "-" else word for word in given]  # - looks like an option
+    # A shell leaves the ~ of --out=~/run as it is.
+    words = [re.sub(r"^(--[\w-]+=)~(?=/)", lambda it: it[1] + str(Path.home()), w) for w in words]
     try:
         if any(not b.strip() and not a.endswith("-column") for a, b in pairwise(["", *words])):
             raise ValueError("An empty word is no name and no value. Nothing was done.")

@@ -89,6 +89,8 @@ def fit(
     from conocc.thresholds.rules import decisions
 
     command = command_line()
+    if run.resolve() == Path(cohort).resolve():
+        raise ValueError(f"'{run}' is the cohort, among whose images no run may lie (--out).")
     params = {name: value for name, value in vars(how).items() if value is not None}
     params = {k: v for k, v in params.items() if k not in ("method", "seed", "settings")}
     params |= {"device": device, "verbose": int(not quiet), "random_state": how.seed}
@@ -238,6 +240,7 @@ def score(
     picture of its heat map and a parametric map.
     Killed, and started again with the same command, it does what is missing.
     """
+    from conocc.data.features import is_features
     from conocc.experiments.inference import score_files, table_beside
 
     export_files = _exporter() if objects is not None else None
@@ -268,7 +271,8 @@ def score(
         is_fetched = any("dicomweb" in one.parts for one in images)  # and goes
         shown = ["IMAGES"] if is_fetched or len(images) > 3 else images
         same = ["--score", score] if score else []
-        say_next("review", run, *shown, *same, "--out", "review")
+        if not any(map(is_features, images)):  # of which there is nothing to look at
+            say_next("review", run, *shown, *same, "--out", "review")
     else:
         out.print("No image was scored, and no table of scores was written.")
     if export_files and done.count:

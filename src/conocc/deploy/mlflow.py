@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from conocc.experiments.artifacts import read_results
 from conocc.experiments.run import model_path, read_run
-from conocc.io.files import read_json
 
 # Of run.json: what names no file, folder or patient.
 TOLD = ("method", "preprocessing", "seed", "seconds", "threads", "versions")
@@ -37,8 +37,7 @@ def log_run(run: str | Path, experiment: str = "conocc") -> str:
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=about["method"]) as active:
         mlflow.log_params(dict(_flat(params)))
-        if (run / "metrics.json").exists():
-            found = read_json(run / "metrics.json")
+        if found := read_results(run / "metrics.json"):
             measured = {**found["metrics"], "prevalence": found["prevalence"]}
             mlflow.log_metrics(
                 {

@@ -31,6 +31,13 @@ def preprocessing_of(detector: Any, run: str | os.PathLike[str] = "") -> Preproc
     return Preprocessing.from_dict(detector.preprocessing_)
 
 
+def image_preprocessing_of(detector: Any, run: str | os.PathLike[str]) -> Preprocessing:
+    """Say how a detector reads images; one that was fitted to features is a `ValueError`."""
+    if len(detector.input_shape_) == 1:
+        raise ValueError(f"'{run}' was fitted to features: there is no image to be looked at.")
+    return preprocessing_of(detector, run)
+
+
 def scores_of(detector: Any, images: np.ndarray) -> np.ndarray:
     """Score images, (n, c, h, w) -> (n,); one that has no score, NaN, takes no other with it."""
     try:

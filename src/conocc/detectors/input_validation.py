@@ -84,11 +84,12 @@ def feature_scale(X: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndarray
 
 def as_array(X: Any) -> np.ndarray:
     """Make an array of what a user has: also tensors, of any device, with or without gradients."""
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        X = X.float() if X.dtype == torch.bfloat16 else X
     try:
-        array: np.ndarray = np.asanyarray(X)
+        if isinstance(X, Tensor):
+            X = X.detach().cpu()
+            X = X.float() if X.dtype == torch.bfloat16 else X
+        # An array, or a column of a table, whose elements are images.
+        array: np.ndarray = np.asanyarray(X.tolist() if _is_of_objects(X) else X)
     except (TypeError, ValueError, RuntimeError) as error:  # of several sizes, or no numbers
         raise ValueError(f"X is no array of images of one size, or of vectors: {error}") from None
     if array.ndim < 2 and array.dtype.kind in "OUS":
@@ -96,7 +97,16 @@ def as_array(X: Any) -> np.ndarray:
             "X must be numbers, (n, h, w) or (n, c, h, w) of images or (n, d) of vectors. Got "
             f"{type(X).__name__} instead. 'score_files' takes paths of files."
         )
+    if array.ndim > 4:
+        raise ValueError(
+            f"X has shape {array.shape}; it must be (n, h, w) or (n, c, h, w) of images, or (n, d) "
+            "of vectors. Slices of volumes are images."
+        )
     return array
+
+
+def _is_of_objects(X: Any) -> bool:
+    return isinstance(getattr(X, "dtype", None), np.dtype) and X.dtype == object
 
 
 def checked_images(X: np.ndarray) -> np.ndarray:
@@ -108,8 +118,6 @@ def checked_images(X: np.ndarray) -> np.ndarray:
         For a shape that is not (n, h, w) or (n, c, h, w) with 1 or 3 channels and sides from 16,
         for a type that is not real, for NaN, infinite or absurd pixels.
     """
-    if X.dtype.kind not in "buif":
-        raise ValueError(f"Images must be real numbers; got an array of {X.dtype}.")
     X = X[:, None] if X.ndim == 3 else X
     n, c, h, w = X.shape
     if c not in IMAGE_CHANNELS and w in IMAGE_CHANNELS:
@@ -129,6 +137,8 @@ def checked_images(X: np.ndarray) -> np.ndarray:
 
 def refuse_unusable(X: np.ndarray) -> None:
     """Refuse NaN, infinite values, and what float32, squared and summed, cannot hold; (n, ...)."""
+    if X.dtype.kind not in "buif":
+        raise ValueError(f"X must hold real numbers; got an array of {X.dtype}.")
     if X.dtype.kind != "f":
         return
     largest = min(LARGEST_VALUE, float(np.finfo(X.dtype).max))  # no float16 is as large
@@ -174,7 +184,7 @@ def majority_only(
     if y is None:
         return X, patients
     y = _column(X, "y", y)
-    minority = y == -1
+    minority = (y == -1) | (y.astype(str) == "-1")  # as a table of text has it
     said = f"y marks {minority.sum()} of {count(len(X), 'image')} as minority (-1)"
     if minority.any() and refuse:
         raise ValueError(f"{said}; only images of the majority class are taken.")
@@ -226,16 +236,19 @@ def digests(X: np.ndarray) -> np.ndarray:
     return _hashes(about + values(row) for row in X)
 
 
+def group_names(groups: Iterable[Any]) -> list[str]:
+    """Name groups (patients): 1.0, of a column that had gaps, is patient 1; (n,) -> (n,)."""
+    return [f"{g:.0f}" if isinstance(g, float) and g.is_integer() else str(g) for g in groups]
+
+
 def group_digests(groups: Iterable[Any]) -> np.ndarray:
     """Hash the names of groups (patients); (n,) -> (n, 16) uint8."""
-    return _hashes(str(group).encode() for group in groups)
+    return _hashes(name.encode() for name in group_names(groups))
 
 
 def patients_of(groups: Any) -> np.ndarray:
     """Hash each of the groups (patients) once; (n,) or None -> (p, 16) uint8."""
-    if groups is None:
-        return group_digests(())
-    return group_digests(sorted({str(group) for group in groups}))
+    return group_digests(sorted(set(group_names(() if groups is None else groups))))
 
 
 def among(rows: np.ndarray, known: np.ndarray) -> np.ndarray:

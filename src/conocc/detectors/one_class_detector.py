@@ -32,7 +32,14 @@ from torch import Tensor, nn
 from conocc import training
 from conocc.detectors import input_validation, persistence
 from conocc.detectors.encoder import encoded, encoder_hash, read_encoder
-from conocc.detectors.input_validation import NORMALIZE, among, digests, group_digests, patients_of
+from conocc.detectors.input_validation import (
+    NORMALIZE,
+    among,
+    digests,
+    group_digests,
+    group_names,
+    patients_of,
+)
 from conocc.detectors.residual_scale import ResidualScale, scale_of
 from conocc.io.progress import bar
 from conocc.metrics.ranking import must_pass
@@ -246,8 +253,10 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
         self.other_scores_: dict[str, Any] = {}
-        for of_another_fit in {"encoder_graph_", "seen_shape_"} & vars(self).keys():
-            delattr(self, of_another_fit)
+        of_other_fits = {"encoder_graph_", "seen_shape_"}
+        of_other_fits |= {"feature_names_in_", "n_features_in_"} if array.ndim > 2 else set()
+        for name in of_other_fits & vars(self).keys():
+            delattr(self, name)
         if graph is not None:
             self.encoder_graph_ = graph
             array = self._seen(array)
@@ -302,7 +311,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if self.false_alarms is None:
             return []
         images = self.training_digests_.view("V16")[:, 0]
-        for names in (images if groups is None else groups.astype(str), images):
+        for names in (images if groups is None else group_names(groups), images):
             code = np.unique(names, return_inverse=True)[1]
             if (k := min(FOLDS, int(code.max()) + 1)) >= FEWEST_FOLDS:
                 folds = GroupKFold(k, shuffle=True, random_state=self.seed_ % 2**32)
@@ -363,7 +372,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 )
         array = self._seen(array)
         scores = self._scores(array)
-        names = None if groups is None else [str(group) for group in groups]
+        names = None if groups is None else group_names(groups)
         self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
         self.calibration_digests_, self.calibration_patients_ = images, patients
         self.residual_scale_ = self._residual_scale(array, source="calibration")

@@ -23,6 +23,7 @@ NEUTRAL = {"device": "auto", "verbose": 0}
 FROM_JSON: dict[str, Callable[[Any], Any]] = {
     "input_shape_": tuple,
     "seen_shape_": tuple,
+    "feature_names_in_": lambda names: np.array(names, object),
     "calibration_": lambda values: values and Calibration.from_json(values),
     "residual_scale_": lambda values: values and ResidualScale(**values),
     **dict.fromkeys(

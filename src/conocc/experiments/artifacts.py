@@ -21,7 +21,7 @@ import numpy as np
 from conocc.data.cohort import Cohort
 from conocc.data.index import printable
 from conocc.detectors.residual_scale import ResidualScale
-from conocc.io.files import atomic_write
+from conocc.io.files import atomic_write, read_json
 from conocc.io.words import reason
 
 ARTIFACTS_FORMAT = 1
@@ -221,3 +221,12 @@ def subsample(rows: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     if len(rows) <= count:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+# --- what was measured ---------------------------------------------------------------------------
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read ``metrics.json``, which an evaluation wrote; nothing where there was none."""
+    keys = ("tested", "cohort", "metrics", "decision", "observed_rates", "counts", "prevalence")
+    return read_json(path, *keys) if path.exists() else {}

@@ -422,6 +422,8 @@ def run_study(
         logger.info("%d/%d %s: %s", done, len(tasks), task.name, _outcome(read_row(task.result)))
         return str(task.argument.row["label"])
 
+    if (out / "run.json").exists():
+        raise FileExistsError(f"'{out}' holds a run. Choose another --out.")
     with folder_lock(out):
         for row in tasks if retry_failed else ():
             if row.exists() and read_row(row)["status"] == "error":

@@ -83,7 +83,8 @@ def plan_words(
     means = [f"{percent(round(r / (n + 1), 4))} with {n:,}" for r, n in sizes.items()]
     minority, majority, (_, low, high) = for_test(auc, width, prevalence, **of)
     return [
-        f"Calibration: {sizes[1]:,} patients of the majority, never trained on, promise at most "
+        f"Calibration: {sizes[1]:,} patient{'s' * (sizes[1] != 1)} of the majority, never trained "
+        f"on, can promise at most "
         f"{percent(false_alarms)} false alarms ({percent(confidence)} certainty).",
         "With more, the threshold is lower and finds more of the minority, under the same promise. "
         f"New majority images flagged, on average: {', '.join(means)}.",

@@ -41,7 +41,7 @@ from conocc.data.cohort import Cohort
 from conocc.data.cohort_spec import CohortSpec
 from conocc.detectors import load, method_class, method_id
 from conocc.detectors.reconstruction_scores import told_to_score_by
-from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of
+from conocc.experiments.artifacts import Embedding, embedding_of, gallery_of, read_results
 from conocc.experiments.groups import (
     groups_of,
     groups_table,
@@ -63,7 +63,6 @@ from conocc.experiments.table_formats import as_csv
 from conocc.io.files import (
     atomic_write,
     folder_lock,
-    read_json,
     refuse_foreign,
     write_json,
     write_text,
@@ -214,6 +213,8 @@ def _identity(cohort: Cohort, method: str, detector: Any) -> dict[str, Any]:
 def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
     """Tell whether `out` holds this run, finished; refuse it if it holds another one."""
     if not (out / "run.json").exists():
+        if (out / "rows").is_dir():
+            raise FileExistsError(f"'{out}' holds a study. Choose another --out.")
         refuse_foreign(out, "fit", "|".join(map(re.escape, (*FIT_FILES, "checkpoint"))))
         return False
     about = read_run(out)
@@ -531,7 +532,7 @@ def _hash_of(run: Path, test: Cohort) -> str:
     """Hash which images are tested, and of which class; refuse to replace results on others."""
     images = sorted(zip(test.digest.tolist(), test.minority.tolist(), strict=True))
     tested = hashlib.sha256(json.dumps(images).encode()).hexdigest()
-    before = read_json(run / "metrics.json") if (run / "metrics.json").exists() else None
+    before = read_results(run / "metrics.json")
     if before and before["tested"] != tested:
         raise FileExistsError(
             f"'{run}' holds the results on other test images, of '{before['cohort']}'. Choose "

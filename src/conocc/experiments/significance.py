@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from conocc.data.image_io.stack import volume_and_slice
+from conocc.experiments.artifacts import read_results
 from conocc.experiments.table_formats import Cell, Line, Table, difference, estimate, p_value
 from conocc.experiments.tables import (
     caption,
@@ -98,7 +99,7 @@ def compare_runs(runs: Sequence[str | Path]) -> tuple[dict[str, dict[str, Any]],
     for folder in folders:
         if not all((folder / name).exists() for name in ("run.json", *EVALUATED)):
             raise ValueError(f"'{folder}' is no evaluated run: 'conocc evaluate {folder} COHORT'.")
-    found = [read_json(folder / EVALUATED[0]) for folder in folders]
+    found = [read_results(folder / EVALUATED[0]) for folder in folders]
     labels = [f"{read_json(folder / 'run.json')['method']} ({folder})" for folder in folders]
     tables = [_scores_of(folder).sort_values(["digest", "minority"]) for folder in folders]
     for folder, result, table in zip(folders, found, tables, strict=True):

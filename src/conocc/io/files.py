@@ -202,11 +202,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a damaged one is a `ValueError` with its name."""
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object with these keys; a damaged one is a `ValueError` with its name."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        for key in keys:
+            value[key]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"Cannot read '{path}': {reason(error)}.") from error
     return value
 

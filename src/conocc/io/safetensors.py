@@ -70,7 +70,12 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]
             raise ValueError(f"it is a {header['kind']}")
     except (KeyError, TypeError) as error:
         raise ValueError(f"Cannot read {kind} '{path}': it has no header of conocc.") from error
-    except (SafetensorError, ValueError, OSError) as error:
+    except SafetensorError as error:
+        raise ValueError(
+            f"Cannot read {kind} '{path}': it is damaged, or another kind of file ({error}). A run "
+            "is named by its folder."
+        ) from error
+    except (ValueError, OSError) as error:
         raise ValueError(f"Cannot read {kind} '{path}': {error}.") from error
     return header, tensors
 

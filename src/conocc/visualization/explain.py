@@ -19,7 +19,7 @@ import numpy as np
 from conocc._version import __version__
 from conocc.data.index import printable
 from conocc.data.unlabelled import Block, load_images
-from conocc.detectors.file_scores import preprocessing_of
+from conocc.detectors.file_scores import image_preprocessing_of
 from conocc.detectors.residual_scale import FAINT, FULL
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model
@@ -97,7 +97,8 @@ def explain_files(
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run, score)
     method = type(detector).__name__
-    if not hasattr(detector, "differences") or len(detector.input_shape_) == 1:
+    preprocessing = image_preprocessing_of(detector, run)
+    if not hasattr(detector, "differences"):
         raise ValueError(
             f"{method} makes no reconstruction: it scores an image as a whole, and no pixel adds "
             "a part of its own. 'conocc methods' says which methods draw heat maps."
@@ -107,7 +108,7 @@ def explain_files(
             f"'{run}' has no scale for pictures of its score. "
             f"Calibrate it: conocc calibrate RUN COHORT{f' --score {score}' if score else ''}."
         )
-    reading = preprocessing_of(detector, run), detector.input_shape_
+    reading = preprocessing, detector.input_shape_
     cases: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
     for block in load_images(where, *reading, n_jobs=n_jobs, verbose=verbose):

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from conocc._version import __version__
-from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery
+from conocc.experiments.artifacts import EMBEDDED, Embedding, Gallery, read_results
 from conocc.experiments.groups import groups_table, summary
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
@@ -159,7 +159,8 @@ class Fit:
 
 
 # The other files of a fit are tables.
-READERS = {"metrics.json": read_json, "gallery.npz": Gallery.load, "embedding.npz": Embedding.load}
+READERS = {"metrics.json": read_results, "gallery.npz": Gallery.load}
+READERS |= {"embedding.npz": Embedding.load}
 
 
 # --- the two kinds of page ---------------------------------------------------------------------
@@ -193,7 +194,7 @@ def _place(fit: Fit, columns: Sequence[str]) -> tuple[Any, ...]:
 def run_fit(folder: Path) -> tuple[Fit, Mapping[str, Any]]:
     """Take a run for a study's one fit, and give what its evaluation, if any, measured."""
     about = read_json(folder / "run.json")
-    measured = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+    measured = read_results(folder / "metrics.json")
     unfinished = None if about.get("finished") else "The fit is not finished."
     error = unfinished or (None if measured else "It has not been evaluated.")
     unknown = ("metrics", "counts", "prevalence", "left_out", "fold", "seconds", "threads")
@@ -386,7 +387,7 @@ def _gallery(fit: Fit, kept: Gallery) -> Context:
     return {
         "label": fit.label,
         "key": fit.row["key"],
-        "scale": kept.scale() if len(kept.reconstruction) else None,
+        "scale": kept.scale() if len(kept.residual) else None,
         "majority": cases[:majority],
         "minority": cases[majority:],
     }

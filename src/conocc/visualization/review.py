@@ -40,7 +40,12 @@ from conocc.data.index import Blob, Fetch, count, printable
 from conocc.data.patients import find_patients
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import Block, list_images, read_block
-from conocc.detectors.file_scores import NO_SCORE, one_torch_thread, preprocessing_of, scores_of
+from conocc.detectors.file_scores import (
+    NO_SCORE,
+    image_preprocessing_of,
+    one_torch_thread,
+    scores_of,
+)
 from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model, model_hash
@@ -160,9 +165,7 @@ class Batch:
         refuse_foreign(self.out, COMMAND, f"{re.escape(PAGE)}|{re.escape(ERRORS)}")
         refuse_foreign(self.out / IMAGES, COMMAND, PICTURE)
         self.detector = load_model(run, score)
-        self.preprocessing = preprocessing_of(self.detector, run)
-        if len(self.detector.input_shape_) == 1:
-            raise ValueError(f"'{run}' was fitted to features: there is no image to be looked at.")
+        self.preprocessing = image_preprocessing_of(self.detector, run)
         self.decided = decisions(self.detector, rule)
         self.decided.columns(np.empty(0))  # what the rule refuses, it refuses before all else
         self.key = _key(run, where)
