@@ -50,7 +50,7 @@ from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model, model_hash
 from conocc.experiments.seen import about_batch
-from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.files import PICTURE_MARK, claim, refuse_foreign, write_text
 from conocc.io.pictures import data_url, rgb
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, write_or_remove
@@ -445,7 +445,7 @@ def thumbnail(image: Pixels, window: Sequence[float]) -> bytes:
     small = Image.fromarray(np.rint(255 * few).astype(np.uint8))
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     file, drawn_by = io.BytesIO(), PngInfo()
-    drawn_by.add_text("Software", "conocc")  # so that nobody scores it
+    drawn_by.add_text("Software", PICTURE_MARK.decode())  # so that nobody scores it
     small.save(file, "PNG", pnginfo=drawn_by)
     return file.getvalue()
 
