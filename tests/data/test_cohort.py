@@ -585,7 +585,9 @@ def test_colour_is_told_of_and_can_be_kept(tmp_path):
 def test_bad_files_stop_the_load_by_name(classes):
     """One sentence: the first, and how many."""
     (classes / "normal/p0_c.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"^Cannot read 'normal/p0_c\.png': is empty \(0 bytes\)"):
+    with pytest.raises(
+        ValueError, match=r"^Cannot read 'normal/p0_c\.png': it is empty \(0 bytes\)"
+    ):
         load(classes, majority="benign")
     (classes / "benign/p3_a.png").write_bytes(b"GIF89a")
     with pytest.raises(ValueError, match=r"'benign/p3_a\.png': .* 2 of 19 images cannot be read"):
@@ -868,3 +870,12 @@ def test_images_of_8_bits_beside_deeper_ones_are_counted(tmp_path):
     deep = np.random.default_rng(0).integers(0, 60_000, (16, 16)).astype(np.uint16)
     Image.fromarray(deep).save(folder / "b/deep.png")
     assert said(load(folder, majority="a"), "8 bits").startswith("5 of 6 images have 8 bits a pix")
+
+
+def test_a_majority_of_which_nothing_can_be_read_is_told(tmp_path):
+    """Where images that cannot be read are left out, as `inspect` does."""
+    folder = make_folder(tmp_path, "b/0.png", "b/1.png")
+    (folder / "a").mkdir()
+    (folder / "a" / "x.png").write_bytes(b"")
+    loaded = load(folder, majority="a", skip_unreadable=True)
+    assert said(loaded, "Majority class").startswith("Majority class: no image that can be read. M")

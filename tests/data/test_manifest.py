@@ -117,6 +117,7 @@ def test_short_manifest(tmp_path):
         ("Path,paths,label\na/1.png,x,p\n", "more than one path: Path, paths"),
         ("path,label\nA/2,x\n", r"no file 'A/2' \(1 of 1 file missing; --suffix .png adds what"),
         ("path,label\n,x\n", "line 2: the path is empty"),
+        ("path,label,Slice No.\na/1.png,x,1\na/1.png,y,2\n", "line 3: .*write 'FILE.3.', counted"),
         (
             "path,label,patient\na/1.png,x,NaN\n",
             r"line 2: the patient of 'a/1\.png', 'NaN', is nobody's name",

@@ -50,7 +50,8 @@ def cohort_notes(
 
 def _classes(cohort: Cohort) -> str:
     def named(minority: bool) -> str:
-        return named_classes(Counter(cohort.label[cohort.minority == minority].tolist()))
+        found = Counter(cohort.label[cohort.minority == minority].tolist())
+        return named_classes(found) or "no image that can be read"
 
     if not cohort.minority.any():
         return f"Majority class: {named(False)}. There is no minority image."

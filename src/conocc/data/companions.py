@@ -93,12 +93,9 @@ left aside: 2 tables.']
         groups["DICOM" if is_dicom else ""][rest if is_dicom else kind] = len(paths)
     for group, kinds in sorted(groups.items(), reverse=True):
         total = sum(kinds.values())
-        several = total > 1
-        what = "files beside the images" if several else "file beside the images"
+        what = f"file{'s' * (total > 1)} beside the images"
         if group:
-            what = (
-                "DICOM objects that are no images" if several else "DICOM object that is no image"
-            )
+            what = f"DICOM object{'s that are no images' if total > 1 else ' that is no image'}"
         numbers = [f"{n} {kind if n == 1 else plural(kind)}" for kind, n in kinds.items()]
         yield f"{total} {what} left aside: {', '.join(numbers)}."
 

@@ -188,7 +188,7 @@ def walk(folder: Path) -> Found:
                 seen_again.append(inside)
                 continue
             seen.add(identity)
-            files, folders, litter = _scan(folder, inside)
+            files, folders, litter = scan(folder, inside)
         except ValueError:
             if not inside:
                 raise
@@ -228,13 +228,11 @@ def _listing(folder: Path) -> Iterator[None]:
         raise ValueError(f"Cannot list '{printable(folder)}': {error.strerror}.") from None
 
 
-def scan(folder: Path, inside: str) -> tuple[list[str], list[str]]:
-    """List the files, and the folders, directly in `folder` / `inside`, relative to `folder`."""
-    return _scan(folder, inside)[:2]
+def scan(folder: Path, inside: str) -> tuple[list[str], list[str], list[str]]:
+    """List files, folders, and what of both is hidden or litter, directly in `folder` / `inside`.
 
-
-def _scan(folder: Path, inside: str) -> tuple[list[str], list[str], list[str]]:
-    """List files, folders, and what of both is hidden or litter."""
+    All are relative to `folder`.
+    """
     names: list[str] = []
     folders: list[str] = []
     litter: list[str] = []

@@ -206,7 +206,7 @@ def _lowest(where: Path, named: Collection[str]) -> Path:
     A side of a split, and a class that the user named, are not entered.
     """
     for _ in range(MOST_LEVELS):
-        files, folders = scan(where, "")
+        files, folders, _ = scan(where, "")
         if len(folders) != 1 or folders[0] in named or folders[0].lower() in SIDES:
             break
         inner = [folder.rpartition("/")[2] for folder in _folders(where, folders[0])]

@@ -130,14 +130,12 @@ def load_cohort(
         try:
             cohort = _decoded(listed, [row for row in listed.found if row not in bad])
             break
-        except UnreadableImagesError as error:
-            bad |= error.errors
-            if len(bad) == n or not skip_unreadable:
+        except ValueError as error:
+            bad |= getattr(error, "errors", {})
+            if len(bad) == n or (bad and not skip_unreadable):
                 raise UnreadableImagesError(bad, n) from None
-        except ValueError:
-            if bad and not skip_unreadable:
-                raise UnreadableImagesError(bad, n) from None
-            raise
+            if not isinstance(error, UnreadableImagesError):
+                raise
     others, folder = _no_images(listed.index, spec.preprocessing), listed.index.folder
     folders = [one for one in others if folder and (folder / one[0]).is_dir()]
     bad |= dict(enumerate(folders, len(listed.index.entries)))

@@ -16,6 +16,8 @@ from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable
 from conocc.io.user_tables import TABLE_SUFFIXES, Rows, read_table
 from conocc.io.words import parted
 
+# What numbers the slices or frames of a file.
+_NUMBERS = re.compile(r"(slice|frame|page)s?\W*_*(no|nr|num|number|index|idx|id)?\W*", re.I)
 # What a column of 0 and 1 adds to a label: its name, its name as uncertain, or nothing.
 _ONE_HOT = {"1": "{}", "true": "{}", "-1": "{}?", "0": "", "false": "", "": ""}
 
@@ -79,7 +81,7 @@ def list_manifest(
         label = row[told[0]] if len(told) == 1 else entry.label
         found = _one_hot(row, table.one_hot, at) if table.one_hot else label.split("|")
         labels[entry.path].update(map(str.strip, found))
-        _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}))
+        _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}), at)
     places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
     entries = []
     for path, (_, entry) in first.items():
@@ -113,10 +115,15 @@ def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> 
     return ImageEntry(path, values.get("label", ""), split, values.get("patient"))
 
 
-def _add(row: Mapping[str, str], facts: dict[str, str]) -> None:
+def _add(row: Mapping[str, str], facts: dict[str, str], at: str) -> None:
     """Join what another row of an image says, as labels are."""
     for column, value in facts.items():
         if row[column] != value:
+            if _NUMBERS.fullmatch(column):
+                raise ValueError(
+                    f"{at}: its file has another '{printable(column)}' above. If that numbers the "
+                    "images in one file, write 'FILE[3]', counted from 0; or rename the column."
+                )
             facts[column] = "|".join(dict.fromkeys(f"{value}|{row[column]}".split("|")))
 
 

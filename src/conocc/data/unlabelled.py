@@ -235,10 +235,10 @@ def _archive(
 
 
 def _fetched(folder: str, name: str) -> bytes:
-    path = os.path.join(folder, name)
     try:
-        return content("", path)
+        return content(folder, name)
     except ValueError:
+        path = os.path.join(folder, name)
         if os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
             raise ValueError("it is a folder without images") from None
         raise
@@ -287,7 +287,9 @@ def read_block(
         if isinstance(result, Unreadable):
             errors.append((printable(result.path), result.reason))
         elif result.image.shape != shape:
-            errors.append((printable(result.path), _misfit(result, shape)))
+            has = pixels(result.image.shape)
+            reason = f"'{printable(result.path)}' has {has}, where {pixels(shape)} are expected."
+            errors.append((printable(result.path), reason))
         elif CONSTANT in result.remarks:
             reason = f"'{printable(result.path)}' is no evidence: {CONSTANT}."
             errors.append((printable(result.path), reason))
@@ -323,10 +325,3 @@ def load_images(
         for block in prefetch(read, handfuls, n_jobs=usable_threads(n_jobs), handful=1):
             yield block
             advance(len(block.path) + len(block.errors))
-
-
-def _misfit(decoded: Decoded, shape: tuple[int, ...]) -> str:
-    return (
-        f"'{printable(decoded.path)}' has {pixels(decoded.image.shape)}, "
-        f"where {pixels(shape)} are expected."
-    )

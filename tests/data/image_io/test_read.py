@@ -168,7 +168,7 @@ def test_suffixes_are_those_of_the_readers():
 
 
 def test_empty_and_unknown_contents():
-    assert refusal(b"", "a.png") == "Cannot read 'a.png': is empty (0 bytes)."
+    assert refusal(b"", "a.png") == "Cannot read 'a.png': it is empty (0 bytes)."
     assert "its content (1 byte) is none of" in refusal(b"\n", "a.png")
     assert refusal(b"GIF999", "a.png") == (
         f"Cannot read 'a.png': its content (6 bytes) is none of {', '.join(READERS)}."
@@ -325,6 +325,8 @@ def test_what_gzip_compresses_is_named():
         (b"PK\x03\x04", "it is a ZIP archive; unpack it"),
         (b"\x89HDF\r\n", "it is an HDF5 file; save its images as NPY or PNG"),
         (b"\0\0\0\x20ftypisom", "it is a video; save its frames as PNG"),
+        (b" <!DOCTYPE HTML><html>", "it is a web page, as of a download that needs a password"),
+        (b"<html lang='en'>", "it is a web page"),
         (b"%PDF-1.7", "it is a PDF file; save its pictures as PNG"),
     ):
         assert said in refusal(begin + bytes(40))

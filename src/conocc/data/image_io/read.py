@@ -204,7 +204,8 @@ READERS = {
 SUFFIXES = frozenset(" ".join(known.suffixes for known in READERS.values()).split())
 # What else may lie among images, and what to do about it.
 _OTHERS = {
-    rb"\Z": "is empty (0 bytes)",
+    rb"\Z": "it is empty (0 bytes)",
+    rb"\s*<(?i:!doctype html|html)": "it is a web page, as of a download that needs a password",
     rb"PK\x03\x04": "it is a ZIP archive; unpack it",
     rb"BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d|Rar!": "it is an archive; unpack it",
     rb"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
