@@ -67,6 +67,14 @@ def test_row_numbers_of_pandas_and_r_are_no_feature(table):
     assert f"5 features an image: {names}." in cohort.notes
 
 
+def test_of_many_features_ten_are_named(tmp_path):
+    frame = pd.DataFrame(RNG.normal(size=(20, 12)), columns=[f"f{i:02d}" for i in range(12)])
+    frame.to_csv(tmp_path / "features.csv", index=False)
+    (note,) = [one for one in load_cohort(tmp_path / "features.csv").notes if "an image" in one]
+    assert note.startswith("12 features an image: f00, f01, ")
+    assert note.endswith("f08, f09 and 2 more.")
+
+
 def test_without_labels_all_are_one_class(table):
     frame = pd.read_csv(table).drop(columns="label")
     frame.to_csv(table, index=False)

@@ -98,13 +98,14 @@ def test_a_folder_of_hugging_face(tmp_path):
 def test_a_set_of_nnunet(tmp_path):
     """Cases are patients; of their channels the first is read, and no mask."""
     draw(tmp_path, *(f"imagesTr/case_{i}_{c:04d}.png" for i in range(4) for c in range(2)))
+    draw(tmp_path, "imagesTr/whole.png")  # of one channel, which has no number
     draw(tmp_path, *(f"labelsTr/case_{i}.png" for i in range(4)), "imagesTs/case_9_0000.png")
     about = {"channel_names": {"0": "T1"}, "labels": {"background": 0}, "file_ending": ".png"}
     write(tmp_path / "dataset.json", {**about, "name": "Liver", "numTraining": 4})
     _, rows = loaded(tmp_path, None)
     assert {path: [row[0], row[2]] for path, row in rows.items()} == {
         f"imagesTr/case_{i}_0000.png": ["Liver", f"case_{i}"] for i in range(4)
-    }
+    } | {"imagesTr/whole.png": ["Liver", "whole"]}
 
 
 def test_the_label_of_a_table_of_hugging_face_may_have_any_name(tmp_path):

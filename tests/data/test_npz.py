@@ -301,3 +301,15 @@ def test_nan_is_no_patient(tmp_path):
     path = save(tmp_path / "own.npz", images=GREY, labels=np.zeros(4, int), patient=who)
     with pytest.raises(ValueError, match=r"lists no patient for 'images\[1\]' \(1 of 4 images\)"):
         load_cohort(path, cache=False)
+
+
+def test_what_would_fill_the_memory_is_refused_by_its_head(tmp_path, monkeypatch):
+    """More images than anyone lists, and large ones that lie column by column."""
+    path = save(tmp_path / "set.npz", images=np.asfortranarray(GREY), labels=np.zeros(4, int))
+    assert len(list_cohort(path).entries) == 4
+    monkeypatch.setattr("conocc.data.npz.BOMB_BYTES", 1000)
+    with pytest.raises(ValueError, match="the array images lies in Fortran order and is too large"):
+        list_cohort(path)
+    monkeypatch.setattr("conocc.data.npz.MOST_IMAGES", 3)
+    with pytest.raises(ValueError, match="the array images declares 4 images; at most 3 are read"):
+        list_cohort(path)
