@@ -402,7 +402,9 @@ def test_a_folder_without_the_classes_of_the_run_is_told_what_to_do(run, folder)
         assert "(--majority)" in said
 
 
-@pytest.mark.parametrize("words", [["fit", "x", "--out", ""], ["score", " ", "x"]])
+@pytest.mark.parametrize(
+    "words", [["fit", "x", "--out", ""], ["score", " ", "x"], ["fit", "x", "--out="]]
+)
 def test_an_empty_word_is_no_folder(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, said = call(*words)
@@ -463,6 +465,20 @@ def test_a_column_may_be_left_unused_by_an_empty_word(tmp_path):
     inspect = ["data", "inspect", tmp_path / "list.csv", "--majority", "a", "-q"]
     assert call(*inspect)[0] == 1
     assert call(*inspect, "--patient-column", "")[0] == 0
+    assert call(*inspect, "--patient-column=")[0] == 0
+
+
+def test_a_share_is_checked_before_an_image_is_read():
+    code, said = call("fit", "nowhere", "--calibrate", "50", "--out", "run")
+    assert (code, "option --calibrate must be in the range (0, 1). Got 50.0" in said) == (1, True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_stream_may_be_closed(stream):
+    """Of no standard output it was asked whether it is a terminal."""
+    program = f'"{sys.executable}" -m conocc plan {stream}>&-'
+    assert subprocess.run(program, shell=True, check=False).returncode == 0
 
 
 def test_a_pipe_that_is_closed_is_no_error(run, folder):

@@ -83,6 +83,10 @@ def _default_shown(value: Any) -> Any:
     return None if value is False else value
 
 
+for stream in ("stdout", "stderr"):
+    if getattr(sys, stream) is None:  # closed, as by >&-
+        setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  (for as long as it runs)
+
 # Words are wrapped on a terminal, and nowhere else.
 out = Screen(soft_wrap=not sys.stdout.isatty(), highlight=False)
 err = Screen(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
@@ -145,7 +149,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # A shell leaves the ~ of --out=~/run as it is.
     words = [re.sub(r"^(--[\w-]+=)~(?=/)", lambda it: it[1] + str(Path.home()), w) for w in words]
     try:
-        if any(not b.strip() and not a.endswith("-column") for a, b in pairwise(["", *words])):
+        parts = [p for w in words for p in (w.split("=", 1) if w.startswith("--") else [w])]
+        if any(not b.strip() and not a.endswith("-column") for a, b in pairwise(["", *parts])):
             raise ValueError("An empty word is no name and no value. Nothing was done.")
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         module = SLOW.get(command.__name__)

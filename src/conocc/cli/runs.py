@@ -26,6 +26,7 @@ from conocc.cli.application import (
     unreadable_listed,
 )
 from conocc.io.words import count, duration, readable
+from conocc.metrics.checks import in_unit_interval
 from conocc.thresholds.rule import RULE
 
 
@@ -97,6 +98,8 @@ def fit(
     params |= dict(setting(text) for text in how.settings or [])
     make_detector(how.method, params).check_params()  # before the images are read
     share = "auto" if calibrate is None else calibrate or None
+    if calibrate:
+        in_unit_interval("calibrate", calibrate)
     spec = replace(read.spec(cohort), calibration_size=share)
     with unreadable_listed(run):
         loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
