@@ -246,6 +246,6 @@ def test_the_threshold_comes_of_at_most_256_held_out_images_drawn_by_the_seed():
 
     fitted = Counting(**given).fit(images)
     assert sum(searched) == 256
-    held_out = images[fitted._held_out(images, None)[0][1]]
+    held_out = images[fitted._held_out(None)[0][1]]
     rows = np.sort(np.random.default_rng(3).choice(280, 256, replace=False))
     assert -fitted.offset_ == np.sort(fitted.anomaly_score(held_out[rows]))[128]

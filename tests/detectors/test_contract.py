@@ -214,7 +214,7 @@ def test_the_threshold_is_set_by_images_that_were_held_out(method, images):
     At a rate of 0.25 the threshold is the (n + 1) * 0.75-th smallest of their scores, rounded up.
     """
     fitted = quick(method, false_alarms=0.25).fit(images)
-    folds = fitted._held_out(images[:, None], None)
+    folds = fitted._held_out(None)
     assert len({*np.concatenate([rows for _, rows in folds])}) == (
         20 if fitted._scores_all_folds else 4
     )
@@ -233,12 +233,12 @@ def test_the_threshold_is_set_by_images_that_were_held_out(method, images):
 
 def test_no_patient_and_no_image_is_held_out_from_itself(images):
     detector = quick("ocsvm").fit(np.concatenate([images, images]))
-    of_images = detector._held_out(np.empty(40), None)
+    of_images = detector._held_out(None)
     assert all({*(rows % 20)} == {*(rows[rows < 20])} for _, rows in of_images)
     patients = np.repeat([*"abcd"], 10)
-    of_patients = detector._held_out(np.empty(40), patients)
+    of_patients = detector._held_out(patients)
     assert sorted("".join(sorted({*patients[rows]})) for _, rows in of_patients) == [*"abcd"]
-    one_patient = detector._held_out(np.empty(40), np.repeat("a", 40))
+    one_patient = detector._held_out(np.repeat("a", 40))
     assert [rows.tolist() for _, rows in one_patient] == [rows.tolist() for _, rows in of_images]
 
 

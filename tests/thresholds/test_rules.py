@@ -154,9 +154,11 @@ def test_a_batch_by_patient_counts_patients():
     """
     scores, patient = np.array([70.0, 3.0, 2.0]), np.array(["a", "a", "b"])
     by_patient = decisions(detector(), Rule(fdr=0.04, unit="patient"))
-    assert by_patient.flagged(scores, patient).tolist() == [True, False, False]
-    assert by_patient.columns(scores, patient)[1] == ["minority", "majority", "majority"]
-    assert not decisions(detector(), Rule(fdr=0.04)).flagged(scores, patient).any()
+    batch = by_patient.with_batch_threshold(scores, patient)
+    assert batch.flagged(scores).tolist() == [True, False, False]
+    assert batch.columns(scores)[1] == ["minority", "majority", "majority"]
+    by_image = decisions(detector(), Rule(fdr=0.04)).with_batch_threshold(scores, patient)
+    assert not by_image.flagged(scores).any()
     with pytest.raises(ValueError, match="needs to know whose images"):
         by_patient.flagged(scores)
 

@@ -262,7 +262,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             array = self._seen(array)
             self.seen_shape_: tuple[int, ...] = array.shape[1:]
             input_validation.refuse_unusable(array)
-        folds = self._held_out(array, groups)
+        folds = self._held_out(groups)
         scores = []
         with default_settings(self._device()):
             if self._scores_all_folds:
@@ -301,9 +301,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         train = partial(training.train, X=batches, checkpoint=kept, verbose=self.verbose)
         self._fit(batches, train)
 
-    def _held_out(
-        self, array: np.ndarray, groups: np.ndarray | None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _held_out(self, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
         """Divide the rows to learn from those held out, by fold, no patient and no image in two.
 
         Every fold that is scored; none without a threshold.

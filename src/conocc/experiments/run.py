@@ -60,13 +60,7 @@ from conocc.experiments.seen import (
     test_rows,
 )
 from conocc.experiments.table_formats import as_csv
-from conocc.io.files import (
-    atomic_write,
-    folder_lock,
-    refuse_foreign,
-    write_json,
-    write_text,
-)
+from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
 from conocc.io.tables import write_csv
 from conocc.io.words import count, reason
 from conocc.thresholds.rule import RULE, Rule

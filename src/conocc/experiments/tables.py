@@ -273,15 +273,9 @@ def study_caption(protocol: str, rows: Sequence[Row]) -> str:
         Counter((row["cohort"], row["label"]) for row in some)
         for some in (rows, [row for row in rows if row["status"] != "done"])
     )
-    return caption(
-        protocol,
-        rows,
-        fits=fits,
-        failed=failed,
-        of_one_name=sorted(_of_one_name(rows)),
-        epochs=_epochs(rows),
-        papers=any(row["own_name"] in PAPER_COHORTS for row in rows),
-    )
+    more = {"fits": fits, "failed": failed, "of_one_name": sorted(_of_one_name(rows))}
+    papers = any(row["own_name"] in PAPER_COHORTS for row in rows)
+    return caption(protocol, rows, epochs=_epochs(rows), papers=papers, **more)
 
 
 def _epochs(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -86,19 +86,17 @@ class Decisions:
         threshold = kept[kept < flagged.min()].max() if flagged.size else np.inf
         return replace(self, threshold=float(threshold))
 
-    def flagged(self, anomaly_score: Floats, patient: Strings | None = None) -> Bools | None:
+    def flagged(self, anomaly_score: Floats) -> Bools | None:
         """Tell which images are flagged, as one batch; (n,) -> (n,) bool, or None: undecided."""
-        threshold = self.with_batch_threshold(anomaly_score, patient).threshold
+        threshold = self.with_batch_threshold(anomaly_score).threshold
         return None if threshold is None else anomaly_score > threshold
 
-    def columns(
-        self, anomaly_score: Floats, patient: Strings | None = None
-    ) -> tuple[list[float | str], list[str]]:
+    def columns(self, anomaly_score: Floats) -> tuple[list[float | str], list[str]]:
         """Give the columns ``p_value`` and ``predicted``, empty where there is no calibration."""
         p: list[float | str] = [""] * len(anomaly_score)
         if self.calibration is not None:
             p = self.calibration.p_values(anomaly_score, unit=self.rule.unit).tolist()
-        flagged = self.flagged(anomaly_score, patient)
+        flagged = self.flagged(anomaly_score)
         if flagged is None:
             return p, [""] * len(anomaly_score)
         return p, np.where(flagged, "minority", "majority").tolist()
