@@ -88,8 +88,8 @@ def as_array(X: Any) -> np.ndarray:
         if isinstance(X, Tensor):
             X = X.detach().cpu()
             X = X.float() if X.dtype == torch.bfloat16 else X
-        # An array, or a column of a table, whose elements are images.
-        array: np.ndarray = np.asanyarray(X.tolist() if _is_of_objects(X) else X)
+        is_column = isinstance(getattr(X, "dtype", None), np.dtype) and X.dtype == object
+        array: np.ndarray = np.asanyarray(X.tolist() if is_column else X)  # of images, maybe
     except (TypeError, ValueError, RuntimeError) as error:  # of several sizes, or no numbers
         raise ValueError(f"X is no array of images of one size, or of vectors: {error}") from None
     if array.ndim < 2 and array.dtype.kind in "OUS":
@@ -103,10 +103,6 @@ def as_array(X: Any) -> np.ndarray:
             "of vectors. Slices of volumes are images."
         )
     return array
-
-
-def _is_of_objects(X: Any) -> bool:
-    return isinstance(getattr(X, "dtype", None), np.dtype) and X.dtype == object
 
 
 def checked_images(X: np.ndarray) -> np.ndarray:

@@ -375,8 +375,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_digests_, self.calibration_patients_ = images, patients
         self.residual_scale_ = self._residual_scale(array, source="calibration")
         rate = self.calibration_.usual_rate()
-        promised = None if rate is None else -self.threshold(false_alarms=rate)
-        self.offset_ = self.held_out_offset_ if promised is None else promised
+        self.offset_ = self.held_out_offset_ if rate is None else -self.threshold(false_alarms=rate)
         return self
 
     # Scoring. scikit-learn's names have scikit-learn's sign; it is turned in `score_samples`.

@@ -49,10 +49,8 @@ def dissimilarity(x_hat: Tensor, x: Tensor) -> Tensor:
     (n, c, h, w), (n, c, h, w) -> (n, c, h, w), float64.
     """
     n, c, h, w = x.shape
-    x, x_hat = (
-        x.double(),
-        x_hat.double(),
-    )  # or the variance of a flat window would be rounding noise
+    # Or the variance of a flat window would be rounding noise.
+    x, x_hat = x.double(), x_hat.double()
     # In units of the image, each from its mean, so that squares lose no digits to an offset.
     low = x.amin((1, 2, 3), keepdim=True)
     spread = nonzero(x.amax((1, 2, 3), keepdim=True) - low)

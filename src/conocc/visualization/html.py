@@ -21,13 +21,11 @@ def rendered(template: str, page: Mapping[str, Any], *, assets: str = "report") 
 
     What came into Markdown must have gone through the filter `plain`.
     """
+    loader = PackageLoader("conocc.visualization")
     environment = Environment(
-        loader=PackageLoader("conocc.visualization"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=select_autoescape(["html"]), undefined=StrictUndefined
     )
+    environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"breakable": breakable, "count_of": count, "readable": readable}
     environment.filters["plain"] = markdown_escaped
     # Ours, and allowed by their hashes alone: nothing else in the page can run.
