@@ -824,6 +824,7 @@ def test_classes_that_differ_in_capitals_alone_are_not_told_apart_in_silence(tmp
     with pytest.raises(ValueError, match="'benign' and 'Benign' .* differ in capitals or ze"):
         load(folder, majority="benign")
     assert not load(folder, majority="benign,Benign").minority.any()
+    assert not load(folder, majority="benign/,Benign/").minority.any()
     assert load(folder, majority="benign", exclude="Benign").images.shape[0] == 2
 
 

@@ -286,7 +286,8 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
 def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
     """Give the classes that a parameter names, or refuse it."""
     found = Counter(entry.label for entry in index.entries)
-    names = frozenset(map(as_typed, parted(asked, found)))
+    words = (one if one in found else one.rstrip("/\\") for one in parted(asked, found))
+    names = frozenset(map(as_typed, words))  # a shell completes a folder's name by a slash
     unknown = sorted(names - set(found))
     if unknown or not names:
         raise ValueError(
