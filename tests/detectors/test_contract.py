@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -20,6 +21,7 @@ import conocc
 from conftest import quick
 from conocc.data.phantoms import draw_phantom
 from conocc.data.preprocessing import Preprocessing
+from conocc.detectors.input_validation import as_array
 from conocc.detectors.persistence import learned
 from conocc.io.safetensors import read, write
 from elsewhere import scores_of_model
@@ -617,7 +619,7 @@ def test_patients_are_kept_as_hashes_only(method, images, tmp_path):
         (lambda x: x[:1], "at least two images"),
         (lambda x: x[:0], "no image"),
         (lambda x: x.astype(complex), "real numbers"),
-        (lambda x: x.astype(object), "real numbers"),
+        (lambda x: np.where(np.arange(20)[:, None, None] == 5, None, x), "real numbers"),
         (lambda x: np.ma.masked_less(x, 0), "masked array, and its mask would be lost"),
         (lambda x: list(np.ma.masked_less(x, 0)), "masked array, and its mask would be lost"),
     ],
@@ -625,6 +627,17 @@ def test_patients_are_kept_as_hashes_only(method, images, tmp_path):
 def test_unusable_images_are_refused_with_the_reason(method, images, change, message):
     with pytest.raises(ValueError, match=message):
         quick(method).fit(change(images))
+
+
+def test_columns_of_images_and_numbers_held_as_objects_are_taken(images):
+    """As a table holds an image in each cell, or a frame of mixed columns its numbers."""
+    cells = np.empty(len(images), object)
+    for i, image in enumerate(images):
+        cells[i] = image
+    expected = as_array(images)
+    for held in (pd.Series(cells), cells, images.astype(object)):
+        assert as_array(held).dtype == expected.dtype
+        assert np.array_equal(as_array(held), expected)
 
 
 def test_minority_images_are_left_out_or_refused(method, images, caplog):
