@@ -6,7 +6,7 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from rich.markup import escape
 from rich.table import Table
@@ -100,10 +100,18 @@ def patches(
     from conocc.data.decoding import usable_threads
     from conocc.data.patches import cut_patches
 
-    around: dict[str, Any] = {"boxes": boxes, "masks": masks, "table": table, "rules": rules}
-    read: dict[str, Any] = {"axis": how.axis, "patient_regex": asked.patient_regex}
-    read |= {"n_jobs": usable_threads(threads), "verbose": int(not quiet)}
-    made = cut_patches(images, folder, **around, **read)
+    made = cut_patches(
+        images,
+        folder,
+        boxes=boxes,
+        masks=masks,
+        table=table,
+        rules=rules,
+        axis=how.axis,
+        patient_regex=asked.patient_regex,
+        n_jobs=usable_threads(threads),
+        verbose=int(not quiet),
+    )
     say_all(made.notes, "• ")
     counts = ", ".join(f"{number} {label}" for label, number in made.counts.items())
     out.print(f"Cut {escape(counts)}: {escape(str(folder))}")

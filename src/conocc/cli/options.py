@@ -206,8 +206,13 @@ class CohortOptions(CacheOptions):
 
     def spec(self, where: str) -> CohortSpec:
         """Say all of the cohort at `where`."""
-        read: dict[str, Any] = {"preprocessing": self.preprocessing, "cache": self.kept_in}
-        return replace(self.asked, where=where, table=self.table.absolute(), **read)
+        return replace(
+            self.asked,
+            where=where,
+            preprocessing=self.preprocessing,
+            table=self.table.absolute(),
+            cache=self.kept_in,
+        )
 
 
 @Parameter(name="*")
@@ -258,10 +263,6 @@ class ParallelOptions:
     jobs: Annotated[int, option("Processes at a time on this machine; they divide its cores.")] = 1
     engine: Annotated[str, option("'processes' of this machine, or 'dask'.")] = "processes"
     address: Annotated[str | None, option("Of Dask's scheduler, tcp://HOST:PORT.")] = None
-
-    def where(self) -> dict[str, Any]:
-        """Give what functions below take of it."""
-        return {"engine": self.engine, "n_jobs": self.jobs, "address": self.address}
 
 
 @flattened(METHOD)

@@ -138,8 +138,14 @@ def calibrate(
 
     command = command_line()
     loaded = read.load(run, cohort, quiet=quiet)
-    how: dict[str, Any] = {"score": score, "verbose": int(not quiet)}
-    found = calibrate_run(run, loaded, command=command, same_patients=same_patients, **how)
+    found = calibrate_run(
+        run,
+        loaded,
+        command=command,
+        same_patients=same_patients,
+        score=score,
+        verbose=int(not quiet),
+    )
     say_calibration(found)
     say_all(found["assumed"])
     out.print(escape(decisions(load_model(run, score), RULE).words()))
@@ -243,8 +249,19 @@ def score(
     export_files = _exporter() if objects is not None else None
     if images == [Path("/dev/stdin")]:
         images = [Path(line) for line in sys.stdin.read().splitlines() if line]
-    how: dict[str, Any] = {"rule": rule, "score": score, "verbose": int(not quiet)}
-    done = score_files(run, images, scores, table=table, top=top, **how, **parallel.where())
+    done = score_files(
+        run,
+        images,
+        scores,
+        table=table,
+        rule=rule,
+        score=score,
+        top=top,
+        engine=parallel.engine,
+        n_jobs=parallel.jobs,
+        address=parallel.address,
+        verbose=int(not quiet),
+    )
     if done.count:
         out.print(f"Scored {count(done.count, 'image')}: {escape(str(scores))}")
         say_all(done.words)
@@ -262,6 +279,7 @@ def score(
     else:
         out.print("No image was scored, and no table of scores was written.")
     if export_files and done.count:
+        how: dict[str, Any] = {"rule": rule, "score": score, "verbose": int(not quiet)}
         say_all(export_files(run, done.parts, objects, **how))
     return say_failed(done.errors, table_beside(scores, "errors"), "read", done.failed)
 

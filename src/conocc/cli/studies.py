@@ -78,9 +78,14 @@ def crossval(
     """
     from conocc.experiments.benchmark import crossval_jobs
 
-    how: dict[str, Any] = {"rule": int(folds) if folds.isdecimal() else folds, "group": group}
-    given = [*map(study.spec, cohorts)], _names(methods)
-    return _study(crossval_jobs(*given, settings=_settings(study), **how), study)
+    jobs = crossval_jobs(
+        [*map(study.spec, cohorts)],
+        _names(methods),
+        settings=_settings(study),
+        rule=int(folds) if folds.isdecimal() else folds,
+        group=group,
+    )
+    return _study(jobs, study)
 
 
 @app.command
@@ -181,8 +186,16 @@ def _study(jobs: list[Job], study: StudyOptions) -> int:
     if not (study.out / "rows").exists():
         refuse_foreign(study.out / "tables", "a study", ".*")
     with unreadable_listed(study.out):
-        how: dict[str, Any] = {"command": command_line(), "verbose": int(not study.quiet)}
-        rows = run_study(jobs, study.out, retry_failed=study.retry_failed, **how, **study.where())
+        rows = run_study(
+            jobs,
+            study.out,
+            command=command_line(),
+            engine=study.engine,
+            n_jobs=study.jobs,
+            address=study.address,
+            retry_failed=study.retry_failed,
+            verbose=int(not study.quiet),
+        )
     say_all(as_text(made) for made in [*write_tables(study.out), *write_comparisons(study.out)])
     out.print(f"Tables and rows are in {escape(str(study.out / 'tables'))}")
     say_next("report", study.out)

@@ -429,9 +429,17 @@ def run_study(
             if row.exists() and read_row(row)["status"] == "error":
                 row.unlink()  # what its run has done stays, to go on from
         if todo := [task for task in tasks.values() if not task.result.exists()]:
-            shown: dict[str, Any] = {"title": "Fits", "total": len(tasks), "verbose": verbose}
-            place: dict[str, Any] = {"engine": engine, "n_jobs": n_jobs, "address": address}
-            run_tasks(todo, give_up=give_up, ended=ended, **shown, **place)
+            run_tasks(
+                todo,
+                engine=engine,
+                n_jobs=n_jobs,
+                address=address,
+                give_up=give_up,
+                ended=ended,
+                title="Fits",
+                total=len(tasks),
+                verbose=verbose,
+            )
     return [read_row(row) for row in tasks]
 
 

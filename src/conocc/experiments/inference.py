@@ -198,10 +198,17 @@ def score_files(
         if todo and engine == "processes" and n_jobs == 1:
             _here([shard for _, shard in todo.values()], verbose)
         elif todo:
-            tasks = [shard.task(f"shard {i + 1} of {len(work)}") for i, shard in todo.values()]
-            shown: dict[str, Any] = {"title": "Shards", "total": len(work), "verbose": verbose}
-            place: dict[str, Any] = {"engine": engine, "n_jobs": n_jobs, "address": address}
-            run_tasks(tasks, give_up=_give_up, ended=lambda task, done: "", **shown, **place)
+            run_tasks(
+                [shard.task(f"shard {i + 1} of {len(work)}") for i, shard in todo.values()],
+                engine=engine,
+                n_jobs=n_jobs,
+                address=address,
+                give_up=_give_up,
+                ended=lambda task, done: "",
+                title="Shards",
+                total=len(work),
+                verbose=verbose,
+            )
         made_by = {"model": type(detector).__name__, "sha256": checksum, "conocc": __version__}
         made_by |= {"scored_by": detector.scored_by} if hasattr(detector, "scored_by") else {}
         done = _join([shard.result for shard in work], detector, decided, top, out, made_by)
