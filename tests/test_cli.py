@@ -1012,3 +1012,29 @@ def test_the_plan_takes_a_number_of_images(capsys):
     code, said = call("plan", "--images", "3")
     assert code == 0
     assert "with 3 images each" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "spins", "ticks"),
+    [
+        ({}, "1000", "10"),
+        ({"GOMP_SPINCOUNT": "7"}, "7", "10"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None, None),
+    ],
+)
+def test_threads_that_wait_leave_their_core_unless_the_user_says_otherwise(given, spins, ticks):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT")
+    program = """
+import os, sys
+from conocc.cli import application
+def run():
+    assert "torch" not in sys.modules and "scipy" not in sys.modules  # which read it once
+    print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
+application.run = run
+application.main()
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment | given, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(spins), str(ticks)], done.stderr
