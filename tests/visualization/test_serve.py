@@ -187,6 +187,13 @@ def test_a_log_of_another_program_is_left_alone(tmp_path):
         assert path.read_bytes() == before
 
 
+def test_no_connection_that_a_program_opens_takes_the_port_of_a_folder():
+    from conocc.visualization.serve import PORTS
+
+    # Linux gives them from 32768 on, macOS and Windows from 49152 on.
+    assert 1024 < PORTS[0] < PORTS[-1] < 32768
+
+
 def test_two_readers_and_four_programs_lose_nothing_when_the_server_dies(server, browser):
     def js(script, *args):
         return browser.execute_script(script, *args)

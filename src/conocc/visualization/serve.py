@@ -40,7 +40,7 @@ MARK = 0x636F6E6F  # by which SQLite tells whose file it is
 COLUMNS = ("id", "path", "verdict", "note", "who", "time")
 LARGEST = 2**30  # bytes of a file that is dropped
 LONGEST = 10_000  # letters of a note
-PORTS = range(49152, 65536)  # that are for anyone
+PORTS = range(20000, 32768)  # which no system takes for connections that programs open
 LOOK_S = 3.0  # at most so often is the disk looked at for new images
 HEADERS = {
     "Cache-Control": "no-store",
