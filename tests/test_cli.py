@@ -1015,21 +1015,17 @@ def test_the_plan_takes_a_number_of_images(capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "spins", "ticks"),
-    [
-        ({}, "1000", "10"),
-        ({"GOMP_SPINCOUNT": "7"}, "7", "10"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, None, None),
-    ],
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
 )
-def test_threads_that_wait_leave_their_core_unless_the_user_says_otherwise(given, spins, ticks):
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT")
+def test_threads_that_wait_leave_their_core_unless_the_user_says_otherwise(given, spins):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     program = """
 import os, sys
 from conocc.cli import application
 def run():
-    assert "torch" not in sys.modules and "scipy" not in sys.modules  # which read it once
-    print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
+    assert "torch" not in sys.modules  # which reads it once
+    print(os.environ.get("GOMP_SPINCOUNT"))
 application.run = run
 application.main()
 """
@@ -1037,4 +1033,4 @@ application.main()
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment | given, capture_output=True, text=True
     )
-    assert done.stdout.split() == [str(spins), str(ticks)], done.stderr
+    assert done.stdout.strip() == spins, done.stderr

@@ -37,8 +37,6 @@ SOME_FAILED = 3  # some files could not be read, or some fits failed
 INTERRUPTED = 130
 WIDEST = 10_000  # of a table's lines, in letters
 
-# How long threads that wait keep their core busy: 1000 rounds and 2^10 ticks, not milliseconds.
-WAITING = {"GOMP_SPINCOUNT": "1000", "OPENBLAS_THREAD_TIMEOUT": "10"}
 # What each command that takes seconds imports first, while it says that it has begun.
 SLOW = {
     **dict.fromkeys(("demo", "fit", "calibrate", "evaluate"), "conocc.experiments.run"),
@@ -132,9 +130,9 @@ def info() -> None:
 
 def main() -> None:
     """Run the command line, and exit."""
-    if "OMP_WAIT_POLICY" not in os.environ:  # before PyTorch and SciPy are imported, which read it
-        for name, value in WAITING.items():
-            os.environ.setdefault(name, value)
+    if "OMP_WAIT_POLICY" not in os.environ:  # before PyTorch is imported, which reads both
+        # Its threads, waiting for each other, leave their core after microseconds.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         sys.exit(run())
     finally:
