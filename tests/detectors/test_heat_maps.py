@@ -11,7 +11,6 @@ from conocc.detectors.gabor_mahalanobis import GaborMahalanobis, laid_out
 from conocc.detectors.input_validation import zscore
 from conocc.detectors.lrt.lrt import LRT
 from conocc.detectors.lrt.synthetic_lesions import LESIONS, lesion_masks
-from conocc.detectors.one_class_detector import OneClassDetector
 
 METHODS = ["gabor_mahalanobis", "lrt"]
 
@@ -90,15 +89,3 @@ def test_vectors_have_no_map(cls):
     fitted = cls(random_state=0).fit(vectors)
     assert not hasattr(fitted, "differences")
     assert fitted.residual_scale_ is None
-
-
-def test_the_scale_of_an_older_version_is_not_taken_for_one_of_contributions(tmp_path):
-    """It is of residuals; once calibrated, there is one."""
-    images = np.random.default_rng(0).random((30, 16, 16))
-    fitted = quick("lrt", false_alarms=None).fit(images[:20])
-    scale = fitted.residual_scale_
-    fitted.residual_scale_ = type(scale)(**{**scale.as_json(), "of": "residual"})
-    fitted.save(tmp_path / "old.safetensors")
-    loaded: OneClassDetector = LRT.load(tmp_path / "old.safetensors")
-    assert loaded.residual_scale_ is None
-    assert loaded.calibrate(images[20:]).residual_scale_.of == "contribution"

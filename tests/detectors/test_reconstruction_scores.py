@@ -17,7 +17,6 @@ from conocc.detectors.reconstruction_scores import (
     correlation_score,
     dissimilarity,
 )
-from conocc.io.safetensors import read, write
 
 SCORED = [name for name in METHODS if issubclass(method_class(name), ScoredByReconstruction)]
 
@@ -142,21 +141,6 @@ def test_a_saved_model_keeps_what_each_score_was_calibrated_on(images, tmp_path)
         for name in BY_SCORE:
             assert np.array_equal(getattr(again, name), getattr(fitted, name)), name
         assert np.array_equal(again.anomaly_score(images), fitted.anomaly_score(images))
-
-
-def test_a_model_that_knew_one_score_is_read_and_scored_either_way(images, tmp_path):
-    fitted = quick("cae", false_alarms=0.2).fit(images)
-    fitted.save(tmp_path / "model")
-    header, tensors = read(tmp_path / "model", "model")
-    del header["params"]["scored_by"], header["values"]["other_scores_"]
-    del header["values"]["residual_scale_"]["of"]
-    write(tmp_path / "old", "model", header, tensors)
-    old = load(tmp_path / "old")
-    assert (old.scored_by, old.offset_) == ("residual", fitted.offset_)
-    assert old.residual_scale_ == fitted.residual_scale_
-    for each in (fitted, old):
-        each.scored_by = "correlation"
-    assert np.array_equal(old.anomaly_score(images), fitted.anomaly_score(images))
 
 
 def test_training_does_not_hang_on_the_score(images, tmp_path):

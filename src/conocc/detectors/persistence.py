@@ -40,7 +40,8 @@ def from_json(values: dict[str, Any]) -> dict[str, Any]:
 
 
 NEEDED = {
-    *("input_shape_", "offset_", "seed_", "threads_", "history_", "preprocessing_"),
+    *("input_shape_", "offset_", "held_out_offset_", "seed_", "threads_", "history_"),
+    *("preprocessing_", "origin_", "other_scores_"),
     *("training_digests_", "training_patients_", "residual_scale_"),
     *("calibration_", "calibration_digests_", "calibration_patients_"),
 }
@@ -110,13 +111,8 @@ def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in header["params"].items()}
     detector = cls(**params)
-    # What older files lack.
-    older: dict[str, Any] = {"origin_": {}, "other_scores_": {}, "held_out_offset_": None}
-    for name, value in from_json({**older, **header["values"]}).items():
+    for name, value in from_json(header["values"]).items():
         setattr(detector, name, value)
-    scale = detector.residual_scale_
-    if scale and scale.of != detector._draws:  # of an older version's pictures
-        detector.residual_scale_ = None
     if min(detector.input_shape_) < 1:
         raise ValueError(f"its images are of shape {detector.input_shape_}")
     detector._validate_params()
