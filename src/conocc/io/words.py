@@ -17,12 +17,14 @@ def count(number: int, thing: str) -> str:
 
 
 def named(path: str, reason: str) -> str:
-    """Put a path before the reason why it failed, unless that names it.
+    """Put a path before the reason why it failed, unless that names it, in quotes.
 
     >>> named("a.png", "it is empty"), named("a.png", "Cannot read 'a.png'.")
     ('a.png: it is empty', "Cannot read 'a.png'.")
+    >>> named("a", "it is damaged"), named("1.png", "'11.png' has no score")
+    ('a: it is damaged', "1.png: '11.png' has no score")
     """
-    return reason if path in reason else f"{path}: {reason}"
+    return reason if f"'{path}'" in reason else f"{path}: {reason}"
 
 
 def reason(error: Exception) -> str:
