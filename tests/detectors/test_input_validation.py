@@ -51,6 +51,22 @@ def test_the_mark_of_the_minority_may_be_text():
     assert len(majority_only(X, np.array(["1", "-1", "1"]), None, refuse=False)[0]) == 2
 
 
+@pytest.mark.parametrize("kind", [np.array, list, pd.Series, torch.tensor, torch.BoolTensor])
+@pytest.mark.parametrize("marks", [[True, False, True], [True] * 3, [False] * 3])
+def test_true_and_false_mark_no_class(kind, marks):
+    """All images were learned, with a warning where both were there; of one value in silence."""
+    for y in (
+        kind(marks),
+        np.array(marks, object),
+        pd.array(marks, "boolean"),
+        np.array(marks, str),
+    ):
+        with pytest.raises(
+            ValueError, match=r"y holds True or False, .* np.where\(is_minority, -1,"
+        ):
+            majority_only(X, y, None, refuse=False)
+
+
 @pytest.mark.parametrize("again", [[1.0, 2.0], np.array([1.0, 2.0]), ["1", "2"], np.uint8([1, 2])])
 def test_a_patient_is_the_same_as_a_number_of_any_kind(again):
     """A column with gaps has 1.0 for 1: such a patient was calibrated on after the training."""

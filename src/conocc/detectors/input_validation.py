@@ -174,11 +174,18 @@ def majority_only(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Leave out images that `y` marks as minority, −1, or refuse them; say so of other labels.
 
+    True and False are refused, since which of them is the minority nobody knows.
+
     (n, ...), (n,) or None, (n,) or None -> (m, ...), (m,) or None
     """
     patients = None if groups is None else _column(X, "groups", groups)
     if y is None:
         return X, patients
+    if {str(one).lower() for one in np.asarray(y, object).flat} & {"true", "false"}:
+        raise ValueError(
+            "y holds True or False, which do not say which class is meant. Mark images of the "
+            "minority by -1 and others by 1: np.where(is_minority, -1, 1)."
+        )
     y = _column(X, "y", y)
     minority = (y == -1) | (y.astype(str) == "-1")  # as a table of text has it
     said = f"y marks {minority.sum()} of {count(len(X), 'image')} as minority (-1)"
