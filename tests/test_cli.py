@@ -919,9 +919,21 @@ def test_a_montage_replaces_montages_alone(folder, tmp_path, name):
     code, said = call(*draw, film)
     assert code == 1
     assert "another file than this command writes" in said
+    assert "Choose another --montage, or" in " ".join(said.split())
     assert film.read_bytes() == before
     film.unlink()
     assert [call(*draw, film)[0] for _ in range(2)] == [0, 0]
+
+
+def test_a_list_of_unreadable_images_replaces_no_table_and_the_montage_waits(tmp_path):
+    """The montage was drawn, and then 'Nothing was written' said."""
+    cohort = make_folder(tmp_path / "set", "plain/1.png", "plain/2.png")
+    (cohort / "plain/3.png").write_bytes(b"no image")
+    (tmp_path / "set-unreadable.csv").write_text("my,own\n")
+    draw = ("data", "inspect", cohort, "--no-cache", "--quiet", "--montage", tmp_path / "m.png")
+    code, said = call(*draw)
+    assert (code, "another folder (--montage), or" in " ".join(said.split())) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set-unreadable.csv"]
 
 
 @pytest.mark.parametrize("name", ["film.png", "map.docx"])

@@ -277,12 +277,12 @@ def unreadable_listed(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def write_unreadable(table: Path, errors: Sequence[tuple[str, str]]) -> None:
-    """Write paths and reasons, in the place of no other table."""
+def write_unreadable(table: Path, errors: Sequence[tuple[str, str]], option: str = "--out") -> None:
+    """Write paths and reasons, in the place of no other table, which the option leads to."""
     from conocc.data.index import printable
     from conocc.io.tables import ERROR_COLUMNS, refuse_other, write_csv
 
-    refuse_other(table, ",".join(ERROR_COLUMNS))
+    refuse_other(table, ",".join(ERROR_COLUMNS), option)
     write_csv(table, ERROR_COLUMNS, ((printable(path), reason) for path, reason in errors))
 
 

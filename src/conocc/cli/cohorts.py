@@ -48,7 +48,7 @@ def inspect(
     if picture is not None:
         from conocc.visualization.drawing import refuse_picture  # not before: it takes a second
 
-        refuse_picture(picture)
+        refuse_picture(picture, "--montage")
     spec, sizes = replace(read.spec(cohort), skip_unreadable=True), list[str]()
     try:
         loaded = spec.load(n_jobs=threads, verbose=int(not quiet))
@@ -62,6 +62,10 @@ def inspect(
     for row in loaded.counts().itertuples(index=False):
         table.add_row(*(str(value) for value in row))
     show(table)
+    errors = [*loaded.unreadable, *loaded.no_images]
+    listed = (picture or Path("x")).with_name(f"{Path(loaded.name).name}-unreadable.csv")
+    if errors:  # before the montage, since an error says that nothing was written
+        write_unreadable(listed, errors, "folder (--montage)")
     if picture is not None:
         from conocc.visualization.drawing import save_figure
         from conocc.visualization.images import montage
@@ -69,10 +73,6 @@ def inspect(
         save_figure(montage(loaded), picture)
         out.print(f"Montage: {escape(str(picture))}")
     out.print("Next: 'conocc fit' with these options, --method lrt and --out RUN.")
-    errors = [*loaded.unreadable, *loaded.no_images]
-    listed = (picture or Path("x")).with_name(f"{Path(loaded.name).name}-unreadable.csv")
-    if errors:
-        write_unreadable(listed, errors)
     return say_failed(errors, listed, "read")
 
 

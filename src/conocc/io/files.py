@@ -111,8 +111,10 @@ def refuse_special(path: Path) -> None:
         )
 
 
-def refuse_unmarked(path: Path, mark: bytes) -> None:
+def refuse_unmarked(path: Path, mark: bytes, option: str = "--out") -> None:
     """Refuse to write over a file whose ends do not hold a mark, by which it is our own.
+
+    `option` is the one that names the file.
 
     Raises
     ------
@@ -125,14 +127,14 @@ def refuse_unmarked(path: Path, mark: bytes) -> None:
             ends = file.read(END_BYTES)
             file.seek(max(END_BYTES, path.stat().st_size - END_BYTES))
             if mark not in ends + file.read():
-                raise other_file(path)
+                raise other_file(path, option)
 
 
-def other_file(path: Path) -> FileExistsError:
-    """Say that a file is not this command's to replace."""
+def other_file(path: Path, option: str) -> FileExistsError:
+    """Say that a file, which an option named, is not this command's to replace."""
     return FileExistsError(
         f"'{path}' is another file than this command writes, and is not replaced. "
-        "Choose another --out, or move it away. Nothing was written."
+        f"Choose another {option}, or move it away. Nothing was written."
     )
 
 

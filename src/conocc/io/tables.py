@@ -55,8 +55,10 @@ def write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Sequence[A
         path.unlink(missing_ok=True)
 
 
-def refuse_other(path: Path, first_line: str) -> None:
+def refuse_other(path: Path, first_line: str, option: str = "--out") -> None:
     """Refuse to write over a file that does not begin with this line, by which it is our own.
+
+    `option` is the one that names the file.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def refuse_other(path: Path, first_line: str) -> None:
     if path.exists():
         with path.open("rb") as file:
             if file.read(len(first)) != first:
-                raise other_file(path)
+                raise other_file(path, option)
 
 
 def _cell(value: Any, is_path: bool) -> Any:

@@ -83,8 +83,10 @@ def check_kind(kind: str, path: Path | None = None) -> None:
         )
 
 
-def refuse_picture(path: Path) -> None:
+def refuse_picture(path: Path, option: str = "--out") -> None:
     """Refuse, before a figure is made for it, what `save_figure` does not write or replace.
+
+    `option` is the one that names the file.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def refuse_picture(path: Path) -> None:
         If there is anything at `path` but a picture that conocc drew.
     """
     check_kind(_kind(path), path)
-    refuse_unmarked(path, PICTURE_MARK)
+    refuse_unmarked(path, PICTURE_MARK, option)
 
 
 @styled
