@@ -275,7 +275,7 @@ def test_inspect_shows_counts_and_draws_a_montage(folder, tmp_path):
         "data", "inspect", folder, "--majority", "plain", "--no-cache", "--montage", picture
     )
     assert code == 0, said
-    assert "test" in said
+    assert "patients" not in said  # who are not known
     with Image.open(picture) as image:
         assert image.size[0] > 500
 
@@ -663,6 +663,7 @@ def calibrated(folder, tmp_path_factory) -> Path:
     assert code == 0, said
     assert "Fitted conocc on 9 images" in said
     assert "Calibrated on 3 majority images, patients not known." in said
+    assert "Of the training images, 25 % are kept for calibration" in (out / "run.json").read_text()
     assert json.loads((out / "run.json").read_text())["loading"]["calibration_size"] == 0.25
     return out
 
@@ -731,7 +732,7 @@ def test_a_run_is_calibrated_afterwards(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--false-alarms", "0.05"], "at least 59 patients. Got 3"),
+        (["--false-alarms", "0.05"], "at least 59 images. Got 3"),
         (["--false-alarms", "5"], "Got 5.0"),
         (["--false-alarms", "0.3", "--fdr", "0.1"], "one promise"),
         (["--unit", "patient"], "whose patients are known"),

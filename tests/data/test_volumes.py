@@ -232,6 +232,7 @@ def test_a_cohort_of_volumes_is_split_by_volume(folder):
     assert cohort.groups.tolist() == cohort.patient.tolist()
     note = "Patients are not known: each file of several images counts as a patient of its own."
     assert note in cohort.notes
+    assert any("of the majority images, by file, with" in said for said in cohort.notes)
     i = cohort.path.tolist().index("plain/a.nii[3]")
     decoded = decode_one(READING, ("x", lambda: cut(voxels, "axial", 3)))
     np.testing.assert_array_equal(cohort.images[i], decoded.image)

@@ -149,7 +149,7 @@ def test_folds_of_single_images_may_be_asked_for():
         ("paper", "patient", "single images"),
         ("papers", None, "'paper' or a number of folds. Got 'papers'"),
         (1, None, "at least 2 folds. Got 1"),
-        (21, None, "10 patients with minority images, too few for 21 folds"),
+        (21, None, "10 images of the minority, too few for 21 folds"),
         (2, "patients", "'patient' or 'none'. Got 'patients'"),
     ],
 )

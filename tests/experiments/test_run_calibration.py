@@ -303,3 +303,13 @@ def test_unknown_patients_calibrate_as_images(tmp_path):
     found = calibrate_run(tmp_path / "r", small_cohort(patients_known=False, seed=1), command="")
     assert (found["images"], found["patients"]) == (20, None)
     assert load(tmp_path / "r" / "model.safetensors").calibration_.patient is None
+
+
+def test_unknown_patients_of_volumes_calibrate_as_files(tmp_path):
+    """Two slices each: ten files, which were called ten patients."""
+    cohort = small_cohort(patients_known=False, seed=1)
+    cohort = replace(cohort, path=np.array([f"{i // 2}.nii[{i % 2}]" for i in range(len(cohort))]))
+    fit_run(small_cohort(patients_known=False), "cae", {"epochs": 1}, tmp_path / "r", command="")
+    assert calibrate_run(tmp_path / "r", cohort, command="")["patients"] is None
+    known = load(tmp_path / "r" / "model.safetensors").calibration_
+    assert (known.patients, known.each) == (10, "file")

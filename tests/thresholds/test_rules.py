@@ -1,6 +1,7 @@
 """Rules that flag images: their thresholds, their words, and how they turned out."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from conocc.experiments.groups import summary
 from conocc.metrics.confidence_intervals import share_interval
-from conocc.thresholds.conformal import benjamini_hochberg, calibrate, p_values
+from conocc.thresholds.conformal import Calibration, benjamini_hochberg, calibrate, p_values
 from conocc.thresholds.rule import Rule
 from conocc.thresholds.rules import decisions, observed_rates
 
@@ -41,7 +42,12 @@ def test_what_nobody_asks_for_is_the_smallest_rate_that_can_be_promised(patients
 
 
 @pytest.mark.parametrize(
-    ("scores", "has", "more"), [(None, "not calibrated", 14), (range(9), "calibrated on 9", 5)]
+    ("scores", "has", "more"),
+    [
+        (None, "not calibrated", "14 more patients"),
+        (range(9), "calibrated on 9 images", "5 more images"),
+        (range(13), "calibrated on 13 images", "1 more image"),
+    ],
 )
 def test_where_nothing_can_be_promised_nothing_is_decided_and_it_is_said(scores, has, more):
     decided = decisions(detector(scores=scores, patient=None), Rule())
@@ -49,7 +55,7 @@ def test_where_nothing_can_be_promised_nothing_is_decided_and_it_is_said(scores,
     assert decided.columns(np.array([6.0, 7.0]))[1] == ["", ""]
     said = f"No image is flagged, since nothing can be promised: the model is {has}"
     assert decided.words().startswith(said)
-    assert f"It takes {more} more patients ('conocc calibrate') to promise" in decided.words()
+    assert f"It takes {more} ('conocc calibrate') to promise" in decided.words()
     rates = observed_rates(MINORITY, None, patient=None, unit="image")
     assert set(rates.values()) == {None}
     measured = {"decision": decided.as_json(), "observed_rates": rates}
@@ -74,7 +80,7 @@ def test_flags_and_p_values_of_one_table_never_contradict(kept, batch, rule):
 def test_a_rate_of_false_discoveries_that_can_flag_nothing_is_refused():
     """Of n scores the smallest p-value is 1 / (n + 1)."""
     few = detector(patient=None, scores=np.arange(18))
-    with pytest.raises(ValueError, match="5 % false discoveries .* at least 19 patients. Got 18"):
+    with pytest.raises(ValueError, match="5 % false discoveries .* at least 19 images. Got 18"):
         decisions(few, Rule(fdr=0.05))
     enough = decisions(detector(patient=None, scores=np.arange(19)), Rule(fdr=0.05))
     assert enough.flagged(np.array([20.0, 30.0])).all()
@@ -198,8 +204,24 @@ def test_the_words_name_promise_certainty_unit_and_patients():
     assert unknown.endswith("holds for new images like these.")
     assert "calibrated on 120 images" in unknown
     assert "patients are not known" in unknown
+    files = replace(calibrate(SCORES, patient=PATIENTS), whose="file")
+    assert Calibration.from_json(files.as_json()).each == "file"
+    said = decisions(SimpleNamespace(calibration_=files), Rule()).words()
+    assert "of each of 60 files" in said
+    assert said.endswith("drawn at random from a new file like these.")
     batch = words(Rule(fdr=0.1))
     assert "At most 10 % of the images flagged in a batch are expected" in batch
+
+
+@pytest.mark.parametrize(
+    ("rule", "least"), [(Rule(false_alarms=0.05, confidence=0.99), 90), (Rule(fdr=0.01), 99)]
+)
+def test_what_there_is_too_little_of_is_called_what_it_is(rule, least):
+    """By hand: 0.95^90 < 0.01 < 0.95^89; 1 / 100 is no more than 1 %."""
+    with pytest.raises(ValueError, match=f"on at least {least} patients. Got 60"):
+        words(rule)
+    with pytest.raises(ValueError, match=f"on at least {least} images. Got 60"):
+        words(rule, scores=range(60), patient=None)
 
 
 def test_what_is_noted_is_plain_values():

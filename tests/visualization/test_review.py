@@ -139,6 +139,7 @@ def test_the_worklist_has_the_scores_of_score_and_the_highest_first(run, batch, 
     assert made.words[1:] == [*done.words, *done.remarks]
     flagged = sum(case["flagged"] for case in cases)
     assert made.words[0].startswith(f"{len(cases)} images · {flagged} flagged at ≤ 20 % false")
+    assert re.search(r"alarms, \d+ calibration images$", made.words[0])  # of patients not known
 
 
 def test_the_pixels_are_those_of_the_file(batch, made):

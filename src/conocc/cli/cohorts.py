@@ -58,8 +58,9 @@ def inspect(
     if picture is not None and loaded.images.ndim == 2:
         raise ValueError(f"'{cohort}' holds features, which no --montage can draw.")
     say_all([*loaded.notes, *sizes], "• ")
-    table = Table("split", "class", "images", "patients")
-    for row in loaded.counts().itertuples(index=False):
+    counts = loaded.counts()
+    table = Table(*counts)
+    for row in counts.itertuples(index=False):
         table.add_row(*(str(value) for value in row))
     show(table)
     errors = [*loaded.unreadable, *loaded.no_images]

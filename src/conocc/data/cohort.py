@@ -199,8 +199,7 @@ class Cohort:
 
     def _repr_html_(self) -> str:
         """Show counts and some images of each class in a notebook; no name of a file or patient."""
-        counts = self.counts() if self.patients_known else self.counts().drop(columns="patients")
-        parts = [f"<p>{escape(repr(self))}</p>", counts.to_html(index=False)]
+        parts = [f"<p>{escape(repr(self))}</p>", self.counts().to_html(index=False)]
         for minority, name in enumerate(("majority", "minority")):
             chosen = self.rows(minority=bool(minority))
             if len(chosen):
@@ -221,6 +220,11 @@ class Cohort:
             return self.patient
         files = np.array([volume_and_slice(path)[0] for path in self.path.tolist()], dtype=np.str_)
         return files if (files != self.path).any() else None
+
+    @property
+    def unit(self) -> str:
+        """What counts as one: a patient; where these are not known, an image, or a file of many."""
+        return "patient" if self.patients_known else "image" if self.groups is None else "file"
 
     @property
     def content(self) -> Strings:
@@ -270,7 +274,7 @@ class Cohort:
         return pd.DataFrame({name: getattr(self, name) for name in names})
 
     def counts(self) -> pd.DataFrame:
-        """Images and patients by split and class: split, class, images, patients."""
+        """Count by split and class: split, class, images and, if they are known, patients."""
         import pandas as pd
 
         found = [
@@ -279,7 +283,8 @@ class Cohort:
             for minority, kind in ((False, "majority"), (True, "minority"))
             if (rows := self.rows(split=split, minority=minority)).size
         ]
-        return pd.DataFrame(found, columns=["split", "class", "images", "patients"])
+        table = pd.DataFrame(found, columns=["split", "class", "images", "patients"])
+        return table if self.patients_known else table.drop(columns="patients")
 
     def without_contrast(self) -> Bools:
         """Tell which images have one value in all pixels, and are no evidence; -> (n,) bool."""

@@ -114,8 +114,8 @@ def _sides(cohort: Cohort) -> list[str]:
     table = cohort.counts()
     for split in SPLITS[:-1]:
         sizes = []
-        for _, kind, images, patients in table[table["split"] == split].to_numpy().tolist():
-            known = f" of {count(patients, 'patient')}" if cohort.patients_known else ""
+        for _, kind, images, *patients in table[table["split"] == split].to_numpy().tolist():
+            known = "".join(f" of {count(number, 'patient')}" for number in patients)
             sizes.append(count(images, f"{kind} image") + known)
         if sizes or split in ("train", "test"):
             notes.append(f"{split}: {', '.join(sizes) or 'no image'}.")

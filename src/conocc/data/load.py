@@ -219,7 +219,7 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
     decoded, place, facts, remarks, unkept = _pixels(_Source(listed, rows, path, digest))
     content = content_of(np.unique(digest), decoded, facts)[place]
     blank = (facts[place, CONTRAST] == 0) if facts.size else None
-    side, split_note = _split(spec, entries, patients.names, other, content, blank)
+    side, split_note = _split(spec, entries, patients, other, content, blank)
     # Sides and classes lie one after the other, so that each is a view of the images.
     rank = np.array([SPLITS.index(one) for one in side.tolist()])
     order = np.lexsort((other, rank))  # stable: within a class the index's order stays
@@ -393,20 +393,21 @@ def _patients(
 def _split(
     spec: CohortSpec,
     entries: Sequence[ImageEntry],
-    names: Sequence[str],
+    patients: Patients,
     minority: Bools,
     content: Strings,
     blank: Bools | None,
 ) -> tuple[Strings, str]:
     """Give the side of each image, and a sentence on where that is from."""
     seed, test_size, share = spec.split_seed, spec.test_size, spec.calibration_size
+    names, each = patients.names, patients.each
     if entries[0].split is None:
         split = split_by_patient(
             names, minority, content, seed=seed, test_size=test_size, blank=blank
         )
         note = (
             f"The split was made here: {percent(1 - test_size)} to {percent(test_size)} of the "
-            f"majority images, by patient, with split_seed={seed}."
+            f"majority images, by {each}, with split_seed={seed}."
         )
         if alone := int(joining_nobody(names, content, blank).sum()):
             note += (
@@ -420,9 +421,9 @@ def _split(
         split = kept_for_calibration(split, names, content, seed=seed, share=share, blank=blank)
         kept = percent(USUAL_SHARE if share == "auto" else float(share))
         note += (
-            f" Of the training patients, {kept} are kept for calibration, with split_seed={seed}."
+            f" Of the training {each}s, {kept} are kept for calibration, with split_seed={seed}."
             if "calibration" in split
-            else f" No training patient is kept for calibration: {kept} of them are fewer than "
+            else f" No training {each} is kept for calibration: {kept} of them are fewer than "
             f"the {FEWEST_PATIENTS} that a promise takes."
         )
     return split, note

@@ -50,6 +50,7 @@ class Patients:
     note: str
     among: str = ""
     key: str = ""
+    each: str = "patient"  # what counts as one
 
 
 def find_patients(
@@ -107,12 +108,13 @@ def find_patients(
     if standard := by_standard(paths):
         return _hidden(standard, persons)
     names = tuple(volume_and_slice(path)[0] for path in deidentified)
-    unit = "file of several images" if any(map(is_slice_name, paths)) else "image"
+    each = "file" if any(map(is_slice_name, paths)) else "image"
+    unit = "file of several images" if each == "file" else each
     lacking = sum(not (person and person.patient) for person in persons)
     some = f"{lacking} of {count(len(persons), 'image')} have no PatientID of DICOM, so that "
     some = some if lacking < len(persons) else ""
     note = f"Patients are not known: {some}each {unit} counts as a patient of its own."
-    return Patients(names, False, note)
+    return Patients(names, False, note, each=each)
 
 
 def _hidden(patients: Patients, persons: Sequence[Person | None]) -> Patients:

@@ -120,7 +120,7 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
         patients = len(np.unique(group[cohort.rows(minority=minority)]))
         if patients < k:
             raise ValueError(
-                f"Cohort '{cohort.name}' has {count(patients, 'patient')} with {name} images, "
+                f"Cohort '{cohort.name}' has {count(patients, cohort.unit)} of the {name}, "
                 f"too few for {k} folds. Ask for at most {patients}."
             )
     # The order in which images lie, which hangs on the split, must not change the folds.
@@ -139,8 +139,7 @@ def patient_folds(cohort: Cohort, k: int, *, seed: int = 0) -> list[Cohort]:
                 f"Fold {i + 1} of {k} would test {one} images: the others are identical to "
                 "training images. Remove copies, or ask for fewer folds."
             )
-        unit = "patient" if cohort.patients_known else "image"
-        made.append(_fold(cohort, split, i, k, f"by {unit}"))
+        made.append(_fold(cohort, split, i, k, f"by {cohort.unit}"))
     return made
 
 

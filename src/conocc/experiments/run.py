@@ -26,6 +26,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -338,6 +339,7 @@ def _calibrate(
         )
     groups = None if kept.groups is None else full_names(kept.groups, namespaces[0])
     detector.calibrate(kept.images, groups=groups)
+    detector.calibration_ = replace(detector.calibration_, whose=kept.unit)
     detector.origin_["key"] = detector.origin_.get("key") or cohort.key
     columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
     scores = detector.calibration_.scores

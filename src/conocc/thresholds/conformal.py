@@ -30,14 +30,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, false_discovery_control
 
-from conocc.io.words import percent
+from conocc.io.words import count, percent
 from conocc.metrics.checks import in_unit_interval
 from conocc.metrics.ranking import Bools, Floats, Ints, finite_row, patient_names
 from conocc.thresholds.rule import known_unit
@@ -86,7 +86,11 @@ def p_values(calibration_scores: ArrayLike, scores: ArrayLike) -> Floats:
 
 
 def promised_threshold(
-    calibration_scores: ArrayLike, *, false_alarms: float, confidence: float = 0.95
+    calibration_scores: ArrayLike,
+    *,
+    false_alarms: float,
+    confidence: float = 0.95,
+    each: str = "patient",
 ) -> float:
     r"""Score above which, strictly, an image is flagged, and seldom wrongly.
 
@@ -108,6 +112,8 @@ def promised_threshold(
         Anomaly scores of majority images, in any order.
     false_alarms, confidence : float
         In (0, 1).
+    each : str
+        What has one score, as it is called in a refusal.
 
     Returns
     -------
@@ -132,7 +138,7 @@ def promised_threshold(
     if scores.size < least:
         raise ValueError(
             f"To promise at most {percent(false_alarms)} false alarms with {percent(confidence)} "
-            f"certainty, calibrate on at least {least} patients. Got {scores.size}."
+            f"certainty, calibrate on at least {count(least, each)}. Got {scores.size}."
         )
     k = np.arange(1, scores.size + 1)
     certainty = beta.cdf(false_alarms, scores.size + 1 - k, k)
@@ -277,6 +283,8 @@ class Calibration:
         patients are not known.
     seed : int
         Of the draw of one image a patient.
+    whose : str
+        What `patient` numbers; "file" where images of one file stay together.
 
     Raises
     ------
@@ -297,6 +305,7 @@ class Calibration:
     scores: tuple[float, ...]
     patient: tuple[int, ...] | None = None
     seed: int = 0
+    whose: str = field(default="patient", repr=False)
 
     def __post_init__(self) -> None:
         scores = _calibration_scores(self.scores)
@@ -307,6 +316,11 @@ class Calibration:
     def patients(self) -> int:
         """How many patients there are; of images, where patients are not known."""
         return len(self.scores if self.patient is None else set(self.patient))
+
+    @property
+    def each(self) -> str:
+        """What counts as one: a patient; where these are not known, an image, or a file of many."""
+        return "image" if self.patient is None else self.whose
 
     def of(self, unit: str) -> Floats:
         """Calibration scores of a unit, one a patient, ascending.
@@ -348,7 +362,8 @@ class Calibration:
         self, *, false_alarms: float, confidence: float = 0.95, unit: str = "image"
     ) -> float:
         """See `promised_threshold`."""
-        return promised_threshold(self.of(unit), false_alarms=false_alarms, confidence=confidence)
+        how = {"false_alarms": false_alarms, "confidence": confidence}
+        return promised_threshold(self.of(unit), **how, each=self.each)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON keeps to the last bit."""
@@ -358,7 +373,8 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         """Read what `as_json` wrote."""
         patient = None if values["patient"] is None else tuple(values["patient"])
-        return cls(tuple(values["scores"]), patient, values["seed"])
+        whose = values.get("whose", "patient")  # of a model from before
+        return cls(tuple(values["scores"]), patient, values["seed"], whose)
 
 
 def calibrate(

@@ -127,27 +127,27 @@ class Decisions:
                 "to be of the majority class."
             )
         else:
-            has = 0 if calibration is None else calibration.patients
+            has, each = (calibration.patients, calibration.each) if calibration else (0, "patient")
             least, highest = needed(USUAL_RATES[-1], rule.confidence), percent(USUAL_RATES[-1])
-            how = f"calibrated on {count(has, 'patient')}" if calibration else "not calibrated"
+            how = f"calibrated on {count(has, each)}" if calibration else "not calibrated"
             return (
                 f"No image is flagged, since nothing can be promised: the model is {how}. It takes "
-                f"{count(least - has, 'more patient')} ('conocc calibrate') to promise at most "
+                f"{count(least - has, f'more {each}')} ('conocc calibrate') to promise at most "
                 f"{highest} false alarms ({percent(rule.confidence)} certainty)."
             )
         assert calibration is not None  # by `decisions`
-        n = calibration.patients
+        n, each = calibration.patients, calibration.each
         if calibration.patient is None:
             learned = (
                 f"{count(n, 'image')} whose patients are not known, so that each counts as one"
             )
             holds = "new images like these"
         elif rule.unit == "patient":
-            learned = f"the highest score of each of {count(n, 'patient')}"
-            holds = "new patients like these with as many images, flagged if any image is"
+            learned = f"the highest score of each of {count(n, each)}"
+            holds = f"new {each}s like these with as many images, flagged if any image is"
         else:
-            learned = f"one image, drawn at random, of each of {count(n, 'patient')}"
-            holds = "an image drawn at random from a new patient like these"
+            learned = f"one image, drawn at random, of each of {count(n, each)}"
+            holds = f"an image drawn at random from a new {each} like these"
         return f"{promise} It was calibrated on {learned}, never trained on, and holds for {holds}."
 
     def about_batch(self, anomaly_score: Floats, patient: ArrayLike, **how: Any) -> dict[str, Any]:
@@ -201,7 +201,8 @@ def decisions(detector: Any, rule: Rule) -> Decisions:
         if calibration.patients < least:
             raise ValueError(
                 f"At a rate of {percent(rule.fdr)} false discoveries nothing could ever be "
-                f"flagged: calibrate on at least {least} patients. Got {calibration.patients}."
+                f"flagged: calibrate on at least {count(least, calibration.each)}. "
+                f"Got {calibration.patients}."
             )
         return Decisions(rule, None, calibration)
     threshold = calibration.threshold(

@@ -93,6 +93,7 @@ def _facts(run: Path) -> dict[str, Any]:
         "in_force": in_force,
         "turned_out": [one for one in summary(measured) if one not in in_force],
         "patients": about["patients"],
+        "each": decided.calibration.each if decided.calibration else "image",
         "holds_images": type(detector).__name__ == "OCSVM",
         "sha256": model_hash(run),
         "version": __version__,

@@ -480,7 +480,7 @@ def _words(
         rule = decided.rule
         what = "false discoveries" if rule.false_alarms is None else "false alarms"
         counts += f" · {flagged.sum()} flagged at ≤ {percent(rule.false_alarms or rule.fdr or 0)} "
-        counts += f"{what}, {count(known.patients, 'calibration patient')}"
+        counts += f"{what}, {count(known.patients, f'calibration {known.each}')}"
     has_volumes = any(is_slice_name(case.path) for case in cases)
     of_volumes = [NO_DECISION] if has_volumes and "" in decided.of_volumes([0.0]) else []
     files = np.array([hash(volume_and_slice(case.path)[0]) for case in cases])
