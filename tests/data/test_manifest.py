@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
+from conocc.data.annotations import marked_by_boxes
 from conocc.data.columns import TableOptions
 from conocc.data.index import ImageEntry
 from conocc.data.layouts import list_cohort
 from conocc.data.load import load_cohort
+from conocc.data.patients import by_table
 from made_cohorts import make_folder
 from made_nifti import nifti
 
@@ -141,6 +144,27 @@ def test_a_manifest_may_be_any_table(tmp_path):
     where.write_bytes(where.read_text().encode("cp1252"))
     (entry,) = list_cohort(where.rename(tmp_path / "set.tsv")).entries
     assert (entry.path, entry.label, entry.patient) == ("a/1.png", "größer", "7,5")
+
+
+def test_a_path_that_lost_its_letters_is_refused_with_how_the_table_was_read(tmp_path):
+    """In a manifest, a table of patients and one of boxes; of another path it is not said."""
+    make_folder(tmp_path, "нёбо/1.png", "b/1.png")
+    table = tmp_path / "set.csv"
+    for path, said in (
+        ("нёбо/1.png", "; the table is not in UTF-8 and was read as Windows-1252: save it as CSV"),
+        ("c/2.png", ""),
+    ):
+        table.write_bytes(
+            f"path,label,patient,x,y,width,height\n{path},x,п,0,0,9,9".encode("cp1251")
+        )
+        for read, end in (
+            (partial(list_cohort, table), "of 1 file missing"),
+            (partial(marked_by_boxes, tmp_path, table, reserved=None), "in the images"),
+            (partial(by_table, [path, "b/3.png"], table), "of 2 images"),
+        ):
+            with pytest.raises(ValueError, match=re.escape(end + said)) as refused:
+                read()
+            assert said or "UTF-8" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("meaning", "column"), [(m, c) for m, cs in NEAR.items() for c in cs])

@@ -21,7 +21,7 @@ READ = [(line, dict(zip(COLUMNS, cells, strict=True))) for line, cells in enumer
 
 
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "mac_roman"]
 )
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_dialects_of_text_are_known_by_what_the_file_holds(tmp_path, mark, encoding):
@@ -29,6 +29,39 @@ def test_dialects_of_text_are_known_by_what_the_file_holds(tmp_path, mark, encod
     csv.writer(text, delimiter=mark).writerows([COLUMNS, *CELLS])
     (tmp_path / "t.csv").write_bytes(text.getvalue().encode(encoding))
     assert read_table(tmp_path / "t.csv") == (COLUMNS, READ)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("Übelkeit, größer: Müller, Straße", "épanchement sévère où côté", "Åsa på Öström"),
+        *("niño, España, García, tórax", "não: coração, pulmões", "GRÖSSE"),
+        *("Søren på rød ærø", "pää äänekäs", "37° of 5 µm", "Crohn’s dose–response", "é"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman"])
+def test_letters_of_windows_and_of_a_mac_are_read_right_or_said_to_be_a_guess(
+    tmp_path, caplog, words, encoding
+):
+    """Excel for Mac writes Mac Roman: 'größer' was read as 'gršßer', without a word."""
+    (tmp_path / "t.csv").write_bytes(f"path;label\n1.png;{words}\n".encode(encoding))
+    (_, row), *_ = read_table(tmp_path / "t.csv")[1]
+    if encoding == "cp1252":
+        assert row["label"] == words
+    elif row["label"] != words:
+        assert "'t.csv' is not in UTF-8; its letters were read as Windows-1252" in caplog.text
+    else:
+        assert "'t.csv' is not in UTF-8; its letters were read as Mac Roman" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [("Опухоль", "cp1251"), ("Żółć guz", "cp1250"), ("όγκος", "cp1253"), ("正常 肿瘤", "gbk")],
+)
+def test_letters_of_no_western_language_are_said_to_be_a_guess(tmp_path, caplog, words, encoding):
+    (tmp_path / "t.csv").write_bytes(f"path;label\n1.png;{words}\n".encode(encoding))
+    read_table(tmp_path / "t.csv")
+    assert "If names, labels or paths come out wrong, save it as CSV UTF-8." in caplog.text
 
 
 def test_excel_may_say_what_parts_the_cells(tmp_path):
@@ -159,7 +192,7 @@ def test_columns_without_a_name_are_passed_over(tmp_path):
         ("path,path\na,b\n", "names a column twice"),
         ('"p\na","p\na"\na,b\n', r"names a column twice: 'p\\na'"),
         ("path,label\na\n", r"line 2: 1 cell, where the head line \('path' …\) has 2"),
-        (b"path\n\x81\n", "not a text file in UTF-8"),
+        (b"path\n\x90\xb3\x8f\xed\n", "not a text file in UTF-8"),
         (b"path\n\0\n", "not a text file in UTF-8"),
         (b"\xff\xfea", "not a text file in UTF-8"),
         (b"\xd0\xcf\x11\xe0\xa1", "a workbook of an old kind, or has a password"),

@@ -29,7 +29,7 @@ from conocc.data.index import (
 )
 from conocc.data.masks import marked_image
 from conocc.data.volumes import read_stack
-from conocc.io.user_tables import read_table
+from conocc.io.user_tables import hint_at_encoding, read_table
 
 # Given an image's path and its shape, (h, w): its boxes, each with a label.
 Marks: TypeAlias = Callable[[str, tuple[int, int]], list[tuple[Box, str]]]
@@ -65,7 +65,8 @@ def marked_by_boxes(
         path = table_path(row["path"], options.suffix, folder)
         file = PurePosixPath(volume_and_slice(path)[0])
         if ".." in file.parts or file.is_absolute() or not (folder / file).is_file():
-            raise ValueError(f"{at}: there is no file '{printable(path)}' in the images.")
+            hint = hint_at_encoding(table, path)
+            raise ValueError(f"{at}: there is no file '{printable(path)}' in the images{hint}.")
         if path not in found and volume_and_slice(path)[1] is None and _is_stack(folder, path):
             raise ValueError(
                 f"{at}: '{printable(path)}' holds several images; name one: '{printable(path)}[0]'."

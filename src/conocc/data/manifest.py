@@ -13,7 +13,7 @@ from pathlib import Path
 from conocc.data.columns import FilesByName, TableOptions, claim, is_called, is_nobody, table_path
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, of_files, printable, side, walk
-from conocc.io.user_tables import TABLE_SUFFIXES, Rows, read_table
+from conocc.io.user_tables import TABLE_SUFFIXES, Rows, hint_at_encoding, read_table
 from conocc.io.words import parted
 
 # What numbers the slices or frames of a file.
@@ -82,7 +82,7 @@ def list_manifest(
         found = _one_hot(row, table.one_hot, at) if table.one_hot else label.split("|")
         labels[entry.path].update(map(str.strip, found))
         _add(row, facts.setdefault(entry.path, {column: row[column] for column in further}), at)
-    places = _places(name, root, {path: line for path, (line, _) in first.items()}, table)
+    places = _places(where, root, {path: line for path, (line, _) in first.items()}, table)
     entries = []
     for path, (_, entry) in first.items():
         label, place = "|".join(sorted(labels[path])), places[path]
@@ -140,8 +140,11 @@ def _one_hot(row: Mapping[str, str], columns: Sequence[str], at: str) -> list[st
     return list(filter(None, found)) or ["other"]
 
 
-def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions) -> dict[str, str]:
+def _places(
+    where: Path, root: Path, lines: Mapping[str, int], table: TableOptions
+) -> dict[str, str]:
     """Find where each path of a table lies below the root, of no two in the same place."""
+    name = f"'{printable(where.name)}'"
     places = {path: path for path in lines}
     lost: dict[str, list[str]] = {}
     files = {path: volume_and_slice(path)[0] for path in lines}
@@ -168,6 +171,8 @@ def _places(name: str, root: Path, lines: Mapping[str, int], table: TableOptions
             hint = "; write its folder"
         elif suffix := by_name.suffix_of(files[path]):
             hint = f"; --suffix {suffix} adds what the names lack"
+        elif misread := hint_at_encoding(where, path):
+            hint = misread
         elif other := by_name.of_other_suffix(files[path]):
             hint = f"; there is '{printable(other)}'"
         raise ValueError(

@@ -13,7 +13,7 @@ from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable
 from conocc.data.pseudonyms import key_fingerprint, pseudonym
-from conocc.io.user_tables import TABLE_SUFFIXES, read_table
+from conocc.io.user_tables import TABLE_SUFFIXES, hint_at_encoding, read_table
 
 EVERYWHERE = "everywhere"
 # Tables that may stand beside the images.
@@ -212,6 +212,8 @@ def by_table(
     whose = [patients.get(path) or patients.get(volume_and_slice(path)[0]) for path in paths]
     hints = filter(None, (files.suffix_of(table_path(row[claimed["path"]])) for _, row in rows))
     hint = next((f"; --suffix {one} adds what its names lack" for one in hints), "")
+    without = "".join(path for path, who in zip(paths, whose, strict=True) if not who)
+    hint = hint or hint_at_encoding(table, without)
     return _complete(whose, deidentified or paths, f"{name} has no patient for", hint)
 
 

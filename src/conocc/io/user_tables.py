@@ -10,7 +10,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +26,13 @@ _Lines: TypeAlias = Iterator[tuple[int, list[str]]]
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls", ".parquet", ".pq")
 # What pandas, and readr of R, call a column without a name, such as that of row numbers.
 _UNNAMED = re.compile(r"Unnamed: [\d.]+|\.\.\.\d+")
+EIGHT_BITS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
+# Letters beyond ASCII where words of Western languages have them: a capital that no small letter
+# precedes, up to two small ones that touch no digit, quotes around them, dashes and units.
+_IN_WORDS = re.compile(
+    r"(?<![^\0-\x7f])(?=[^\0-\x7f])(?:[‘’“„«]?(?:(?<![a-z])[À-ÖØ-ÞŒŠŽ])?"
+    r"(?:(?<!\d)[ß-öø-ÿœ]{1,2}(?!\d))?[’”“»]?|[–—…•°±µ²³ºª])(?![^\0-\x7f])"
+)
 MOST_BYTES = 2**28  # of a table, unpacked
 MOST_LINES = 2**22
 
@@ -34,9 +41,10 @@ def read_table(path: Path) -> tuple[list[str], Rows]:
     """Read a table of the user: its columns, and each row as text with its line number.
 
     What the file holds decides, whatever its suffix: text with commas, semicolons or tabs, in
-    UTF-8, UTF-16 or else Windows-1252, which holds Latin-1; the first sheet of an Excel workbook;
-    or Parquet. Cells are stripped of surrounding blanks; whole numbers have no decimals. Empty
-    lines and columns without a name are passed over.
+    UTF-8, UTF-16 or else Windows-1252, which holds Latin-1, or Mac Roman, whichever makes more
+    words of Western languages, with a warning where that is a guess; the first sheet of an Excel
+    workbook; or Parquet. Cells are stripped of surrounding blanks; whole numbers have no decimals.
+    Empty lines and columns without a name are passed over.
 
     Raises
     ------
@@ -113,19 +121,49 @@ def _cells(path: Path, text: str, mark: str) -> _Lines:
 
 def _decoded(path: Path) -> str:
     data = path.read_bytes()
-    encodings = ["utf-8-sig", "cp1252"]
+    encoding, is_sure = _encoding(data)
+    if not is_sure:
+        logger.warning(
+            "%r is not in UTF-8; its letters were read as %s. If names, labels or paths come out "
+            "wrong, save it as CSV UTF-8.",
+            *(path.name, EIGHT_BITS[encoding]),
+        )
+    return data.decode(encoding)
+
+
+def hint_at_encoding(table: Path, path: str) -> str:
+    """Say how a table was read where a path in it, which is not there, may have lost letters."""
+    data = b"" if path.isascii() else table.read_bytes()
+    encoding = "" if data[:4] in READERS else _encoding(data)[0]
+    if encoding not in EIGHT_BITS:
+        return ""
+    read_as = EIGHT_BITS[encoding]
+    return f"; the table is not in UTF-8 and was read as {read_as}: save it as CSV UTF-8"
+
+
+def _encoding(data: bytes) -> tuple[str, bool]:
+    """Give the encoding in which bytes are text, and whether that is sure."""
+    encoding = "utf-8-sig"
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encodings = ["utf-16"]
+        encoding = "utf-16"
     elif b"\0" in data[:2]:
-        encodings = ["utf-16-be" if data[0] == 0 else "utf-16-le"]
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
-    raise OSError(0, "it is not a text file in UTF-8, UTF-16 or Windows-1252")
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    with suppress(UnicodeDecodeError):
+        if "\0" not in data.decode(encoding):
+            return encoding, True
+    odd: dict[str, int] = {}  # how many runs of other letters than ASCII's would be in no word
+    for one in EIGHT_BITS if encoding == "utf-8-sig" and b"\0" not in data else ():
+        with suppress(UnicodeDecodeError):
+            text = data.decode(one)
+            odd[one] = len(re.findall(r"[^\0-\x7f]+", text)) - len(_IN_WORDS.findall(text))
+    if "cp1252" in odd:
+        best = min(odd, key=lambda one: odd[one])
+        return best, best == "cp1252" and odd[best] == 0 < odd["mac_roman"]
+    if odd.get("mac_roman") == 0:
+        return "mac_roman", False
+    raise OSError(
+        0, "it is not a text file in UTF-8, UTF-16, Windows-1252 or Mac Roman; save it as CSV UTF-8"
+    )
 
 
 # Workbooks and Parquet
