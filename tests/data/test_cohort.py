@@ -852,7 +852,7 @@ def test_patients_who_may_be_one_are_named(tmp_path):
     assert not any("zeros alone" in one for one in load(folder / "m.csv").notes)
 
 
-@pytest.mark.parametrize("label", ["NA", "nan", "#N/A", "null", "n/a"])
+@pytest.mark.parametrize("label", ["NA", "nan", "#N/A", "null", "n/a", "?", "Unknown"])
 def test_a_class_that_is_missing_is_no_minority(tmp_path, label):
     """Unless that it is one, or that it is to be left out, is said."""
     folder = make_folder(tmp_path, *(f"{i}.png" for i in range(6)))

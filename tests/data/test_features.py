@@ -156,8 +156,8 @@ def test_commands_take_features_as_they_take_images(table, tmp_path, monkeypatch
     assert call("report", "run")[0] == 0
     new = tmp_path / "new-features.csv"
     frame = pd.read_csv(table).drop(columns=["label", "patient"])
-    frame.to_csv(new, index=False)
-    assert call("score", "run", new, "-q")[0] == 0
+    frame.assign(subject_no=7, diagnosis="", split="?").to_csv(new, index=False)
+    assert call("score", "run", new, "-q")[0] == 0  # whose class and patient are of no concern
     scored = pd.read_csv(tmp_path / "scores.csv")
     assert scored.path.tolist() == [f"scan-{i}.nii" for i in range(N)]
     tested = pd.read_csv(tmp_path / "run" / "scores.csv").set_index("path").anomaly_score

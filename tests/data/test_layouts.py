@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conocc.data.image_io.read import decode
 from conocc.data.index import ImageEntry
 from conocc.data.layouts import LAYOUTS, list_cohort, mixtures
 from conocc.data.load import majority_classes
@@ -239,7 +240,9 @@ def test_links_that_lead_round_end(tmp_path):
 
 def test_a_folder_of_several_cohorts_is_refused_and_says_which_there_are(tmp_path):
     make_folder(tmp_path, "one/train/a/1.png", "two/Testing/b/2.png", "three/c/3.png")
-    with pytest.raises(ValueError, match=r"split of their own: one, two\. Name one .*/one'"):
+    with pytest.raises(
+        ValueError, match=r"split of their own: one, two\. Name one .*/one'.* classes"
+    ):
         list_cohort(tmp_path)
 
 
@@ -273,6 +276,13 @@ def test_mixtures_of_classes_are_never_offered_as_majority(tmp_path, paths, mixe
     assert ("may hold several classes" in said) == (not others)
 
 
+def test_a_class_that_lies_one_folder_lower_is_said_to(tmp_path):
+    """As where each hospital has a folder."""
+    listing = list_cohort(make_folder(tmp_path, "a/ben/1.png", "a/mal/2.png", "b/ben/3.png"))
+    with pytest.raises(ValueError, match="'ben' instead. Folders called 'ben' lie within these"):
+        majority_classes(listing, ["ben"])
+
+
 @pytest.mark.parametrize("majority", [None, "nv"])
 def test_a_table_beside_the_images_is_pointed_at(tmp_path, majority):
     """It lists the classes in many public sets, whose folders are parts and not classes."""
@@ -299,6 +309,14 @@ def test_a_folder_counts_before_links_to_it(tmp_path):
     make_folder(tmp_path, "benign/1.png", "x/1.png")
     (tmp_path / "again").symlink_to(tmp_path / "benign")
     assert {entry.label for entry in list_cohort(tmp_path).entries} == {"benign", "x"}
+
+
+def test_what_icloud_has_not_brought_is_no_hidden_file(tmp_path):
+    (make_folder(tmp_path, "a/1.png") / "a/.2.png.icloud").write_bytes(b"bplist00")
+    listing = list_cohort(tmp_path)
+    assert listing.unknown == ("a/.2.png.icloud",)
+    with pytest.raises(ValueError, match="placeholder of iCloud .* download"):
+        decode(b"bplist00", ".2.png.icloud")
 
 
 def test_what_a_file_server_leaves_behind_is_no_class(tmp_path):

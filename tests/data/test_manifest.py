@@ -360,7 +360,7 @@ def test_files_whose_accents_the_disk_writes_apart_are_found(tmp_path):
     assert list_cohort(table).entries[0].path == "e\u0301/1.png"
 
 
-@pytest.mark.parametrize("who", ["unknown", "-", "?", "NA", "#N/A", "NaN", "."])
+@pytest.mark.parametrize("who", ["unknown", "-", "?", "NA", "#N/A", "NaN", ".", "1.2E+11"])
 def test_a_word_for_what_is_missing_is_no_patient(tmp_path, who):
     make_folder(tmp_path, "1.png")
     table = tmp_path / "list.csv"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conocc.data.columns import TableOptions
+from conocc.data.image_io.stack import is_slice_name
 from conocc.data.layouts import list_cohort
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
@@ -183,6 +184,17 @@ def test_an_array_that_is_called_nearly_by_its_meaning_stops(tmp_path, array, me
     assert [(e.label, e.split, e.patient) for e in listing.entries] == [
         (label, "train", patient) for label, patient in zip("0011", "1234", strict=True)
     ]
+    assert not any(is_slice_name(e.path) for e in listing.entries)  # of one file, one patient
+
+
+@pytest.mark.parametrize("name", ["Images", "arr_0"])
+def test_rows_of_an_array_of_any_name_are_no_slices_of_one_patient(tmp_path, name):
+    """Each is a patient of its own, as those of `images` are."""
+    images = np.random.default_rng(0).integers(0, 255, (10, 16, 16), np.uint8)
+    where = save(tmp_path / "set.npz", **{name: images}, labels=["a"] * 10)
+    table = TableOptions(path_column=None if name == "Images" else name)
+    cohort = load_cohort(where, table=table, cache=False)
+    assert len(set(cohort.patient.tolist())) == 10
 
 
 @pytest.mark.parametrize("option", ["root", "patients", "suffix"])
@@ -196,7 +208,7 @@ def test_options_that_an_archive_has_no_use_for_are_refused(tmp_path, option):
 def test_arrays_may_be_in_any_case_singular_or_plural(tmp_path):
     own = {"Image": GREY, "LABEL": [0, 0, 1, 1], "Patients": [1, 2, 3, 4], "age": [9] * 4}
     listing = list_cohort(save(tmp_path / "set.npz", **own))
-    assert [(e.path, e.label, e.patient) for e in listing.entries][3] == ("Image[3]", "1", "4")
+    assert [(e.path, e.label, e.patient) for e in listing.entries][3] == ("images[3]", "1", "4")
     assert listing.notes == ("Arrays not used: age.",)
     assert np.array_equal(fetched(listing, [2])[0], GREY[2])
 

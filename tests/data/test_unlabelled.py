@@ -122,6 +122,18 @@ def write_archive(path, n):
     np.savez(path, images=images, labels=np.zeros(n, int))
 
 
+@pytest.mark.parametrize(
+    "others", [{}, {"arr_1": [0, 1]}, {"y": [0.5, 1.5], "patient_id": [1, 1], "split": [0, 1]}]
+)
+def test_an_archive_to_be_scored_needs_no_labels(tmp_path, others):
+    """Nor are other arrays of concern, whatever they are called."""
+    images = np.arange(512, dtype=np.uint16).reshape(2, 16, 16)
+    np.savez(tmp_path / "new.npz", images=images, **others)
+    _, path, errors = load(tmp_path / "new.npz")
+    assert [one.rsplit("/", 1)[1] for one in path] == ["images[0]", "images[1]"]
+    assert not errors
+
+
 def test_stamps_tell_that_a_file_changed_or_went(tmp_path):
     make_folder(tmp_path, "1.png", "2.png")
     (part,) = list_images([tmp_path], READING)

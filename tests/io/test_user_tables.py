@@ -23,7 +23,7 @@ READ = [(line, dict(zip(COLUMNS, cells, strict=True))) for line, cells in enumer
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "mac_roman"]
 )
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
 def test_dialects_of_text_are_known_by_what_the_file_holds(tmp_path, mark, encoding):
     text = io.StringIO()
     csv.writer(text, delimiter=mark).writerows([COLUMNS, *CELLS])
@@ -104,6 +104,17 @@ def test_the_first_sheet_is_read_and_the_log_says_so(tmp_path, caplog):
     with caplog.at_level("INFO", "conocc"):
         assert read_table(tmp_path / "t.xlsx")[0] == ["path"]
     assert caplog.messages == ["Of 't.xlsx', the first sheet is read: 'Sheet'."]
+
+
+def test_sheets_of_one_kind_are_not_read_in_part(tmp_path):
+    """As where each class, or side of the split, has a sheet."""
+    book = openpyxl.Workbook()
+    for sheet, path in ((book.active, "1.png"), (book.create_sheet("more"), "2.png")):
+        sheet.append(["path", "label"])
+        sheet.append([path, "a"])
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(ValueError, match="'t.xlsx': several of its sheets have the same columns"):
+        read_table(tmp_path / "t.xlsx")
 
 
 def test_parquet(tmp_path):

@@ -170,12 +170,18 @@ def _word(column: str) -> str:
 
 def is_missing(label: str) -> bool:
     """Say whether a program wrote the name of a class because it had none."""
-    return re.fullmatch(r"\W*(nan|n/?a|null|missing)\W*", label, re.I) is not None
+    words = r"nan|n/?a|null|missing|unknown|unlabell?ed|\?+"
+    return re.fullmatch(rf"\W*({words})\W*", label, re.I) is not None
 
 
 def is_nobody(patient: str) -> bool:
-    """Say whether a name is none, as programs write what is missing."""
-    return re.fullmatch(r"\W*|nan|none|null|\W*n/?a\W*|unknown|missing", patient, re.I) is not None
+    """Say whether a name is none, as programs write what is missing, or a number that was rounded.
+
+    >>> is_nobody("NaN"), is_nobody("1.23E+11"), is_nobody("7E2")
+    (True, True, False)
+    """
+    none = r"\W*|nan|none|null|\W*n/?a\W*|unknown|missing|\d[.,]?\d*e\+\d+"
+    return re.fullmatch(none, patient, re.I) is not None
 
 
 def bare(name: str) -> str:

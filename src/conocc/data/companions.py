@@ -39,8 +39,11 @@ _IMAGE_CLASS = re.compile(
 
 
 def is_litter(name: str) -> bool:
-    """Say whether a file or folder is hidden, or what a desktop or an archiver left behind."""
-    return name.startswith(".") or name.lower() in _LITTER
+    """Say whether a file or folder is hidden, or what a desktop or an archiver left behind.
+
+    ``.x.png.icloud`` stands for an image, which iCloud has not brought yet.
+    """
+    return (name.startswith(".") and not name.endswith(".icloud")) or name.lower() in _LITTER
 
 
 def companion(name: str, head: bytes) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conocc.data.columns import TableOptions, claim, is_near, is_nobody, refuse_options
+from conocc.data.columns import TableOptions, claim, is_called, is_near, is_nobody, refuse_options
 from conocc.data.index import ImageEntry, ImageIndex, count, printable, side, some
 from conocc.data.manifest import is_manifest
 from conocc.io.user_tables import read_table
@@ -21,11 +21,17 @@ def is_features(where: Path) -> bool:
     return is_manifest(where) and where.stem.lower().endswith("features")
 
 
-def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
+_TOLD = ("label", "split", "patient")  # what is no feature, but told of the image
+
+
+def list_features(
+    where: Path, table: TableOptions = TableOptions(), *, labelled: bool = True
+) -> ImageIndex:
     """List the rows of a table ``[path][,label][,split][,patient]`` and features.
 
     Each other column that holds a number anywhere is a feature, in the order of their names; those
     that hold words alone are not used. Without labels all are one class, called as the table.
+    Unless they are to be `labelled`, columns of a class, a side or a patient are passed over.
 
     Raises
     ------
@@ -35,15 +41,15 @@ def list_features(where: Path, table: TableOptions = TableOptions()) -> ImageInd
     name = f"'{printable(where.name)}'"
     refuse_options(name, table, ("root", "patients", "suffix", "one_hot"), "a table of features")
     columns, rows = read_table(where)
-    claimed = claim(name, columns, (), ("path", "label", "split", "patient"), table)
+    if not labelled:
+        columns = [c for c in columns if not any(is_called(c, m) or is_near(c, m) for m in _TOLD)]
+    claimed = claim(name, columns, (), ("path", *_TOLD), table)
     others = [column for column in columns if column not in claimed.values()]
     features = sorted(one for one in others if any(_is_number(row[one]) for _, row in rows))
     if not features:
         raise ValueError(f"{name} has no column of numbers, where each is a feature of an image.")
     for one in features:
-        if means := next(
-            (word for word in ("label", "patient", "split") if is_near(one, word)), ""
-        ):
+        if means := next((word for word in _TOLD if is_near(one, word)), ""):
             raise ValueError(
                 f"{name} has the column '{printable(one)}', which reads as if it were '{means}', "
                 f"and would be a feature. Drop it, or rename it."

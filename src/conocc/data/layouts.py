@@ -170,7 +170,8 @@ def list_class_folders(where: Path) -> ImageIndex:
         raise ValueError(
             f"'{printable(where)}' is no cohort, but holds folders with a split of their own: "
             f"{', '.join(map(printable, cohorts))}. Name one of them, such as "
-            f"'{printable(where / cohorts[0])}'."
+            f"'{printable(where / cohorts[0])}'. If these are classes, lay all images out as "
+            "CLASS/{train,test}/image, or list them in a table."
         )
     else:
         layout = "a folder for each class"

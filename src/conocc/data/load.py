@@ -290,10 +290,16 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
     names = frozenset(map(as_typed, words))  # a shell completes a folder's name by a slash
     unknown = sorted(names - set(found))
     if unknown or not names:
+        got, advice = unknown[0] if unknown else [], ""
+        if any(f"/{got}/" in entry.path for entry in index.entries):
+            advice = (
+                f" Folders called {got!r} lie within these: name one of these instead of "
+                f"'{printable(index.name)}', or list the images with their classes in a table."
+            )
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
             f"are {named_classes(found)}. "
-            f"Got {unknown[0] if unknown else []!r} instead.{_listed_in(index)}"
+            f"Got {got!r} instead.{advice}{_listed_in(index)}"
         )
     return names
 
@@ -329,7 +335,8 @@ def _refuse_doubtful(
     index: ImageIndex, majority: frozenset[str], dropped: frozenset[str], minority: Sequence[str]
 ) -> None:
     """Refuse a minority class that is called as one of the majority, or as none, unless named."""
-    others = sorted({entry.label for entry in index.entries} - majority - dropped)
+    used = {entry.label for entry in index.entries if entry.split != "unused"}
+    others = sorted(used - majority - dropped)
     if missing := [one for one in others if is_missing(one) and one not in minority]:
         one = printable(missing[0])
         raise ValueError(

@@ -21,6 +21,11 @@ _NUMBERS = re.compile(r"(slice|frame|page)s?\W*_*(no|nr|num|number|index|idx|id)
 # What a column of 0 and 1 adds to a label: its name, its name as uncertain, or nothing.
 _ONE_HOT = {"1": "{}", "true": "{}", "-1": "{}?", "0": "", "false": "", "": ""}
 
+_HINTS = {
+    "label": " --one-hot reads columns of 1 and blanks.",
+    "patient": " Write each in full, as text.",  # not as 1.2E+11
+}
+
 
 def is_manifest(where: Path) -> bool:
     """Say whether `where` is a file whose suffix is that of a table."""
@@ -108,7 +113,7 @@ def _entry(values: dict[str, str], at: str, table: TableOptions, root: Path) -> 
         value = values.get(meaning, "one")
         if not value or (meaning == "patient" and is_nobody(value)):
             of = f" of '{printable(path)}'" if path else ""
-            hint = " --one-hot reads columns of 1 and blanks." if meaning == "label" else ""
+            hint = _HINTS.get(meaning, "")
             given = f", {value!r}, is nobody's name" if value else " is empty"
             raise ValueError(f"{at}: the {meaning}{of}{given}.{hint}")
     split = side(values["split"], at) if "split" in values else None

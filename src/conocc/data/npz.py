@@ -49,12 +49,16 @@ def is_archive(where: Path) -> bool:
     return where.is_file() and where.suffix.lower() == ".npz"
 
 
-def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageIndex:
+def list_archive(
+    where: Path, table: TableOptions = TableOptions(), *, labelled: bool = True
+) -> ImageIndex:
     """List the images of an ``.npz`` file.
 
     Own arrays are `images`, (n, h, w), (n, c, h, w) or (n, h, w, c) with c of 1 or 3; `labels`,
     (n,); and, if wished, `patient` and `split`, (n,); or as `table` calls them.
     Instead of images there may be `features`, (n, d): without labels they are one class.
+    Unless they are to be `labelled`, labels are read only where they are called so, and no more.
+    Rows are named by what the array means, ``images[3]``, whatever it is called.
     MedMNIST's are `{train,val,test}_images` and `{train,val,test}_labels`; `val` stays unused.
 
     Raises
@@ -71,14 +75,17 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
     sides = [f"{side}_" for side in MEDMNIST_SIDES if f"{side}_images" in heads]
     vectors = any(is_called(array, "features") for array in heads)
     is_own = not sides or vectors or any(is_called(array, "images") for array in heads)
-    needed = ("features",) if vectors else ("images", "labels")
+    needed: tuple[str, ...] = ("features",) if vectors else ("images", "labels")
     entries: list[ImageEntry] = []
     arrays: list[tuple[str, int]] = []
     unused = set(heads)
     for prefix in [""] if is_own else sides:
         inside = sorted(one.removeprefix(prefix) for one in heads if one.startswith(prefix))
-        optional = ("patient", "split") if is_own else ("patient",)
+        optional: tuple[str, ...] = ("patient", "split") if is_own else ("patient",)
         optional = ("labels", *optional) if vectors else optional
+        if not labelled:
+            needed = needed[:1]
+            optional = ("labels",) * any(is_called(one, "labels") for one in inside)
         claimed = claim(f"'{name}'", inside, needed, optional, table, "array")
         claimed = {meaning: prefix + array for meaning, array in claimed.items()}
         unused -= set(claimed.values())
@@ -93,7 +100,7 @@ def list_archive(where: Path, table: TableOptions = TableOptions()) -> ImageInde
             split = side(words[i], f"'{name}', {claimed.get('split')}[{i}]") if words[i] else None
             who = values["patient"][i] if "patient" in values else None
             label = values["labels"][i] if "labels" in values else where.stem
-            entries.append(ImageEntry(f"{array}[{i}]", label, split, who))
+            entries.append(ImageEntry(f"{prefix}{needed[0]}[{i}]", label, split, who))
     if not entries:
         raise ValueError(f"'{name}' holds no images: its arrays are empty.")
     if len({entry.patient is None for entry in entries}) > 1:

@@ -31,13 +31,13 @@ from conocc.data.decoding import (
     prefetch,
     usable_threads,
 )
-from conocc.data.features import check_features, is_features
+from conocc.data.features import check_features, is_features, list_features
 from conocc.data.image_io.stack import StackOptions, volume_and_slice
 from conocc.data.index import Fetch, ImageEntry, ImageIndex, content, of_files, printable, walk
-from conocc.data.layouts import list_cohort
+from conocc.data.layouts import list_phantom
 from conocc.data.manifest import is_manifest, list_manifest
 from conocc.data.masks import without_masks
-from conocc.data.npz import is_archive
+from conocc.data.npz import is_archive, list_archive
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.volumes import fetch_images, with_slices
@@ -177,7 +177,7 @@ def _part(where: str, preprocessing: Preprocessing, table: TableOptions, is_alon
     path = Path(where)
     absolute = str(path.absolute())  # another process may have another working directory
     if where in PHANTOMS or is_archive(path) or is_features(path):
-        index = list_cohort(where, preprocessing.size, table=table)
+        index = _listed(where, preprocessing.size, table)
         check_features(index, preprocessing.features)
         names = tuple(entry.path for entry in index.entries)
         own = where if where in PHANTOMS else absolute
@@ -231,7 +231,15 @@ def _archive(
     where: str, size: int | None, table: TableOptions, stamp: tuple[int, int] | None
 ) -> ImageIndex:
     # Once a process, and anew when the archive has changed.
-    return list_cohort(where, size, table=table)
+    return _listed(where, size, table)
+
+
+def _listed(where: str, size: int | None, table: TableOptions) -> ImageIndex:
+    """List what is no file an image: a phantom, an archive or a table of features."""
+    if where in PHANTOMS:
+        return list_phantom(where, size)
+    listed = list_archive if is_archive(Path(where)) else list_features
+    return listed(Path(where), table, labelled=False)
 
 
 def _fetched(folder: str, name: str) -> bytes:

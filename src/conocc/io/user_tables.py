@@ -40,8 +40,8 @@ MOST_LINES = 2**22
 def read_table(path: Path) -> tuple[list[str], Rows]:
     """Read a table of the user: its columns, and each row as text with its line number.
 
-    What the file holds decides, whatever its suffix: text with commas, semicolons or tabs, in
-    UTF-8, UTF-16 or else Windows-1252, which holds Latin-1, or Mac Roman, whichever makes more
+    What the file holds decides, whatever its suffix: text with commas, semicolons, tabs or bars,
+    in UTF-8, UTF-16 or else Windows-1252, which holds Latin-1, or Mac Roman, whichever makes more
     words of Western languages, with a warning where that is a guess; the first sheet of an Excel
     workbook; or Parquet. Cells are stripped of surrounding blanks; whole numbers have no decimals.
     Empty lines and columns without a name are passed over.
@@ -105,9 +105,9 @@ def _text_lines(path: Path) -> _Lines:
 
     def width(mark: str) -> int:
         heads = (cells for _, cells in _cells(path, text, mark))
-        return len(next((head for head in heads if any(c.strip(" ,;\t") for c in head)), ()))
+        return len(next((head for head in heads if any(c.strip(" ,;\t|") for c in head)), ()))
 
-    return _cells(path, text, max(",;\t", key=width))
+    return _cells(path, text, max(",;\t|", key=width))
 
 
 def _cells(path: Path, text: str, mark: str) -> _Lines:
@@ -201,7 +201,12 @@ def _excel_lines(path: Path) -> _Lines:
             closing(load_workbook(file, read_only=True, data_only=True)) as book,
         ):
             sheet, *others = book.worksheets
-            sheet.reset_dimensions()  # which a workbook may state too small
+            for one in book.worksheets:
+                one.reset_dimensions()  # which a workbook may state too small
+            heads = [next(one.iter_rows(values_only=True), ()) for one in book.worksheets]
+            if any(heads[0]) and heads[0] in heads[1:]:
+                what = "several of its sheets have the same columns, and one sheet is read"
+                raise OSError(0, f"{what}; put all rows into one, or remove the others")
             if others:
                 logger.info("Of %r, the first sheet is read: %r.", path.name, sheet.title)
             width = 0

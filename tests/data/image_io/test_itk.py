@@ -92,6 +92,8 @@ def test_one_drawn_volume_is_the_same_in_all_containers(tmp_path):
             for read, one in zip(slices(tmp_path / name, axis), expected, strict=True):
                 assert read.dtype == one.dtype
                 np.testing.assert_array_equal(read, one)
+    nibabel.save(nibabel.MGHImage(xyz.astype(np.uint16), affine), tmp_path / "i.mgz")  # new there
+    np.testing.assert_array_equal(slices(tmp_path / "i.mgz")[2], VOLUME[2].astype(np.uint16))
     flipped = slices(tmp_path / "h.hdr")
     np.testing.assert_array_equal(flipped[2], VOLUME[2, ::-1])
     assert "no directions in an Analyze header" in stack_at(tmp_path / "h.hdr").image(0).remarks[0]

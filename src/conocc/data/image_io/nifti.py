@@ -42,7 +42,7 @@ SIGNATURE = re.compile(
 )
 # Without a magic word, but as many dimensions as it may have; and version, sides, kind of MGH.
 ANALYZE_SIGNATURE = re.compile(rb"\x5c\x01\0\0.{36}[\1-\7]\0|\0\0\x01\x5c.{36}\0[\1-\7]", re.DOTALL)
-MGH_SIGNATURE = re.compile(rb"\0\0\0\x01(?:\0...){4}\0\0\0[\0\1\3\4]", re.DOTALL)
+MGH_SIGNATURE = re.compile(rb"\0\0\0\x01(?:\0...){4}\0\0\0[\0\1\3\4\x0a]", re.DOTALL)
 _MGH_START = 284
 
 # Room for 512x512x2048 voxels of 32 bits.

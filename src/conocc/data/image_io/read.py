@@ -209,6 +209,7 @@ _OTHERS = {
     rb"PK\x03\x04": "it is a ZIP archive; unpack it",
     rb"BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d|Rar!": "it is an archive; unpack it",
     rb"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
+    rb"bplist00": "it is a placeholder of iCloud for a file that is not here yet; download that",
     rb"%PDF-": "it is a PDF file; save its pictures as PNG",
     rb"\x89HDF": "it is an HDF5 file; save its images as NPY or PNG",
     rb"MATLAB 5": "it is a MATLAB file; save its images as NPY or PNG",
