@@ -422,6 +422,48 @@ def test_a_new_fit_forgets_the_calibration(fitted, images, unseen):
     assert not fitted.knows_patients(PATIENTS, side="calibration").any()
 
 
+def test_a_fit_that_is_broken_off_leaves_no_half_of_two(method, images, unseen, monkeypatch):
+    """It scored by what was learned of new images, and the threshold of the images before."""
+    fitted = quick(method).fit(images)
+    scores = fitted.anomaly_score(unseen)
+    with pytest.raises(ValueError, match="needs at least two images"):
+        fitted.fit(np.zeros((1, 24, 24)))
+    assert np.array_equal(fitted.anomaly_score(unseen), scores)  # refused, and as it was
+    monkeypatch.setattr(type(fitted), "_residual_scale", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.fit(images[:10])
+    with pytest.raises(NotFittedError):
+        fitted.predict(unseen)
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0), np.int64(3)])
+def test_a_calibration_keeps_its_draw(random_state, images, unseen, tmp_path):
+    """Without a seed each call drew other images of the patients, and gave other p-values."""
+    fitted = quick("ocsvm").fit(images)
+    fitted.calibrate(unseen, groups=np.arange(16) // 5, random_state=random_state)
+    p = fitted.p_value(unseen).tolist()
+    fitted.save(tmp_path / "model")
+    assert fitted.p_value(unseen).tolist() == p
+    assert conocc.load(tmp_path / "model").p_value(unseen).tolist() == p
+
+
+def test_what_could_not_be_read_is_not_saved(images, tmp_path):
+    fitted = quick("cae").fit(images).set_params(channels=(3, 5))
+    with pytest.raises(ValueError, match="Cannot save this CAE as its parameters are now, fit it"):
+        fitted.save(tmp_path / "model")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_class_reads_the_folder_of_a_run_too(images, tmp_path):
+    fitted = quick("ocsvm").fit(images)
+    fitted.save(tmp_path / "model.safetensors")
+    assert type(fitted).load(tmp_path).offset_ == fitted.offset_
+
+
 def test_what_was_trained_on_calibrates_nothing(method, images, unseen):
     fitted = quick(method).fit(images, groups=["a"] * 20)
     with pytest.raises(ValueError, match="2 of the 18 images to calibrate on were trained on"):

@@ -67,7 +67,9 @@ def test_true_and_false_mark_no_class(kind, marks):
             majority_only(X, y, None, refuse=False)
 
 
-@pytest.mark.parametrize("again", [[1.0, 2.0], np.array([1.0, 2.0]), ["1", "2"], np.uint8([1, 2])])
+@pytest.mark.parametrize(
+    "again", [[1.0, 2.0], np.float32([1, 2]), ["1", "2"], [b"1", b"2"], np.uint8([1, 2])]
+)
 def test_a_patient_is_the_same_as_a_number_of_any_kind(again):
     """A column with gaps has 1.0 for 1: such a patient was calibrated on after the training."""
     fitted = conocc.GaborMahalanobis(random_state=0).fit(IMAGES[:10], groups=[1, 2] * 5)
@@ -109,3 +111,10 @@ def test_labels_may_be_a_column():
     kept, groups = majority_only(X, [[1], [1], [-1]], [["a"], ["b"], ["b"]], refuse=False)
     assert len(kept) == 2
     assert groups.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("groups", ["ann", {"ann": 1}, np.ones((3, 2)), (g for g in "abc"), "ab"])
+def test_patients_that_are_no_column_are_refused_by_their_own_name(groups):
+    """It was said of y, which nobody had given."""
+    with pytest.raises(ValueError, match="'groups' parameter must have one value an image. Got"):
+        majority_only(X, None, groups, refuse=False)

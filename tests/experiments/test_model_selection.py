@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import cross_validate
 from sklearn.svm import OneClassSVM
@@ -90,3 +91,19 @@ def test_folds_that_cannot_be_are_a_sentence():
     with pytest.raises(ValueError, match="of 3 would test majority images only. Ask for fewer"):
         list(OneClassKFold(3).split(X, one, GROUPS))
     assert len(list(OneClassKFold(3, all_minority=True).split(X, one, GROUPS))) == 3
+
+
+def test_folds_take_what_a_fit_takes():
+    """Columns crashed, text marked nobody, and a row without a label was trained on."""
+
+    def folds(y, groups=GROUPS):
+        return [test.tolist() for _, test in OneClassKFold(3).split(X, y, groups)]
+
+    for y in (Y[:, None], Y.astype(str), pd.DataFrame(Y)):
+        assert folds(y) == folds(Y)
+    mixed = np.array([f"p{g}" if g > 9 else g for g in GROUPS], object)
+    assert len(folds(Y, mixed)) == 3
+    with pytest.raises(ValueError, match="'y' parameter has no value for 1 of 120 images"):
+        folds([*Y[:-1], np.nan])
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[120, 119"):
+        folds(Y[1:])

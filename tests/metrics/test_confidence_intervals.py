@@ -193,8 +193,8 @@ def test_the_paired_test_errs_as_often_as_it_says_only_with_patients():
         ),
         ({"patient": ["a", "b", "c"]}, r"^The 'patient'.*shape \(3,\) for 4 images"),
         ({"patient": [["a", "b"]]}, r"Got shape \(1, 2\) for 4 images"),
-        ({"patient": ["a", None, "b", "c"]}, "^The 'patient'.*Got None for image 1"),
-        ({"patient": [1.0, 2.0, np.nan, 3.0]}, r"'patient'.*nan\)? for image 2"),
+        ({"patient": ["a", None, "b", "c"]}, "^The .patient.*no value for 1 of 4 .*row 1"),
+        ({"patient": [1.0, 2.0, np.nan, 3.0]}, "^The .patient.*no value for 1 of 4 .*row 2"),
         ({"confidence_level": 95}, r"'confidence_level'.*\(0, 1\). Got 95 instead"),
     ],
 )

@@ -338,8 +338,14 @@ def test_benjamini_hochberg_holds_the_false_discovery_rate(unit):
         (lambda: Calibration(scores=()), "at least one score"),
         (lambda: Calibration((1.0,), (0, 0)), r"'patient'.*shape \(2,\) for 1 images"),
         (lambda: calibrate([1.0, 2.0], patient=["a"]), r"'patient'.*shape \(1,\) for 2 images"),
-        (lambda: calibrate([1.0, 2.0], patient=["a", None]), "'patient'.*Got None for image 1"),
-        (lambda: one_image_a_patient([1.0, np.nan]), "'patient'.*for image 1"),
+        (
+            lambda: calibrate([1.0, 2.0], patient=["a", None]),
+            "'patient'.*no value for 1 of 2 images, the first of row 1",
+        ),
+        (
+            lambda: one_image_a_patient([1.0, np.nan]),
+            "'patient'.*no value for 1 of 2 images, the first of row 1",
+        ),
         (lambda: benjamini_hochberg([0.1, 1.2], rate=0.1), "numbers between 0 and 1"),
         (lambda: benjamini_hochberg([0.1, np.nan], rate=0.1), "'p'.*Got nan at position 1"),
         (lambda: patient_maxima(["a"], [np.nan]), "'scores'.*Got nan at position 0"),

@@ -57,7 +57,6 @@ def load(path: str | Path) -> Any:
     """Read a saved detector of any method, from its file or the folder of its run."""
     from conocc.io.safetensors import read
 
-    path = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     header, _ = read(path, "model")
     for name, method in METHODS.items():
         if method.class_name == header["class"]:

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
 
 from conocc.data.image_io.pixels import LARGEST_VALUE
 from conocc.io.words import count
+from conocc.metrics.ranking import column, group_names
 
 logger = logging.getLogger("conocc")
 
 SMALLEST_SIDE = 16
 IMAGE_CHANNELS = (1, 3)
-MISSING = ("nan", "None", "<NA>", "NaT", "")  # as NumPy, Python and pandas write it
 OFFSET_SHARE = 1e-3  # of the largest value: what varies less loses digits as float32
 CHECK_ROWS = 256  # how many images are validated at once
 
@@ -178,7 +177,7 @@ def majority_only(
 
     (n, ...), (n,) or None, (n,) or None -> (m, ...), (m,) or None
     """
-    patients = None if groups is None else _column(X, "groups", groups)
+    patients = None if groups is None else column("groups", groups, len(X))
     if y is None:
         return X, patients
     if {str(one).lower() for one in np.asarray(y, object).flat} & {"true", "false"}:
@@ -186,8 +185,8 @@ def majority_only(
             "y holds True or False, which do not say which class is meant. Mark images of the "
             "minority by -1 and others by 1: np.where(is_minority, -1, 1)."
         )
-    y = _column(X, "y", y)
-    minority = (y == -1) | (y.astype(str) == "-1")  # as a table of text has it
+    y = column("y", y, len(X))
+    minority = marked(y)
     said = f"y marks {minority.sum()} of {count(len(X), 'image')} as minority (-1)"
     if minority.any() and refuse:
         raise ValueError(f"{said}; only images of the majority class are taken.")
@@ -202,18 +201,9 @@ def majority_only(
     return X, patients
 
 
-def _column(X: np.ndarray, name: str, values: Any) -> np.ndarray:
-    """Check that there is a value for each image; (n, ...), (n,) or (n, 1) -> (n,)."""
-    column: np.ndarray = column_or_1d(values)
-    check_consistent_length(X, column)
-    missing = [i for i, one in enumerate(column.tolist()) if str(one) in MISSING]
-    if missing:
-        raise ValueError(
-            f"The '{name}' parameter has no value for {len(missing)} of {count(len(X), 'image')}, "
-            f"the first of row {missing[0]}. Leave these images out, or say which class or patient "
-            "it is."
-        )
-    return column
+def marked(y: np.ndarray) -> np.ndarray:
+    """Tell which rows are marked as minority, -1, as a number or as text; (n,) -> (n,) bool."""
+    return np.asarray((y == -1) | (y.astype(str) == "-1"))
 
 
 # --- identity ----------------------------------------------------------------------------------
@@ -237,11 +227,6 @@ def digests(X: np.ndarray) -> np.ndarray:
         return (row.astype(kept, order="C") + 0).tobytes()  # -0.0 is 0.0
 
     return _hashes(about + values(row) for row in X)
-
-
-def group_names(groups: Iterable[Any]) -> list[str]:
-    """Name groups (patients): 1.0, of a column that had gaps, is patient 1; (n,) -> (n,)."""
-    return [f"{g:.0f}" if isinstance(g, float) and g.is_integer() else str(g) for g in groups]
 
 
 def group_digests(groups: Iterable[Any]) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.model_selection import GroupKFold
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -37,12 +38,11 @@ from conocc.detectors.input_validation import (
     among,
     digests,
     group_digests,
-    group_names,
     patients_of,
 )
 from conocc.detectors.residual_scale import ResidualScale, scale_of
 from conocc.io.progress import bar
-from conocc.metrics.ranking import must_pass
+from conocc.metrics.ranking import group_names, must_pass
 from conocc.thresholds.conformal import Calibration, calibrate
 from conocc.training import Batches, Chance, Checkpoint, Train, default_settings
 
@@ -245,6 +245,10 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 f"{type(self).__name__} needs at least two images to learn from; "
                 f"got n_samples = {len(array)}."
             )
+        of_columns = {"feature_names_in_", "n_features_in_"} if array.ndim == 2 else set()
+        for name in [k for k in vars(self) if k.endswith("_") and k not in of_columns]:
+            delattr(self, name)  # or what is interrupted would score by halves of two fits
+        self.input_shape_: tuple[int, ...] = array.shape[1:]
         self.seed_ = _seed(self.random_state)
         self.training_digests_ = digests(array)
         self.training_patients_ = patients_of(groups)
@@ -253,10 +257,6 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.calibration_: Calibration | None = None
         self.calibration_digests_ = self.calibration_patients_ = np.empty((0, 16), np.uint8)
         self.other_scores_: dict[str, Any] = {}
-        of_other_fits = {"encoder_graph_", "seen_shape_"}
-        of_other_fits |= {"feature_names_in_", "n_features_in_"} if array.ndim > 2 else set()
-        for name in of_other_fits & vars(self).keys():
-            delattr(self, name)
         if graph is not None:
             self.encoder_graph_ = graph
             array = self._seen(array)
@@ -371,7 +371,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         array = self._seen(array)
         scores = self._scores(array)
         names = None if groups is None else group_names(groups)
-        self.calibration_ = calibrate(scores, patient=names, random_state=random_state)
+        self.calibration_ = calibrate(scores, patient=names, random_state=_seed(random_state))
         self.calibration_digests_, self.calibration_patients_ = images, patients
         self.residual_scale_ = self._residual_scale(array, source="calibration")
         rate = self.calibration_.usual_rate()
@@ -559,6 +559,9 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         return persistence.load(cls, path)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return "offset_" in vars(self)  # which a fit sets last
+
     def __getstate__(self) -> dict[str, Any]:
         # A detector that was fitted on a GPU can be unpickled where there is none.
         state = super().__getstate__().items()
@@ -577,9 +580,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         else:
             array = validate_data(self, array, reset=reset, dtype="numeric", order=None)
             input_validation.refuse_unusable(array)
-        if reset:
-            self.input_shape_: tuple[int, ...] = array.shape[1:]
-        elif array.shape[1:] != self.input_shape_:
+        if not reset and array.shape[1:] != self.input_shape_:
             raise ValueError(
                 f"X holds arrays of shape {array.shape[1:]}; {type(self).__name__} was fitted on "
                 f"{self.input_shape_}. That is (channels, rows, columns), or (features,)."
@@ -701,4 +702,4 @@ def _seed(random_state: Any) -> int:
         return int(random_state)
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    return int(random_state.randint(2**31 - 1))
+    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -84,6 +84,8 @@ def save(detector: Any, path: str | Path, preprocessing: dict[str, Any] | None) 
         "values": dict(sorted(values.items())),
         "versions": versions,
     }
+    refusal = f"Cannot save this {type(detector).__name__} as its parameters are now, fit it again"
+    _made(type(detector), header, tensors, refusal)  # or what was learned could not be read
     write(path, "model", header, tensors)
 
 
@@ -92,14 +94,17 @@ def load(cls: Any, path: str | Path) -> Any:
     header, tensors = read(path, "model")
     if header["class"] != cls.__name__:
         raise ValueError(f"'{path}' holds a {header['class']}, not a {cls.__name__}.")
+    return _made(cls, header, tensors, f"Cannot read model '{path}'")
+
+
+def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor], refusal: str) -> Any:
     try:
-        return _made(cls, header, tensors)
+        return _filled(cls, header, tensors)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"Cannot read model '{path}': {reason}.") from error
+        raise ValueError(f"{refusal}: {str(error).splitlines()[0]}.") from error
 
 
-def _made(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+def _filled(cls: Any, header: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     revision, version = header["versions"]["method"], header["versions"]["conocc"]
     if revision != cls.revision:
         raise ValueError(

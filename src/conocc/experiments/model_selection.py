@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
+from sklearn.utils import check_consistent_length
 
+from conocc.detectors.input_validation import marked
 from conocc.metrics.checks import in_unit_interval
-from conocc.metrics.ranking import METRICS, Bools, patient_names, sensitivity_at
+from conocc.metrics.ranking import METRICS, Bools, column, patient_names, sensitivity_at
 
 Rows = NDArray[np.intp]
 
@@ -61,6 +63,7 @@ class OneClassKFold(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn h
         ValueError
             If `y` does not mark the minority by -1, or a fold would test rows of one class only.
         """
+        check_consistent_length(X, y, groups)
         minority = minority_of(y)
         rows = np.arange(len(minority))
         patient = rows if groups is None else patient_names(groups, len(rows))
@@ -113,13 +116,14 @@ def _scored(metric: Callable[..., float], detector: Any, X: Any, y: ArrayLike) -
 
 def minority_of(y: ArrayLike) -> Bools:
     """Tell which rows are -1, as scikit-learn marks outliers; both kinds must be there."""
-    minority = np.asarray(y) == -1
+    y = column("y", y)
+    minority = marked(y)
     if not minority.any() or minority.all():
         raise ValueError(
             "The 'y' parameter must be -1 for minority rows and something else for majority rows. "
-            f"Got {np.unique(np.asarray(y)).tolist()[:5]} instead."
+            f"Got {np.unique(y).tolist()[:5]} instead."
         )
-    return np.asarray(minority)
+    return minority
 
 
 SCORERS = {name: one_class_scorer(name) for name in METRICS}

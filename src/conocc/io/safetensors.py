@@ -54,7 +54,8 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]
     ValueError
         If it is damaged, of another kind or program, or of a newer format.
     """
-    if not Path(path).exists():
+    path = Path(path) / f"{kind}.safetensors" if Path(path).is_dir() else Path(path)  # of a run
+    if not path.exists():
         raise FileNotFoundError(f"There is no {kind} '{path}'.")
     try:
         with safe_open(path, framework="pt") as file:

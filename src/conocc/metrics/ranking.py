@@ -6,7 +6,8 @@ which higher means less like the majority class.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ Ints = NDArray[np.intp]
 
 # Of the sensitivity that a benchmark reports: one majority image in twenty may be flagged.
 SPECIFICITY = 0.95
+MISSING = ("nan", "None", "<NA>", "NaT", "")  # as NumPy, Python and pandas write it
 
 
 def auc(minority: ArrayLike, anomaly_score: ArrayLike) -> float:
@@ -167,21 +169,40 @@ def finite_row(name: str, values: ArrayLike) -> Floats:
     return row
 
 
+def column(name: str, values: ArrayLike, n: int | None = None) -> NDArray[Any]:
+    """Return a value of each of `n` images, or refuse it by its parameter's name; -> (n,)."""
+    row = np.asarray(values)
+    row = row[:, 0] if row.ndim == 2 and row.shape[1] == 1 else row
+    if row.ndim != 1 or (n is not None and row.size != n):
+        raise ValueError(
+            f"The {name!r} parameter must have one value an image. "
+            f"Got shape {row.shape}{'' if n is None else f' for {n} images'} instead."
+        )
+    missing = [i for i, one in enumerate(row.tolist()) if str(one) in MISSING]
+    if missing:
+        raise ValueError(
+            f"The {name!r} parameter has no value for {len(missing)} of {row.size} images, the "
+            f"first of row {missing[0]}. Leave these images out, or say which class or patient "
+            "it is."
+        )
+    return row
+
+
+def group_names(groups: Iterable[Any]) -> list[str]:
+    """Name groups (patients): 1.0, of a column that had gaps, is patient 1; (n,) -> (n,)."""
+
+    def name(group: Any) -> str:
+        if isinstance(group, (float, np.floating)) and group.is_integer():
+            return f"{group:.0f}"
+        return group.decode() if isinstance(group, bytes) else str(group)  # as h5py has text
+
+    return [name(group) for group in groups]
+
+
 def patient_names(patient: ArrayLike, n: int | None = None) -> NDArray[np.generic]:
     """Return the patient of each of `n` images, or refuse what does not name them; -> (n,)."""
-    names = np.asarray(patient)
-    if names.ndim != 1 or (n is not None and names.size != n):
-        raise ValueError(
-            "The 'patient' parameter must have one value an image. "
-            f"Got shape {names.shape}{'' if n is None else f' for {n} images'} instead."
-        )
-    unknown = [i for i, name in enumerate(names.tolist()) if name is None or name != name]
-    if unknown:
-        raise ValueError(
-            "The 'patient' parameter must name the patient of every image. "
-            f"Got {names[unknown[0]]!r} for image {unknown[0]} instead."
-        )
-    return names
+    names = column("patient", patient, n)
+    return np.array(group_names(names)) if names.dtype == object else names  # 1 and "a" are named
 
 
 # What a benchmark reports. `bootstrap_interval` gives each an interval, whatever is added here.
