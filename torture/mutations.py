@@ -305,7 +305,7 @@ def table(outcomes: list[Outcome]) -> str:
     """Count by loader, in Markdown."""
     lines = [
         "| loader | files | decoded | refused | anything else | slowest, s | largest, MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for loader in LOADERS:
         those = [o for o in outcomes if o.loader == loader]
