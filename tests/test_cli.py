@@ -11,14 +11,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from cyclopts import CoercionError, Token
 from PIL import Image
 
 from conocc import load, load_cohort
 from conocc.cli import INTERRUPTED, SOME_FAILED
 from conocc.cli import run as run_command
+from conocc.cli.application import app
 from conocc.data.preprocessing import Preprocessing
 from conocc.io.tables import read_csv
 from made_cohorts import make_folder, write_image
@@ -613,7 +616,10 @@ def test_a_terminal_without_greek_ends_no_command(run, folder, encoding):
     [
         (["fit"], "requires an argument"),
         (["fit", "c", "--out", "r", "--sise", "3"], "Unknown option: --sise"),
-        (["fit", "c", "--out", "r", "--size", "big"], '"big"'),
+        (["fit", "c", "--out", "r", "--size", "big"], "--size: 'big' is no whole number. Side"),
+        (["fit", "c", "--out", "r", "--size", "64.7"], "'64.7' is no whole number"),
+        (["fit", "c", "--out", "r", "--calibrate", "none"], "a threshold, 0 for none; a fifth"),
+        (["score", "r", "c", "--fdr", "nan"], "'nan' is no number"),
         (["fti"], 'Unknown command "fti"'),
     ],
 )
@@ -986,6 +992,20 @@ def test_of_features_nothing_is_offered_to_be_looked_at(tmp_path):
     for command in ("review", "explain"):
         code, said = call(command, run, features, "--out", tmp_path / "page")
         assert (code, "was fitted to features" in said) == (1, True)
+
+
+def test_no_option_takes_a_word_for_a_number():
+    """Also one that is declared without `option`."""
+    apps = [each[name] for each in (app, app["data"]) for name in each if name.isalpha()]
+    commands = [each for each in apps if each.default_command]
+    tried = 0
+    for argument in (one for each in commands for one in each.assemble_argument_collection()):
+        if {int, float} & {argument.hint, *get_args(argument.hint)}:
+            argument.append(Token(value="none"))
+            with pytest.raises(CoercionError, match=r"'none' is no (whole )?number\. ."):
+                argument.convert()
+            tried += 1
+    assert tried > 50
 
 
 def test_a_home_is_found_where_the_shell_leaves_it(run, folder, tmp_path, monkeypatch):

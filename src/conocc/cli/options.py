@@ -7,12 +7,14 @@ is written here.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token, convert
 
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions
@@ -39,7 +41,22 @@ def option(
     help: str, name: str | None = None, *, any_value: bool = False, **more: Any
 ) -> Parameter:
     """Describe an option; with `any_value`, what it is given may begin with a hyphen."""
-    return Parameter(name=name, help=help, allow_leading_hyphen=any_value, **more)
+
+    def converter(kind: type[Any], tokens: Sequence[Token]) -> Any:
+        # cyclopts takes 'none' for no word at all, and rounds 64.7 to a whole number.
+        if kind not in (int, float):
+            return convert(kind, tokens)
+        try:
+            if math.isfinite(number := kind(tokens[0].value)):
+                return number
+        except ValueError:
+            pass
+        what = "whole number" if kind is int else "number"
+        raise ValueError(f"'{tokens[0].value}' is no {what}. {help}") from None
+
+    return Parameter(
+        name=name, help=help, allow_leading_hyphen=any_value, converter=converter, **more
+    )
 
 
 def as_options(group: Group, kind: type[Any], /, **parameters: Parameter) -> type[Any]:

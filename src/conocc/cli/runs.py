@@ -74,7 +74,8 @@ def fit(
     calibrate: Annotated[
         float | None,
         ask.option(
-            "Share of training patients kept for a threshold; a fifth if that can promise any.",
+            "Share of training patients kept for a threshold, 0 for none; a fifth if that can "
+            "promise any.",
             group=ask.DECISION,
         ),
     ] = None,
