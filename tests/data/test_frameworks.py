@@ -1,6 +1,7 @@
 """Cohorts as MONAI, MedIAnomaly, Hugging Face, nnU-Net and BIDS describe them."""
 
 import json
+import random
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from conocc.data.columns import TableOptions
 from conocc.data.index import is_image_name
+from conocc.data.layouts import list_cohort
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
 
@@ -159,31 +161,140 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path, path):
     write(inside / "metadata.csv", f"file_name,label\n{path},0\n")
     with pytest.raises(ValueError, match="leaves the folder"):
         load_cohort(inside, SIZE)
+    (inside / "images").mkdir()
     write(inside / "data.json", {"train": {"0": [path]}, "test": {}})
     with pytest.raises(ValueError, match="leaves the folder|no file"):
         load_cohort(inside / "data.json", SIZE)
 
 
-def test_what_a_framework_would_not_write_is_refused(tmp_path):
-    for content in ("[1]", "{", "[" * 100_000, '{"a": 1}'):
-        write(tmp_path / "list.json", content)
-        with pytest.raises(ValueError, match="is not a cohort"):
-            load_cohort(tmp_path / "list.json", SIZE)
-    write(tmp_path / "list.json", {"training": [{"label": 0}]})
-    with pytest.raises(ValueError, match="MONAI's datalist.: it lacks 'image'"):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "Cannot read 'list.json': what it holds must be an object. Got a list instead."),
+        ("{", "Cannot read 'list.json': it is damaged, or no JSON."),
+        ("[" * 100_000, "Cannot read 'list.json': it is damaged, or no JSON."),
+        ({"a": 1}, "list.json' is not a cohort: a .json file must have the key 'training'"),
+        ({"training": []}, "MONAI's datalist) lists no image."),
+        ({"training": None}, "'training' must be a list. Got nothing instead."),
+        ({"training": [5]}, "'training', item 1, must be an object. Got 5 instead."),
+        (
+            {"training": [{"label": 0}]},
+            "'image' in 'training', item 1, must be a text. Got nothing",
+        ),
+        ({"training": [{"image": [3]}]}, "'image' in 'training', item 1, must be a text. Got 3 "),
+        (
+            {"training": [], "test": ["x.png", {"image": []}]},
+            "'image' in 'test', item 2, must be a",
+        ),
+        (
+            {"training": [{"image": "x.png", "label": [0]}]},
+            "'label' in 'training', item 1, must be a text or a number. Got a list instead.",
+        ),
+        ({"training": [{"image": "x.png", "label": None}]}, "the label of 'x.png' is empty"),
+        (
+            {"training": [{"image": "x.png", "label": 1, "patient": {}}]},
+            "'patient' in 'training', item 1, must be a text or a number. Got an object instead.",
+        ),
+        ({"training": [{"image": ["x.png", "y.png"], "label": 0}]}, "there is no file 'x.png'"),
+    ],
+)
+def test_what_monai_would_not_write_is_refused(tmp_path, content, said):
+    write(tmp_path / "list.json", content)
+    with pytest.raises(ValueError, match=re.escape(said)):
         load_cohort(tmp_path / "list.json", SIZE)
-    for item, said in (
-        ({"image": ["x"] * 2, "label": 0}, "no file 'x'"),
-        (5, "the label of '5' is empty"),
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"0": {"a": 1}}, "'0' in 'test' must be a list. Got 1 instead."),
+        ({"0": 3}, "'0' in 'test' must be a list. Got 3 instead."),
+        ({"0": "x"}, "'0' in 'test' must be a list. Got a text instead."),
+        ({"0": ["a.png", None]}, "'0' in 'test', item 2, must be a text. Got nothing instead."),
+        ([1], "'test' must be an object. Got a list instead."),
+        (7, "'test' must be an object. Got 7 instead."),
+    ],
+)
+def test_what_medianomaly_would_not_write_is_refused(tmp_path, broken, said):
+    """It was Python's own words, or that the folder were no cohort."""
+    draw(tmp_path, "images/a.png")
+    write(tmp_path / "data.json", {"train": {"0": ["a.png"]}, "test": broken})
+    for where in (tmp_path, tmp_path / "data.json"):
+        with pytest.raises(
+            ValueError, match=re.escape(f"'data.json' (MedIAnomaly's data.json): {said}")
+        ):
+            load_cohort(where, SIZE)
+
+
+def test_damaged_files_of_nnunet_and_bids_are_refused(tmp_path):
+    """Of such a folder, imagesTr and labelsTr, or the participants, were the classes."""
+    draw(tmp_path, "nnunet/imagesTr/a_0000.png", "nnunet/labelsTr/a.png", "bids/sub-1/a.png")
+    for name, content, said in (
+        ("nnunet/dataset.json", "{", "Cannot read 'dataset.json': it is damaged, or no JSON."),
+        ("nnunet/dataset.json", {"name": {}}, "'name' must be a text or a number. Got an object"),
+        (
+            "bids/participants.tsv",
+            "participant_id\tlabel\nsub-1\n",
+            "'participants.tsv', line 2: 1",
+        ),
     ):
-        write(tmp_path / "list.json", {"training": [item, {"image": "x", "label": "1"}]})
-        with pytest.raises(ValueError, match=said):
-            load_cohort(tmp_path / "list.json", SIZE)
-    for broken in ({"0": {"a": 1}}, {"0": 3}, [1], {"0": {"a": None}}):
-        write(tmp_path / "data.json", {"train": {"0": ["a.png"]}, "test": broken})
-        with pytest.raises(ValueError, match="data.json") as refused:
-            load_cohort(tmp_path / "data.json", SIZE)
-        assert not re.search(r"Error|object|NoneType|attribute", str(refused.value))
-    write(tmp_path / "list.json", {"training": []})
-    with pytest.raises(ValueError, match="must have the columns path and label"):
-        load_cohort(tmp_path / "list.json", SIZE)
+        write(tmp_path / name, content)
+        with pytest.raises(ValueError, match=re.escape(said)):
+            load_cohort((tmp_path / name).parent, SIZE)
+
+
+WHOLE = {
+    "list.json": {
+        "training": [{"image": "images/0.png", "label": 0, "patient": "a"}, "images/1.png"],
+        "testing": [{"image": ["images/2.png"], "label": "1", "patient": 3}],
+    },
+    "data.json": {
+        "train": {"0": ["0.png"], "unlabeled": {"1": ["1.png"]}},
+        "test": {"1": ["2.png"]},
+    },
+    "dataset.json": {"name": "x", "labels": {"background": 0}, "channel_names": {"0": "CT"}},
+}
+ODD = [
+    None,
+    True,
+    -1,
+    1e400,
+    "",
+    "x",
+    "../x",
+    "a\0b",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    {"": []},
+    ["x"],
+    {"image": 1},
+]
+
+
+def damaged(value, chance):
+    """Drop, double, empty or replace parts of what JSON holds."""
+    if chance.random() < 0.1:
+        return chance.choice(ODD)
+    if isinstance(value, dict):
+        kept = {k: damaged(v, chance) for k, v in value.items() if chance.random() > 0.05}
+        return {**kept, chance.choice(["", "x", "label"]): None} if chance.random() < 0.05 else kept
+    if isinstance(value, list):
+        return [damaged(v, chance) for v in value for _ in range(chance.choice([0, 1, 1, 1, 1, 2]))]
+    return value
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whatever_the_json_of_a_framework_holds_is_a_cohort_or_one_sentence(tmp_path, name):
+    draw(tmp_path, *(f"images/{i}.png" for i in range(3)), "imagesTr/a_0000.png")
+    chance = random.Random(0)
+    for _ in range(300):
+        write(tmp_path / name, json.dumps(damaged(WHOLE[name], chance)))
+        said = f"'{name}'"
+        try:
+            assert list_cohort(tmp_path / name).entries
+        except ValueError as error:
+            said = str(error)
+        assert re.match(rf"'{name}'|Cannot read '{name}'|'\S*/{name}' is not a cohort", said), said
+        assert not re.search(r"object is|codec|NoneType|attribute|subscript|unhashable|\n", said)

@@ -8,23 +8,41 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from conocc.data.columns import TableOptions, is_called
+from conocc.data.image_io.pixels import naming
 from conocc.data.index import SIDES, ImageIndex, is_image_name, opened, printable, some, stem, walk
 from conocc.data.manifest import list_manifest
 from conocc.io.user_tables import read_table
-from conocc.io.words import reason
 
 Row = dict[str, str]
 Reader = Callable[[Any, Path], Iterator[Row | str]]  # a text is a note
+Recognise = Callable[[Mapping[str, Any], TableOptions], bool]  # of JSON, or of a table's first row
+_KINDS = {dict: "an object", list: "a list", str: "a text", type(None): "nothing"}
+
+
+def _a(kind: type, value: Any, at: str) -> Any:
+    """Return a value of JSON that is of a kind, or say where it is not."""
+    if not isinstance(value, kind):
+        got = _KINDS.get(type(value), value)
+        raise ValueError(f"{at} must be {_KINDS[kind]}. Got {got} instead")
+    return value
+
+
+def _word(value: Any, at: str) -> str:
+    """Write a text, a number or a truth value as text; nothing where there is none."""
+    if isinstance(value, dict | list):
+        raise ValueError(f"{at} must be a text or a number. Got {_KINDS[type(value)]} instead")
+    return "" if value is None else str(value)
 
 
 def _nnunet(content: Any, folder: Path) -> Iterator[Row]:
     """All of imagesTr, one class, a patient a case; of several channels the first."""
-    label = str(content.get("name") or folder.resolve().name)
+    label = _word(content.get("name"), "'name'") or folder.resolve().name
     for path in walk(folder / "imagesTr").images:
         case, _, channel = stem(path).rpartition("_")
         if not re.fullmatch(r"\d{4}", channel):
@@ -36,28 +54,36 @@ def _nnunet(content: Any, folder: Path) -> Iterator[Row]:
 def _medianomaly(content: Any, folder: Path) -> Iterator[Row]:
     """``{"train": {"0": [file, …]}, "test": {"0": […], "1": […]}}``, the files in images."""
     for side in ("train", "test"):
-        for label, files in content[side].items():
+        for label, files in _a(dict, content[side], f"'{side}'").items():
+            at = f"'{printable(label)}' in '{side}'"
             split = "unused" if isinstance(files, dict) else side  # of no known class
             for group in files.values() if isinstance(files, dict) else [files]:
-                for file in group:
-                    yield {"path": f"images/{file}", "label": label, "split": split}
+                for i, file in enumerate(_a(list, group, at), 1):
+                    path = f"images/{_a(str, file, f'{at}, item {i},')}"
+                    yield {"path": path, "label": label, "split": split}
 
 
 def _monai(content: Any, folder: Path) -> Iterator[Row]:
     """``{"training": [{"image": file, "label": class}, …], "testing": […]}``."""
     for side in ("training", "validation", "testing", "test"):
-        for item in content.get(side, []):
-            item = item if isinstance(item, dict) else {"image": item}
-            image, label = item["image"], str(item.get("label", ""))
+        for i, item in enumerate(_a(list, content.get(side, []), f"'{side}'"), 1):
+            at = f"in '{side}', item {i},"
+            item = (
+                {"image": item} if isinstance(item, str) else _a(dict, item, f"'{side}', item {i},")
+            )
+            image = item.get("image")
+            image = _a(
+                str, (image or [None])[0] if isinstance(image, list) else image, f"'image' {at}"
+            )
+            label = _word(item.get("label"), f"'label' {at}")
             if is_image_name(label):
                 raise ValueError(
                     f"the label of '{printable(image)}' is a mask, where the class of an image is "
                     "needed"
                 )
-            path = image[0] if isinstance(image, list) else image
-            names = [str(value) for key, value in item.items() if is_called(key, "patient")]
+            names = [_word(v, f"'{k}' {at}") for k, v in item.items() if is_called(k, "patient")]
             known = {"patient": names[0]} if names else {}
-            yield {"path": str(path), "label": label, "split": side, **known}
+            yield {"path": image, "label": label, "split": side, **known}
 
 
 def _rows(rows: Any, folder: Path) -> Iterator[Row]:
@@ -84,48 +110,64 @@ def _bids(rows: Any, folder: Path) -> Iterator[Row | str]:
         yield f"{some(sorted(others), 'participant')} with no line in the table left aside."
 
 
-# Of each: how its file is called ("" is any .json, which is named itself), what the file must hold
-# at the least, by the framework's names (but for the `LABEL`, found as in any table), what must lie
-# beside it, and its reader.
-LABEL = "label"
-FRAMEWORKS: dict[str, tuple[str, dict[str, type], str, Reader]] = {
-    "nnU-Net's imagesTr": ("dataset.json", {"labels": object}, "imagesTr/", _nnunet),
-    "MedIAnomaly's data.json": ("data.json", {"train": dict, "test": dict}, "*", _medianomaly),
-    "MONAI's datalist": ("", {"training": list}, "*", _monai),
-    "Hugging Face's metadata.csv": ("metadata.csv", {"file_name": str, LABEL: str}, "*", _rows),
-    "BIDS with participants.tsv": ("participants.tsv", {"participant_id": str}, "sub-*", _bids),
+def _keys(*names: str) -> Recognise:
+    return lambda first, _: all(name in first for name in names)
+
+
+def _is_labelled(first: Mapping[str, Any], table: TableOptions) -> bool:
+    """Tell rows of files and labels, however these are called, from what else a table may be."""
+    column = table.label_column
+    has_label = column in first if column else any(is_called(key, "label") for key in first)
+    return "file_name" in first and (has_label or bool(table.one_hot))
+
+
+# Of each: how its file is called ("" is any .json, which is named itself), how its content is
+# known, what must lie beside it, and its reader.
+FRAMEWORKS: dict[str, tuple[str, Recognise, str, Reader]] = {
+    "nnU-Net's imagesTr": ("dataset.json", _keys(), "imagesTr/", _nnunet),
+    "MedIAnomaly's data.json": ("data.json", _keys("train", "test"), "images/", _medianomaly),
+    "MONAI's datalist": ("", _keys("training"), "*", _monai),
+    "Hugging Face's metadata.csv": ("metadata.csv", _is_labelled, "*", _rows),
+    "BIDS with participants.tsv": ("participants.tsv", _keys("participant_id"), "sub-*", _bids),
 }
 
 
-def _holds(content: Any, wanted: Mapping[str, type], table: TableOptions) -> bool:
-    """Say whether JSON, or the first row of a table, holds what is wanted, of these types."""
-    first = content if isinstance(content, dict) else content[0]
-    label = table.one_hot[:1] or [key for key in first if is_called(key, LABEL)]
-    found = {**first, LABEL: first.get(table.label_column or next(iter(label), ""))}
-    return all(name in found and isinstance(found[name], kind) for name, kind in wanted.items())
-
-
 def _content(file: Path) -> Any:
-    """Read JSON, or the rows of a table; nothing where it is neither, or empty."""
-    try:
-        if file.suffix.lower() != ".json":
-            return [row for _, row in read_table(file)[1]] or None
-        with opened("", str(file)) as stream:
+    """Read a JSON object, or the rows of a table."""
+    if file.suffix.lower() != ".json":
+        return [row for _, row in read_table(file)[1]]
+    with naming(printable(file.name)), opened("", str(file)) as stream:
+        try:
             found = json.load(stream)
-        return found if isinstance(found, dict) else None
-    except (ValueError, RecursionError):
-        return None
+        except (ValueError, RecursionError):
+            raise ValueError("it is damaged, or no JSON") from None
+        return _a(dict, found, "what it holds")
 
 
 def framework_of(where: Path, table: TableOptions = TableOptions()) -> tuple[str, Path, Any] | None:
-    """Give the framework of a file, or of one in a folder; that file, and what it holds."""
-    for layout, (name, wanted, beside, _) in FRAMEWORKS.items():
+    """Give the framework of a file, or of one in a folder; that file, and what it holds.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or a JSON file of no framework.
+    """
+    for layout, (name, recognise, beside, _) in FRAMEWORKS.items():
         file = where / name if where.is_dir() else where
         is_named = file.name == name or (not name and file.suffix.lower() == ".json")
-        if is_named and file.is_file():
-            content = _content(file)
-            if content and _holds(content, wanted, table) and any(file.parent.glob(beside)):
-                return layout, file, content
+        if is_named and file.is_file() and any(file.parent.glob(beside)):
+            # Of that name is also what describes no cohort.
+            with suppress(ValueError) if beside == "*" and name else nullcontext():
+                content = _content(file)
+                first = content if isinstance(content, dict) else next(iter(content), {})
+                if recognise(first, table):
+                    return layout, file, content
+    if where.is_file() and where.suffix.lower() == ".json":
+        raise ValueError(
+            f"'{printable(where)}' is not a cohort: a .json file must have the key 'training' "
+            "(MONAI's datalist), or be data.json with 'train' and 'test' beside a folder images "
+            "(MedIAnomaly), or dataset.json beside a folder imagesTr (nnU-Net)."
+        )
     return None
 
 
@@ -144,9 +186,11 @@ def list_framework(where: Path, table: TableOptions = TableOptions()) -> ImageIn
     at = f"'{printable(file.name)}' ({layout})"
     try:
         found = list(FRAMEWORKS[layout][-1](content, file.parent))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{at}: {reason(error)}.") from None
+    except ValueError as error:
+        raise ValueError(f"{at}: {error}.") from None
     rows = [one for one in found if not isinstance(one, str)]
+    if not rows:
+        raise ValueError(f"{at} lists no image.")
     for row in rows:
         path = PurePosixPath(row["path"].replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
