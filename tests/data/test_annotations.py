@@ -50,6 +50,7 @@ def test_a_table_gives_each_image_its_boxes(folder):
         (f"{HEAD}\na/1.png,1,2,3,4\na/9.png,1,2,3,4\n", r"line 3: there is no file 'a/9.png'"),
         (f"{HEAD}\n../images/a/1.png,1,2,3,4\n", r"line 2: there is no file"),
         (f"{HEAD}\na/1.png,1,2,x,4\n", r"line 2: the box must be four numbers. Got '1,2,x,4'"),
+        (f"{HEAD}\na/1.png,.1,.5,.3,1\n", r"line 2: the box must be in pixels, not in shares"),
         (f"{HEAD}\na/1.png,1,inf,2,4\n", r"line 2: the box must be four numbers"),
         (f"{HEAD},label\na/1.png,1,2,3,4,x/y\n", r"line 2: the label 'x/y' cannot name"),
         (f"{HEAD},label\na/1.png,1,2,3,4,..\n", r"line 2: the label '..' cannot name"),
@@ -124,6 +125,15 @@ def test_masks_may_lie_beside_their_images(folder, name):
     listing, marks = marked_by_masks(folder, folder, axis="axial", min_area=1)
     assert [entry.path for entry in listing.entries] == ["a/1.png"]
     assert marks("a/1.png", (16, 16)) == [(FIRST, "inside")]
+
+
+def test_what_jpeg_strays_around_a_mask_is_no_part_of_it(folder):
+    """The box is that of the mask before it was compressed."""
+    masks = folder.parent / "masks"
+    write_mask(masks / "a/1.png", FIRST, SECOND)
+    Image.open(masks / "a/1.png").save(masks / "a/2.jpg", quality=75)
+    _, marks = marked_by_masks(folder, masks, axis="axial", min_area=1)
+    assert marks("a/2.png", (16, 16)) == marks("a/1.png", (16, 16))
 
 
 def test_no_mask_at_all_is_an_error(folder):

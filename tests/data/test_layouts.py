@@ -279,7 +279,7 @@ def test_mixtures_of_classes_are_never_offered_as_majority(tmp_path, paths, mixe
 def test_a_class_that_lies_one_folder_lower_is_said_to(tmp_path):
     """As where each hospital has a folder."""
     listing = list_cohort(make_folder(tmp_path, "a/ben/1.png", "a/mal/2.png", "b/ben/3.png"))
-    with pytest.raises(ValueError, match="'ben' instead. Folders called 'ben' lie within these"):
+    with pytest.raises(ValueError, match="'ben' instead. It is a folder within these"):
         majority_classes(listing, ["ben"])
 
 

@@ -247,6 +247,9 @@ def test_arguments_that_are_refused(films, tmp_path):
     write_boxes(tmp_path, "p07_1.png,0,0,65,1")
     with pytest.raises(ValueError, match=r"No patch was cut from '.*films'. .* leaves the image"):
         cut_patches(films, tmp_path / "out", boxes=boxes)
+    Image.new("L", (64, 64)).save(tmp_path / "p07_1_mask.png")
+    with pytest.raises(ValueError, match="Nothing is marked, or all of it is smaller"):
+        cut_patches(films, tmp_path / "out", masks=tmp_path)
     for name, value in (("margin", -1), ("min_area", 0), ("least_tissue", 1.5), ("size", 8)):
         with pytest.raises(ValueError, match=f"'{name}' parameter"):
             Rules(**{name: value})

@@ -203,6 +203,14 @@ def test_patients_of_dicom_are_known_by_pseudonyms(tmp_path):
     assert set(cohort.path) == {f"{'lung' if i < 8 else 'nodule'}/IM{i:04}" for i in range(12)}
 
 
+def test_ids_that_may_be_one_are_counted_and_not_named(tmp_path):
+    folder = make_cohort(tmp_path / "set")
+    write(folder / "lung" / "b.dcm", about("id-00"))  # as ID-0
+    (note,) = (one for one in load(folder).notes if "PatientID" in one)
+    assert "1 PatientID of 7 differ from another in capitals or zeros alone" in note
+    assert "-0" not in note
+
+
 def test_one_id_of_two_issuers_is_two_patients(tmp_path):
     """If every image says who issued it; if not, the ID alone counts, as no one may leak."""
     folder = make_cohort(tmp_path / "set", element(0x00100021, "LO", "Clinic A"))

@@ -15,7 +15,7 @@ import numpy as np
 from conocc.data.bounding_boxes import Box, boxes_of_mask
 from conocc.data.columns import TableOptions, claim, table_path
 from conocc.data.image_io.pixels import Pixels
-from conocc.data.image_io.read import decode
+from conocc.data.image_io.read import decode, format_of
 from conocc.data.image_io.stack import Stack, StackOptions, volume_and_slice
 from conocc.data.index import (
     ImageEntry,
@@ -91,13 +91,18 @@ def _is_stack(folder: Path, path: str) -> bool:
 
 def _box(row: dict[str, str], at: str) -> Box:
     """Read a box; of one with decimals, all pixels that it touches."""
+    given = ",".join(row[column] for column in BOX_COLUMNS[1:])
     try:
-        x, y, width, height = (float(row[column]) for column in BOX_COLUMNS[1:])
+        x, y, width, height = sides = [float(row[column]) for column in BOX_COLUMNS[1:]]
         left, top = math.floor(x), math.floor(y)
-        return Box(left, top, math.ceil(x + width) - left, math.ceil(y + height) - top)
+        box = Box(left, top, math.ceil(x + width) - left, math.ceil(y + height) - top)
     except (ValueError, OverflowError):
-        given = ",".join(row[column] for column in BOX_COLUMNS[1:])
         raise ValueError(f"{at}: the box must be four numbers. Got {given!r}.") from None
+    if max(sides) <= 1 and not all(map(float.is_integer, sides)):
+        raise ValueError(
+            f"{at}: the box must be in pixels, not in shares of a side. Got {given!r}."
+        )
+    return box
 
 
 # From masks
@@ -161,7 +166,10 @@ def _mask(
     if (stack is None or stack.single) != (k is None):
         raise ValueError(f"of it and its mask '{printable(name)}' only one holds several images")
     if stack is None:
-        return decode(read_file(masks, name), printable(name))
+        data = read_file(masks, name)
+        mask = decode(data, printable(name))
+        # JPEG strays around what is marked.
+        return mask > mask.max() / 2 if format_of(data) == "JPEG" else mask
     if (k or 0) >= stack.total:
         raise ValueError(f"its mask '{printable(name)}' has no {stack.kind} {k}")
     return stack.image(k or 0).pixels

@@ -283,6 +283,9 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
     return _classes_of(index, "majority", majority)
 
 
+_WITHIN = " It is a folder within these: name one of these as the cohort, or list all in a table."
+
+
 def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
     """Give the classes that a parameter names, or refuse it."""
     found = Counter(entry.label for entry in index.entries)
@@ -290,16 +293,12 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
     names = frozenset(map(as_typed, words))  # a shell completes a folder's name by a slash
     unknown = sorted(names - set(found))
     if unknown or not names:
-        got, advice = unknown[0] if unknown else [], ""
-        if any(f"/{got}/" in entry.path for entry in index.entries):
-            advice = (
-                f" Folders called {got!r} lie within these: name one of these instead of "
-                f"'{printable(index.name)}', or list the images with their classes in a table."
-            )
+        got = unknown[0] if unknown else []
+        is_within = any(f"/{got}/" in entry.path for entry in index.entries)
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
             f"are {named_classes(found)}. "
-            f"Got {got!r} instead.{advice}{_listed_in(index)}"
+            f"Got {got!r} instead.{_WITHIN * is_within}{_listed_in(index)}"
         )
     return names
 

@@ -201,8 +201,10 @@ def cut_patches(
             advance()
     errors = tuple((printable(one.path), reason) for one in done for reason in one.errors)
     if not any(one.written for one in done):
-        why = f" {errors[0][1]}" if errors else ""
-        raise ValueError(f"No patch was cut from '{printable(folder)}'.{why}")
+        why = (
+            errors[0][1] if errors else "Nothing is marked, or all of it is smaller than asked for."
+        )
+        raise ValueError(f"No patch was cut from '{printable(folder)}'. {why}")
     patients = find_patients(
         paths,
         given=[entry.patient for entry in listing.entries],

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conocc.data.columns import FilesByName, TableOptions, claim, is_called, is_nobody, table_path
+from conocc.data.columns import (
+    FilesByName,
+    TableOptions,
+    bare,
+    claim,
+    is_called,
+    is_nobody,
+    table_path,
+)
 from conocc.data.image_io.dicom_person import Person
 from conocc.data.image_io.stack import is_slice_name, volume_and_slice
 from conocc.data.index import count, printable
@@ -104,6 +112,12 @@ def find_patients(
             for person in people
         )
         note = f"Patients are pseudonyms of DICOM's PatientID{' and of its issuer' * issued}."
+        whole = {person.patient for person in people}
+        if alike := len(whole) - len({*map(bare, whole)}):
+            note += (
+                f" {count(alike, 'PatientID')} of {len(whole)} differ from another in capitals or "
+                "zeros alone. Where these are one patient, name patients by a table (--patients)."
+            )
         return Patients(names, True, note, EVERYWHERE, key_fingerprint())
     if standard := by_standard(paths):
         return _hidden(standard, persons)
