@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -978,6 +979,34 @@ def test_a_run_a_study_and_a_cohort_do_not_share_a_folder(run, folder, tmp_path)
     (tmp_path / "study" / "rows").mkdir(parents=True)
     code, said = call(*fit, tmp_path / "study", folder)
     assert (code, "holds a study" in said) == (1, True)
+
+
+def test_no_command_writes_into_a_folder_that_another_one_made(run, folder, tmp_path):
+    """Pages went into runs and studies, runs and studies into pages, a montage into any."""
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run, tmp_path / "other")
+    (tmp_path / "study" / "rows").mkdir(parents=True)
+    assert call("card", tmp_path / "run")[0] == 0  # its own folder
+    assert call("card", tmp_path / "run", "--out", tmp_path / "page")[0] == 0
+    assert call("report", tmp_path / "run", "--out", tmp_path / "page")[0] == 0
+    before = sorted(tmp_path.rglob("*"))
+    pages = ("report", run), ("card", run), ("explain", run, folder), ("review", run, folder)
+    cohort = folder, "--method", "gabor_mahalanobis", "--majority", "plain", *QUICK[4:]
+    study = folder, "--methods", "gabor_mahalanobis", "--majority", "plain", *QUICK[4:]
+    for command, places in (
+        *((page, ("run", "other", "study")) for page in pages),
+        (("demo",), ("run", "study", "page")),
+        (("fit", *cohort), ("study", "page")),
+        (("benchmark", *study), ("run", "page")),
+        (("crossval", *study), ("run",)),
+    ):
+        for place in places:
+            code, said = call(*command, "--out", tmp_path / place)
+            assert (code, "that another command made" in " ".join(said.split())) == (1, True), said
+    if find_spec("highdicom"):
+        code, said = call("score", run, folder, "--dicom-out", tmp_path / "page")
+        assert (code, "that another command made" in " ".join(said.split())) == (1, True), said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_of_features_nothing_is_offered_to_be_looked_at(tmp_path):

@@ -25,6 +25,7 @@ from conocc.cli.application import (
     show,
     unreadable_listed,
 )
+from conocc.io.files import refuse_made
 from conocc.io.words import count, duration, readable
 from conocc.metrics.checks import in_unit_interval
 from conocc.thresholds.rule import RULE
@@ -48,6 +49,7 @@ def demo(
     shared = {"epochs": epochs, "lr": 1e-3, "random_state": 0, "verbose": int(not quiet)}
     methods = {"conocc": {**shared, "interval": max(1, epochs // 4)}, "cae": shared}
     make_detector("cae", shared).check_params()  # before anything is written
+    refuse_made(folder)
     refuse_picture(folder / "montage.png")
     cohort = load_cohort("phantom-mri")
     save_figure(montage(cohort), folder / "montage.png")
@@ -98,6 +100,7 @@ def fit(
     params |= {"device": device, "verbose": int(not quiet), "random_state": how.seed}
     params |= dict(setting(text) for text in how.settings or [])
     make_detector(how.method, params).check_params()  # before the images are read
+    refuse_made(run, "run.json")
     share = "auto" if calibrate is None else calibrate or None
     if calibrate:
         in_unit_interval("calibrate", calibrate)
@@ -248,6 +251,8 @@ def score(
     from conocc.experiments.inference import score_files, table_beside
 
     export_files = _exporter() if objects is not None else None
+    if objects is not None:
+        refuse_made(objects)
     if images == [Path("/dev/stdin")]:
         images = [Path(line) for line in sys.stdin.read().splitlines() if line]
     done = score_files(

@@ -28,7 +28,7 @@ from pydicom import dcmread
 from conocc.data.cache import own_cache
 from conocc.data.decoding import prefetch
 from conocc.data.image_io.dicom_header import read_header, text
-from conocc.io.files import atomic_write, folder_lock
+from conocc.io.files import atomic_write, folder_lock, refuse_made
 from conocc.io.progress import bar
 from conocc.io.words import count
 
@@ -226,6 +226,7 @@ def as_folders(
             return word
         server = Server(str(word))
         folder = Path(keep or server.folder)
+        refuse_made(folder)
         say(
             f"Images of '{server.host}' are copied to '{folder}', with their patients' names"
             f"{'' if keep else '; they are deleted once the command has ended well'}."

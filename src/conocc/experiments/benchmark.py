@@ -42,7 +42,7 @@ from conocc.experiments.run import (
     versions,
 )
 from conocc.experiments.tables import RESULT_FORMAT, column_labels, read_row
-from conocc.io.files import folder_lock, write_json
+from conocc.io.files import folder_lock, refuse_made, write_json
 
 logger = logging.getLogger("conocc")
 
@@ -407,6 +407,7 @@ def run_study(
     check_engine(engine, n_jobs)
     forget_cohorts()
     out = Path(out).resolve()
+    refuse_made(out, "rows")
     labels = column_labels([(job.method, job.detector_params()) for job in jobs])
     tasks = {}
     for job, label in zip(jobs, labels, strict=True):
@@ -422,8 +423,6 @@ def run_study(
         logger.info("%d/%d %s: %s", done, len(tasks), task.name, _outcome(read_row(task.result)))
         return str(task.argument.row["label"])
 
-    if (out / "run.json").exists():
-        raise FileExistsError(f"'{out}' holds a run. Choose another --out.")
     with folder_lock(out):
         for row in tasks if retry_failed else ():
             if row.exists() and read_row(row)["status"] == "error":

@@ -61,7 +61,14 @@ from conocc.experiments.seen import (
     test_rows,
 )
 from conocc.experiments.table_formats import as_csv
-from conocc.io.files import atomic_write, folder_lock, refuse_foreign, write_json, write_text
+from conocc.io.files import (
+    atomic_write,
+    folder_lock,
+    refuse_foreign,
+    refuse_made,
+    write_json,
+    write_text,
+)
 from conocc.io.tables import write_csv
 from conocc.io.words import count, reason
 from conocc.thresholds.rule import RULE, Rule
@@ -208,8 +215,7 @@ def _identity(cohort: Cohort, method: str, detector: Any) -> dict[str, Any]:
 def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
     """Tell whether `out` holds this run, finished; refuse it if it holds another one."""
     if not (out / "run.json").exists():
-        if (out / "rows").is_dir():
-            raise FileExistsError(f"'{out}' holds a study. Choose another --out.")
+        refuse_made(out)
         refuse_foreign(out, "fit", "|".join(map(re.escape, (*FIT_FILES, "checkpoint"))))
         return False
     about = read_run(out)

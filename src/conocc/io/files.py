@@ -23,6 +23,8 @@ PICTURE_MARK = b"Drawn by conocc"
 END_BYTES = 2**16
 # In a folder of results: which command wrote which files of it (`claim`).
 OWNER = "conocc.json"
+# What holds a file or a folder of these names was made by a command; the first that is there says.
+MADE = {"run.json": "a run", "rows": "a study", OWNER: "a page"}
 
 
 @contextmanager
@@ -136,6 +138,16 @@ def other_file(path: Path, option: str) -> FileExistsError:
         f"'{path}' is another file than this command writes, and is not replaced. "
         f"Choose another {option}, or move it away. Nothing was written."
     )
+
+
+def refuse_made(folder: Path, own: str | None = None) -> None:
+    """Refuse a folder that another command made than the one whose folders `MADE` calls `own`."""
+    mark = next((name for name in MADE if (folder / name).exists()), own)
+    if mark is not None and mark != own:
+        raise FileExistsError(
+            f"'{folder}' holds {MADE[mark]} that another command made. Choose another folder. "
+            "Nothing was written."
+        )
 
 
 def refuse_foreign(folder: Path, command: str, names: str) -> None:

@@ -18,7 +18,7 @@ from conocc.detectors import METHODS
 from conocc.experiments.groups import summary
 from conocc.experiments.run import load_model, model_hash
 from conocc.experiments.table_formats import Cell, Line, Table, as_markdown
-from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.files import OWNER, claim, refuse_foreign, refuse_made, write_text
 from conocc.io.words import readable
 from conocc.thresholds.rule import RULE
 from conocc.thresholds.rules import decisions
@@ -59,6 +59,8 @@ def write_card(run: str | Path, *, out: str | Path | None = None) -> tuple[Path,
     """
     run = Path(run)
     out = Path(out) if out is not None else run
+    if out.resolve() != run.resolve():
+        refuse_made(out, OWNER)
     refuse_foreign(out, COMMAND, f"{re.escape(TEXT)}|{re.escape(PAGE)}")
     facts = _facts(run)
     text = re.sub(r"\n{3,}", "\n\n", rendered("card.md", facts))

@@ -23,7 +23,7 @@ from conocc.detectors.file_scores import image_preprocessing_of
 from conocc.detectors.residual_scale import FAINT, FULL
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model
-from conocc.io.files import claim, refuse_foreign, write_text
+from conocc.io.files import OWNER, claim, refuse_foreign, refuse_made, write_text
 from conocc.io.tables import ERROR_COLUMNS, write_or_remove
 from conocc.io.words import count, named, readable
 from conocc.visualization.drawing import save_figure
@@ -94,6 +94,7 @@ def explain_files(
         nothing was written, unless the disk failed.
     """
     out = Path(out)
+    refuse_made(out, OWNER)
     refuse_foreign(out, COMMAND, FILES)
     detector = load_model(run, score)
     method = type(detector).__name__

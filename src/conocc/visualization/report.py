@@ -24,7 +24,7 @@ from conocc.experiments.groups import groups_table, summary
 from conocc.experiments.significance import compared
 from conocc.experiments.table_formats import Line, Table, mean
 from conocc.experiments.tables import caption, grouped, make_tables, read_rows
-from conocc.io.files import claim, read_json, refuse_foreign, write_text
+from conocc.io.files import OWNER, claim, read_json, refuse_foreign, refuse_made, write_text
 from conocc.io.pictures import data_url, png, sheet
 from conocc.io.tables import read_csv
 from conocc.io.words import count
@@ -83,6 +83,8 @@ def write_report(
     """
     folder = Path(folder)
     out = Path(out) if out is not None else folder
+    if out.resolve() != folder.resolve():
+        refuse_made(out, OWNER)
     refuse_foreign(out, COMMAND, re.escape(PAGE))
     if figures is not None:
         check_kind(figures)

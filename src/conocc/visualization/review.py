@@ -50,7 +50,7 @@ from conocc.detectors.residual_scale import averaged
 from conocc.experiments.artifacts import explained
 from conocc.experiments.run import load_model, model_hash
 from conocc.experiments.seen import about_batch
-from conocc.io.files import PICTURE_MARK, claim, refuse_foreign, write_text
+from conocc.io.files import OWNER, PICTURE_MARK, claim, refuse_foreign, refuse_made, write_text
 from conocc.io.pictures import data_url, rgb
 from conocc.io.progress import bar
 from conocc.io.tables import ERROR_COLUMNS, write_or_remove
@@ -162,6 +162,7 @@ class Batch:
         score: str | None = None,
     ) -> None:
         self.run, self.where, self.out, self.table = run, list(where), Path(out), table
+        refuse_made(self.out, OWNER)
         refuse_foreign(self.out, COMMAND, f"{re.escape(PAGE)}|{re.escape(ERRORS)}")
         refuse_foreign(self.out / IMAGES, COMMAND, PICTURE)
         self.detector = load_model(run, score)
