@@ -82,9 +82,11 @@ def test_what_conocc_made_is_no_image(tmp_path):
     """Its pictures, by what they say, and its runs."""
     make_folder(tmp_path, "set/a.png", "set/run/split/b.png")
     (tmp_path / "set" / "run" / "run.json").write_text("{}")
-    pictures = [f"montage.{kind}" for kind in ("gif", "jpg", "png", "svg", "tif")]
+    pictures = [f"montage.{kind}" for kind in ("gif", "jpg", "png", "svg", "tif", "webp")]
+    drawn = blank()
+    drawn.figimage(np.random.default_rng(0).random((200, 200)))  # so that a WebP's end is far off
     for name in pictures:
-        save_figure(blank(), tmp_path / "set" / name)
+        save_figure(drawn, tmp_path / "set" / name)
     found = walk(tmp_path / "set")
     assert found.images == ("a.png",)
     assert found.aside == {

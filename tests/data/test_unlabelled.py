@@ -10,9 +10,12 @@ import pytest
 from conocc import training
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import BLOCK, list_images, read_block, shards
+from conocc.visualization.drawing import blank, save_figure
 from made_cohorts import make_folder, pixels, write_image
 
 READING = Preprocessing(size=16)
+RASTER = ("png", "jpg", "tif", "webp", "avif", "gif")
+DRAWN = "it is a picture that conocc drew, not an image of a patient"
 
 
 def load(*where, preprocessing=READING, shape=(1, 16, 16)):
@@ -70,6 +73,19 @@ def test_bad_files_do_not_stop_the_good_ones(tmp_path):
     for name, reason in errors.items():
         assert name.split("/")[-1] in reason
         assert "\n" not in reason
+
+
+@pytest.mark.parametrize("kind", RASTER)
+def test_a_picture_that_conocc_drew_is_no_image_by_its_own_name_either(tmp_path, kind):
+    """Named, or in a list, it had a score; in a folder it is left aside."""
+    film, drawn = write_image(tmp_path / "film.png"), tmp_path / f"montage.{kind}"
+    save_figure(blank(), drawn)
+    (tmp_path / "list.csv").write_text(f"path\nfilm.png\nmontage.{kind}\n")
+    for where in ((film, drawn), (tmp_path / "list.csv",)):
+        images, _, errors = load(*where)
+        assert len(images) == 1
+        (reason,) = errors.values()
+        assert reason.endswith(f"montage.{kind}': {DRAWN}.")
 
 
 def test_an_empty_folder_says_so(tmp_path, monkeypatch):

@@ -280,6 +280,9 @@ def _looked_at(folder: Path, path: str) -> tuple[bool, str | None]:
         head = file.read(HEAD_BYTES)
         if needs_more(head):
             head += file.read(DICOM_BYTES - HEAD_BYTES)
+        elif format_of(head) == "WebP":  # which says at its end who drew it
+            file.seek(max(len(head), file.seek(0, os.SEEK_END) - HEAD_BYTES))
+            head += file.read()
     if kind := companion(path.rpartition("/")[2], head):
         return False, kind
     return format_of(head) is not None or is_image_name(path), None

@@ -31,6 +31,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from conocc.data.image_io import dicom, itk, nifti, npy, pixels, raster, tiff
 from conocc.data.image_io.pixels import GZIP, Pixels, ReadError, Remarked, remarked
 from conocc.data.image_io.stack import Stack, StackOptions, chosen
+from conocc.io.files import PICTURE_MARK
 from conocc.io.words import count
 
 
@@ -76,6 +77,8 @@ def decode(data: bytes, name: str, voi: str = "none", side: int | None = None) -
 def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None = None) -> Remarked:
     """Decode as `decode` does, and say what was done that someone may ask about."""
     with pixels.naming(name):
+        if PICTURE_MARK in data[:HEAD_BYTES] + data[-HEAD_BYTES:]:
+            raise ReadError("it is a picture that conocc drew, not an image of a patient")
         known = READERS.get(kind := format_of(data) or "")
         if known is None:
             raise ReadError(_unknown(data, name))
