@@ -89,7 +89,7 @@ def test_regex_takes_the_named_group_or_the_first():
 @pytest.mark.parametrize(
     ("regex", "sentence"),
     [
-        (r"p(\d+)", r"finds none in 'b/q\.png' \(1 of 2 images\)"),
+        (r"p(\d+)", r"finds none in 'b/q\.png' \(1 of 2 images; --patient-regex '\(.\+\)' makes"),
         (r"p(\d*)", r"finds none in 'b/q\.png'"),
         (r"p\d+", "must have a group"),
         (r"p(", "is not a regular expression"),

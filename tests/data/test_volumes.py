@@ -169,6 +169,17 @@ def test_a_slice_that_is_listed_by_name_is_taken_even_if_it_is_empty(folder):
         with_slices(list_cohort(folder / "set.csv"), StackOptions(), n_jobs=1)
 
 
+def test_a_column_that_numbers_slices_is_asked_about(folder):
+    """All slices of the volume would be of the class of the one that is meant."""
+    (folder / "list.csv").write_text("path,label,slice_idx\nplain/a.nii,x,2\nplain/c.nii,y,3\n")
+    listing = list_cohort(folder / "list.csv")
+    with pytest.raises(ValueError, match="'plain/a.nii' holds several .* 'slice_idx'.* 'FILE.3.'"):
+        with_slices(listing, StackOptions(), n_jobs=1)
+    (folder / "list.csv").write_text("path,label,slices\nplain/a.nii,x,6\nplain/a.nii[2],y,1\n")
+    with pytest.raises(ValueError, match="is listed with its volume, and by itself too"):
+        with_slices(list_cohort(folder / "list.csv"), StackOptions(), n_jobs=1)
+
+
 def test_frames_chooses_among_the_slices_that_are_not_empty(folder):
     """Of 1, 2, 3 and 4: the third is in the middle, and 1 and 3 are the middles of two halves."""
     for frames, numbers in (("middle", (3,)), ("first", (1,)), ("2", (2, 4)), ("9", (1, 2, 3, 4))):

@@ -17,7 +17,7 @@ from conocc.io.user_tables import TABLE_SUFFIXES, Rows, hint_at_encoding, read_t
 from conocc.io.words import parted
 
 # What numbers the slices or frames of a file.
-_NUMBERS = re.compile(r"(slice|frame|page)s?\W*_*(no|nr|num|number|index|idx|id)?\W*", re.I)
+NUMBERS = re.compile(r"(slice|frame|page)s?\W*_*(no|nr|num|number|index|idx|id)?\W*", re.I)
 # What a column of 0 and 1 adds to a label: its name, its name as uncertain, or nothing.
 _ONE_HOT = {"1": "{}", "true": "{}", "-1": "{}?", "0": "", "false": "", "": ""}
 
@@ -124,7 +124,7 @@ def _add(row: Mapping[str, str], facts: dict[str, str], at: str) -> None:
     """Join what another row of an image says, as labels are."""
     for column, value in facts.items():
         if row[column] != value:
-            if _NUMBERS.fullmatch(column):
+            if NUMBERS.fullmatch(column):
                 raise ValueError(
                     f"{at}: its file has another '{printable(column)}' above. If that numbers the "
                     "images in one file, write 'FILE[3]', counted from 0; or rename the column."

@@ -161,7 +161,8 @@ def by_regex(
     group = pattern.groupindex.get("patient", 1)
     found = [match[group] if match else None for match in map(pattern.search, paths)]
     missing = f"'patient_regex' must find a patient in every path. {regex!r} finds none in"
-    return _complete(found, deidentified or paths, missing)
+    hint = "; --patient-regex '(.+)' makes each image a patient of its own"
+    return _complete(found, deidentified or paths, missing, hint)
 
 
 def by_standard(paths: Sequence[str]) -> Patients | None:

@@ -31,6 +31,7 @@ from conocc.data.index import (
     printable,
     read_file,
 )
+from conocc.data.manifest import NUMBERS
 from conocc.io.progress import bar
 
 VOLUME_COLUMNS = ("volume", "slices", "maximum", "mean_of_top", "top", "predicted")
@@ -82,6 +83,14 @@ def with_slices(
             if one is not None:
                 cuts[path] = one
             advance()
+    for entry in listing.entries:
+        told = [one for one in entry.facts if NUMBERS.fullmatch(one) and not one.endswith("s")]
+        if told and entry.path in cuts and cuts[entry.path].total > 1:
+            raise ValueError(
+                f"'{printable(entry.shown)}' holds several images, and its table has a column "
+                f"'{printable(told[0])}'. If that numbers the one that is meant, write 'FILE[3]', "
+                "counted from 0; or rename the column."
+            )
     if not cuts and all(volume_and_slice(path)[1] is None for path in paths):
         return listing
     entries = tuple(
