@@ -237,6 +237,29 @@ def test_each_frame_has_its_map_in_its_own_place(run, tmp_path, sop):
     assert {m.SourceImageSequence[0].ReferencedSOPClassUID for m in maps} == {sop}
 
 
+def test_patients_with_one_study_have_reports_of_their_own(run, tmp_path):
+    """The first one's report told of the other's images; a copy in another study crashed it."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    other = [element(0x00100020, "LO", "0816") if b"0815" in part else part for part in whose()]
+    (folder / "a.dcm").write_bytes(dicom(image(0), *whose(sop="1.2.3.40"), sop=CT))
+    (folder / "b.dcm").write_bytes(dicom(image(1), *other, sop=CT))
+    (folder / "c.dcm").write_bytes(dicom(image(1), *whose("1.2.4"), sop=CT))
+    said = " ".join(export(run, folder, tmp_path / "to"))
+    assert "2 reports on 2 images" in said
+    assert "1 image: a copy of another one" in said
+    found = {}
+    for report in objects(tmp_path / "to", "report"):
+        (series,) = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        sops = [one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence]
+        found[report.PatientID] = (*sops, report.SeriesInstanceUID)
+    assert {patient: sop for patient, (sop, _) in found.items()} == {
+        "0815": "1.2.3.40",
+        "0816": "1.2.3.4",
+    }
+    assert len({series for _, series in found.values()}) == 2
+
+
 def test_what_is_no_dicom_file_is_counted(run, batch, tmp_path):
     shutil.copytree(batch, tmp_path / "new")
     np.save(tmp_path / "new" / "x.npy", image(9))

@@ -153,7 +153,7 @@ class _Export:
         self.out, self.detector, self.preprocessing = out, detector, preprocessing
         self.method = f"conocc {type(detector).__name__}"
         self.made_by = [__version__, model, str(getattr(detector, "scored_by", ""))]
-        self.studies = defaultdict[str, list[_Row]](list)
+        self.studies = defaultdict[tuple[str, str], list[_Row]](list)  # each of one patient
         self.seen = set[tuple[str, int | None, str]]()
         self.scores, self.said, self.new = list[float](), Counter[str](), 0
 
@@ -171,11 +171,11 @@ class _Export:
         digest = hashlib.sha256(one.block.images.tobytes()).hexdigest()
         source, said = source_of(ds, digest, k)
         self.said.update(said)
-        rows = self.studies[source.StudyInstanceUID]
         if (image := (source.SOPInstanceUID, k, digest)) in self.seen:
             self.said["a copy of another one, with which it shares its objects"] += 1
             return
         self.seen.add(image)
+        rows = self.studies[_study(source)]
         rows.append(_Row(source, k, digest, len(self.scores) - 1))
         if one.left is not None:
             self._write(PICTURE, rows[-1:], partial(self._picture, one))
@@ -217,10 +217,10 @@ class _Export:
         made = build(
             rows,
             sop_instance_uid=uid,
-            series_instance_uid=_uid(kind, *self.made_by, first.StudyInstanceUID),
+            series_instance_uid=_uid(kind, *self.made_by, *_study(first)),
             series_number=SERIES[kind],
             series_description=f"{self.method}: {kind}",
-            instance_number=len(self.studies[first.StudyInstanceUID]),
+            instance_number=len(self.studies[_study(first)]),
             manufacturer="conocc",
             manufacturer_model_name="conocc",
             software_versions=__version__,
@@ -374,6 +374,11 @@ def source_of(ds: Dataset, digest: str, k: int | None) -> tuple[Dataset, list[st
     said = [f"no {word} in its DICOM header, and one was made from its pixels" for word in lacking]
     said += [f"a damaged {word} in its DICOM header, left out" for word in damaged]
     return source, said
+
+
+def _study(source: Dataset) -> tuple[str, str]:
+    """Tell studies apart, and patients to whom one UID was given, as bad anonymisers do."""
+    return source.StudyInstanceUID, str(source.PatientID or "")
 
 
 def _numbers(ds: Dataset, keyword: str, n: int) -> list[float] | None:
