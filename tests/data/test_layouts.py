@@ -259,7 +259,6 @@ def test_each_class_may_have_its_split(tmp_path):
     ("paths", "mixed"),
     [
         (("train_set/a/1.png", "test_set/b/2.png"), {"train_set", "test_set"}),
-        (("one/a/1.png", "one/b/2.png", "two/a/3.png", "two/b/4.png"), {"one", "two"}),
         (("one/a/1.png", "two/a/3.png"), set()),
         (("images/1.png", "plain/2.png"), {"images"}),
     ],
@@ -281,6 +280,30 @@ def test_a_class_that_lies_one_folder_lower_is_said_to(tmp_path):
     listing = list_cohort(make_folder(tmp_path, "a/ben/1.png", "a/mal/2.png", "b/ben/3.png"))
     with pytest.raises(ValueError, match="'ben' instead. It is a folder within these"):
         majority_classes(listing, ["ben"])
+
+
+@pytest.mark.parametrize("others", [(), ("three/a/5.png",), ("three/c/5.png",), ("four/6.png",)])
+def test_of_sites_with_the_same_class_folders_none_is_offered_as_majority(tmp_path, others):
+    """A third site, with one class or another one, was; and nobody was told of sites."""
+    sites = ("one/a/1.png", "one/b/2.png", "two/a/3.png", "two/b/4.png")
+    listing = list_cohort(make_folder(tmp_path, *sites, *others))
+    assert {"one", "two"} <= mixtures(listing.entries)
+    with pytest.raises(ValueError, match="majority, the one to train on, is not known") as caught:
+        majority_classes(listing, None)
+    said = str(caught.value)
+    assert "hold the same folders: a (" in said
+    assert "), b (2 images). If those are the classes, and these are sites" in said
+    assert f"name one site, such as '{tmp_path / 'one'}', or list all images in a table" in said
+    assert "--majority " not in said
+    assert majority_classes(listing, ["one"]) == {"one"}  # it may be one, all the same
+
+
+def test_a_split_within_each_class_makes_no_mixture_of_it(tmp_path):
+    paths = [f"{one}/{side}/1.png" for one in ("a", "b") for side in ("train", "test")]
+    listing = list_cohort(make_folder(tmp_path, *paths))
+    assert mixtures(listing.entries) == set()
+    with pytest.raises(ValueError, match=r"--majority a\)"):
+        majority_classes(listing, None)
 
 
 @pytest.mark.parametrize("majority", [None, "nv"])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 from conocc.data.columns import TableOptions, refuse_options
@@ -179,17 +180,33 @@ def list_class_folders(where: Path) -> ImageIndex:
     return of_files(layout, where, entries, notes=notes, unknown=unknown)
 
 
-def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
-    """Find folders that are hardly classes: called as a side, or as images, or divided alike.
-
-    Two are divided alike if two folders or more are in both. Ten or more that differ in their
-    numbers alone are patients, or parts: grades are fewer.
-    """
+def _inner(entries: Sequence[ImageEntry]) -> dict[str, set[str]]:
+    """Give the folders directly in each class folder, but for the sides of a split."""
     inner: dict[str, set[str]] = {}
     for entry in entries:
         parts = entry.path.split("/")
         if parts[0] == entry.label:
-            inner.setdefault(entry.label, set()).update(parts[1:-1][:1])
+            folders = (one for one in parts[1:-1][:1] if one.lower() not in SIDES)
+            inner.setdefault(entry.label, set()).update(folders)
+    return inner
+
+
+def divided_alike(entries: Sequence[ImageEntry]) -> set[str]:
+    """Find folders of which two or more lie in each of two class folders, or more.
+
+    They may be the classes, and what looks like classes sites.
+    """
+    several = [folders for folders in _inner(entries).values() if len(folders) > 1]
+    pairs = (a & b for a, b in combinations(several, 2))
+    return set[str]().union(*(both for both in pairs if len(both) > 1))
+
+
+def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
+    """Find folders that are hardly classes: called as a side, or as images, or divided alike.
+
+    Ten or more that differ in their numbers alone are patients, or parts: grades are fewer.
+    """
+    inner, alike = _inner(entries), divided_alike(entries)
     if len(inner) > 9 and len({re.sub(r"\d+", "", one) for one in inner}) == 1:
         return set(inner)
     return {
@@ -197,7 +214,7 @@ def mixtures(entries: Sequence[ImageEntry]) -> set[str]:
         for one, folders in inner.items()
         if OF_IMAGES.fullmatch(one)
         or not set(re.split(r"[_\W]+", one.lower())).isdisjoint(SIDES)
-        or any(len(folders & other) > 1 for name, other in inner.items() if name != one)
+        or folders & alike
     }
 
 

@@ -42,7 +42,7 @@ from conocc.data.index import (
     printable,
     read_file,
 )
-from conocc.data.layouts import list_cohort, mixtures
+from conocc.data.layouts import divided_alike, list_cohort, mixtures
 from conocc.data.manifest import is_manifest
 from conocc.data.patients import EVERYWHERE, TABLES, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
@@ -263,7 +263,16 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
         mixed = mixtures(index.entries)
         if len(found) == 1 and not mixed:
             return frozenset(found)
-        if single := sorted(set(found) - mixed, key=lambda label: ("|" in label, label)):
+        if alike := divided_alike(index.entries):
+            below = (part for entry in index.entries for part in entry.path.split("/")[1:2])
+            inside = named_classes(Counter(part for part in below if part in alike))
+            one = printable((index.folder or Path()) / min(mixed))
+            advice = (
+                f"Several of these hold the same folders: {inside}. If those are the classes, and "
+                f"these are sites, name one site, such as '{one}', or list all images in a table "
+                "with the columns path, label and site; if not, name the majority (--majority)."
+            )
+        elif single := sorted(set(found) - mixed, key=lambda label: ("|" in label, label)):
             example = printable(single[0])
             advice = (
                 "Name one, or several that make it up together: for instance "
