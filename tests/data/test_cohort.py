@@ -501,6 +501,8 @@ def test_one_class_alone_is_the_majority(majority, tmp_path):
     folder = make_folder(tmp_path / "films", "1.png", "2.png", "3.png")
     loaded = load(folder, majority=majority)
     assert "There is no minority image." in said(loaded, "Majority")
+    (folder / "labels.csv").write_text("path,label\n1.png,ill\n")
+    assert "If 'labels.csv' there lists the classes" in said(load(folder, majority=majority), "If")
 
 
 def test_a_cohort_of_nothing_but_unused_images_is_refused(tmp_path):

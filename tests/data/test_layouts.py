@@ -261,6 +261,8 @@ def test_each_class_may_have_its_split(tmp_path):
         (("train_set/a/1.png", "test_set/b/2.png"), {"train_set", "test_set"}),
         (("one/a/1.png", "two/a/3.png"), set()),
         (("images/1.png", "plain/2.png"), {"images"}),
+        (("train/images/1.png", "test/images/2.png"), {"images"}),
+        (("a/train/1.png", "a/test/2.png", "b/train/3.png", "b/test/4.png"), set()),
     ],
 )
 def test_mixtures_of_classes_are_never_offered_as_majority(tmp_path, paths, mixed):
@@ -268,7 +270,7 @@ def test_mixtures_of_classes_are_never_offered_as_majority(tmp_path, paths, mixe
     assert mixtures(listing.entries) == mixed
     with pytest.raises(ValueError, match="majority, the one to train on, is not known") as caught:
         majority_classes(listing, None)
-    others = {path.split("/")[0] for path in paths} - mixed
+    others = {entry.label for entry in listing.entries} - mixed
     said = str(caught.value)
     offered = [label for label in (mixed | others) if f"--majority {label})" in said]
     assert offered == sorted(others)[:1]

@@ -12,6 +12,8 @@ from conocc.data.columns import bare
 from conocc.data.decoding import said_of
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import ImageEntry, ImageIndex, count, printable
+from conocc.data.manifest import is_manifest
+from conocc.data.patients import TABLES
 
 MOST_CLASSES_NAMED = 10
 
@@ -33,6 +35,8 @@ def cohort_notes(
 ) -> tuple[str, ...]:
     """Say what was decided and found, in the order in which people ask."""
     notes = [f"'{printable(index.name)}' is laid out as {index.layout}.", _classes(cohort)]
+    if len({entry.label for entry in index.entries}) == 1:
+        notes += filter(None, [listed_beside(index).strip()])
     notes += [patients, *_folders_of_patients(cohort), *_alike(cohort), split, *_sides(cohort)]
     classes = Counter(entry.label for entry in index.entries if entry.label in dropped)
     if classes:
@@ -56,6 +60,16 @@ def _classes(cohort: Cohort) -> str:
     if not cohort.minority.any():
         return f"Majority class: {named(False)}. There is no minority image."
     return f"Majority class: {named(False)}. Minority class: {named(True)}."
+
+
+def listed_beside(index: ImageIndex) -> str:
+    """Advise to name a table that lies beside the images, which may say their classes."""
+    folder = None if index.layout == "a manifest" else index.folder
+    for path in sorted(folder.iterdir()) if folder else ():
+        if is_manifest(path) and path.suffix.lower() != ".txt" and path.name.lower() not in TABLES:
+            name = printable(path.name)
+            return f" If '{name}' there lists the classes of the images, name it instead."
+    return ""
 
 
 def named_classes(found: Counter[str]) -> str:

@@ -181,13 +181,15 @@ def list_class_folders(where: Path) -> ImageIndex:
 
 
 def _inner(entries: Sequence[ImageEntry]) -> dict[str, set[str]]:
-    """Give the folders directly in each class folder, but for the sides of a split."""
+    """Give the folders directly in each class folder, but for the sides of a split; none below."""
     inner: dict[str, set[str]] = {}
     for entry in entries:
         parts = entry.path.split("/")
         if parts[0] == entry.label:
             folders = (one for one in parts[1:-1][:1] if one.lower() not in SIDES)
             inner.setdefault(entry.label, set()).update(folders)
+        elif entry.label in parts[1:2]:  # of a side
+            inner.setdefault(entry.label, set())
     return inner
 
 

@@ -19,7 +19,12 @@ import numpy as np
 from conocc.data.acquisition import CONTRAST
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
 from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, content_of
-from conocc.data.cohort_notes import cohort_notes, is_left_out, named_classes
+from conocc.data.cohort_notes import (
+    cohort_notes,
+    is_left_out,
+    listed_beside,
+    named_classes,
+)
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions, bare, is_missing
 from conocc.data.decoding import (
@@ -43,8 +48,7 @@ from conocc.data.index import (
     read_file,
 )
 from conocc.data.layouts import divided_alike, list_cohort, mixtures
-from conocc.data.manifest import is_manifest
-from conocc.data.patients import EVERYWHERE, TABLES, Patients, find_patients
+from conocc.data.patients import EVERYWHERE, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
 from conocc.data.pseudonyms import hide, key_fingerprint, pseudonym
@@ -284,7 +288,7 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
                 "class folders, call the sides of a split train and test, or list the images with "
                 "their classes in a table; if not, name the majority (--majority)."
             )
-        advice += _listed_in(index)
+        advice += listed_beside(index)
         raise ValueError(
             f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
             f"not known. Its classes are {classes}. {advice}"
@@ -307,19 +311,9 @@ def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> froz
         raise ValueError(
             f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
             f"are {named_classes(found)}. "
-            f"Got {got!r} instead.{_WITHIN * is_within}{_listed_in(index)}"
+            f"Got {got!r} instead.{_WITHIN * is_within}{listed_beside(index)}"
         )
     return names
-
-
-def _listed_in(index: ImageIndex) -> str:
-    """Advise to name a table that lies beside the images, which may say their classes."""
-    folder = None if index.layout == "a manifest" else index.folder
-    for path in sorted(folder.iterdir()) if folder else ():
-        if is_manifest(path) and path.suffix.lower() != ".txt" and path.name.lower() not in TABLES:
-            name = printable(path.name)
-            return f" If '{name}' there lists the classes of the images, name it instead."
-    return ""
 
 
 def _dropped_classes(

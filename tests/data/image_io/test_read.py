@@ -323,6 +323,7 @@ def test_what_gzip_compresses_is_named():
     assert "is none of" in refusal(b"\x1f\x8b" + bytes(9))
     for begin, said in (
         (b"PK\x03\x04", "it is a ZIP archive; unpack it"),
+        (b"PK\x03\x04" + bytes(26) + b"image.npy", "it is an archive of NumPy arrays; save its"),
         (b"\x89HDF\r\n", "it is an HDF5 file; save its images as NPY or PNG"),
         (b"\0\0\0\x20ftypisom", "it is a video; save its frames as PNG"),
         (b" <!DOCTYPE HTML><html>", "it is a web page, as of a download that needs a password"),

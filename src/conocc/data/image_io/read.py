@@ -209,6 +209,7 @@ SUFFIXES = frozenset(" ".join(known.suffixes for known in READERS.values()).spli
 _OTHERS = {
     rb"\Z": "it is empty (0 bytes)",
     rb"\s*<(?i:!doctype html|html)": "it is a web page, as of a download that needs a password",
+    rb"PK\x03\x04.{26}[^/]{1,99}\.npy": "it is an archive of NumPy arrays; save its image as NPY",
     rb"PK\x03\x04": "it is a ZIP archive; unpack it",
     rb"BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\x1f\x9d|Rar!": "it is an archive; unpack it",
     rb"version https://git-lfs": "it is a pointer of Git LFS; 'git lfs pull' brings the file",
