@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import beta, norm
 
 from conocc.io.words import percent
-from conocc.metrics.auc_variance import expected_variance
+from conocc.metrics.auc_variance import typical_variance
 from conocc.metrics.checks import in_unit_interval
 from conocc.metrics.confidence_intervals import Interval, area_interval
 from conocc.thresholds.conformal import ROUNDING
@@ -42,6 +42,8 @@ def for_test(
 ) -> tuple[int, int, Interval]:
     """Give the minority and majority patients from whom an AUC has a 95 % interval so narrow.
 
+    That is the mean width over such studies; one may be wider.
+
     Parameters
     ----------
     auc : float in (0, 1)
@@ -66,7 +68,7 @@ def for_test(
 
     def interval(n: int) -> Interval:
         classes = n * images * prevalence, n * images * (1 - prevalence)
-        variance = expected_variance(auc, *classes, images=images, likeness=likeness)
+        variance = typical_variance(auc, *classes, images=images, likeness=likeness)
         return area_interval(auc, variance, float(norm.isf(0.025)))
 
     least = math.ceil(2 / min(prevalence, 1 - prevalence))  # two of each class

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri, owens_t
+from scipy.special import ndtr, ndtri, owens_t, poch
 from scipy.stats import rankdata
 
 from conocc.metrics.ranking import Bools, Floats, Ints, checked, patient_names
@@ -235,6 +235,36 @@ def expected_variance(
     pairs = product(others(minority), others(majority))
     total = sum(a * b * both_in_order((r + s) / 2) for (a, r), (b, s) in pairs)
     return total / (minority * majority)
+
+
+def typical_variance(
+    area: float, minority: float, majority: float, *, images: int = 1, likeness: float = 0.0
+) -> float:
+    r"""Variance whose root is, on average, that of DeLong's estimate in a study as planned.
+
+    That is what an interval is made of. DeLong's estimate is the sum of the variances of how often
+    an image outscores the other class, V, each by the number of its class: it exceeds
+    `expected_variance` by :math:`(A (1 - A) - 2 \mathrm{Var}\,V) / mn`, and itself varies with the
+    fourth moment of V. It is taken to follow a gamma law, whose mean root is below the root of its
+    mean: by 9 % at an AUC of 0.95 and 21 of 207 images. Images of a patient count as many as
+    would, independent, give the same variance.
+
+    Parameters
+    ----------
+    area, minority, majority, images, likeness
+        See `expected_variance`.
+    """
+    variance = expected_variance(area, minority, majority, images=images, likeness=likeness)
+    share = expected_variance(area, minority, majority) / variance
+    m, n = minority * share, majority * share
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    over = ndtr(2**0.5 * ndtri(area) + nodes) - area
+    second, fourth = (float(np.average(over**k, weights=weights)) for k in (2, 4))
+    # Half, since the logit scale narrows intervals about as much (by simulation).
+    mean = variance + (area - area**2 - 2 * second) / (2 * m * n)
+    # Below 1, where most estimates are next to nothing, the law says too little.
+    shape = max(1.0, variance**2 / ((fourth - second**2) * (m**-3 + n**-3)))
+    return float(mean * poch(shape, 0.5) ** 2 / shape)
 
 
 def patient_codes(patient: ArrayLike | None, n: int) -> Ints:
