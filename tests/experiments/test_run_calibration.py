@@ -271,7 +271,7 @@ def test_an_evaluation_says_whether_the_majority_images_are_like_the_calibration
     result = evaluate_run(calibrated, calibrating_cohort(), command="")
     batch = result["batch"]
     assert (batch["images"], batch["expected"]) == (4, pytest.approx(4 / 3))
-    said = f"{batch['small']} of 4 majority images, one a patient, have p ≤ 0.33; 1.33 would be"
+    said = f"{batch['small']} of 4 majority images, one a patient, have p ≤ 0.334; 1.33 would be"
     assert batch["words"][0].startswith(said)
     assert {*batch["words"]} < {*summary(result)}
     assert batch["moved"] == {}  # of a cohort that was not read from files

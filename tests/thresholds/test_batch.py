@@ -1,5 +1,7 @@
 """Batches that are like the calibration, and batches that are not."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,11 @@ def test_what_is_said_of_a_batch():
     assert "of these look like the calibration images: the batch differs" in of_majority[1]
     assert high.as_json()["words"] == [facts, warned]
     assert (high.as_json()["majority"], high.as_json()["differs"]) == (0, True)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 11, 15, 59, 98, 99, 1000])
+def test_the_bound_that_is_said_is_not_below_the_p_values_that_are_counted(n):
+    """Of 15 it was said that p ≤ 0.062, of an image whose p is 0.0625."""
+    check = check_batch(np.arange(float(n)), np.full(1234, n + 1.0))
+    found = re.match(r"1,234 of 1,234 images have p ≤ (0\.\d+); ", check.words()[0])
+    assert 1 / (n + 1) <= float(found[1]) < 2 / (n + 1) or n > 99

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -74,6 +75,19 @@ def test_a_histogram_outlines_the_calibration_scores():
 
 def test_a_histogram_of_equal_scores_is_drawn():
     charts.score_histogram(Scored("all alike", np.arange(4) > 1, np.ones(4)))
+
+
+def test_a_histogram_of_one_class_has_neither_the_other_nor_numbers_on_one_another():
+    figure = charts.score_histogram(
+        Scored("one", np.zeros(24, bool), np.linspace(577.4, 579.3, 24))
+    )
+    assert "minority" not in texts(figure)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    shown = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_training_curves_have_a_panel_for_each_stage_and_a_line_for_each_term():

@@ -287,6 +287,15 @@ def test_a_heat_map_without_a_reconstruction_is_explained(tmp_path):
     assert "this method draws no heat map" in write_report(folder).read_text()
 
 
+def test_a_class_of_which_there_is_no_image_has_no_heading(tmp_path):
+    folder, kept = write_run(tmp_path / "run"), gallery()
+    names = ("input", "reconstruction", "residual", "path", "anomaly_score", "minority")
+    replace(kept, **{name: getattr(kept, name)[:2] for name in names}).save(folder / "gallery.npz")
+    said = write_report(folder).read_text()
+    assert "Majority images scored highest" in said
+    assert "Minority images scored lowest" not in said
+
+
 def test_a_report_needs_no_torch(tmp_path):
     folder = write_run(tmp_path / "run")
     program = (

@@ -489,3 +489,9 @@ def test_verdicts_read_from_json_are_those_that_were_exported(reader, tmp_path):
     reader.wait(lambda: "2 of 7" in reader.text("#progress"))
     reader.keys(DOWN)
     assert 'a "note", of two' in reader.saved("json").replace('\\"', '"')
+
+
+def test_a_reconstruction_is_offered_where_there_is_one(reader):
+    hidden = "return document.getElementById('rebuilt').parentElement.hidden"
+    assert not reader.js(hidden)
+    assert reader.js(f"shown.again = null; draw(); {hidden}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conocc.data.image_io.pixels import LARGEST_VALUE
 from conocc.io.words import count
-from conocc.metrics.ranking import column, group_names
+from conocc.metrics.ranking import column, group_names, marked
 
 logger = logging.getLogger("conocc")
 
@@ -199,11 +199,6 @@ def majority_only(
             "of the minority: all images are taken as majority."
         )
     return X, patients
-
-
-def marked(y: np.ndarray) -> np.ndarray:
-    """Tell which rows are marked as minority, -1, as a number or as text; (n,) -> (n,) bool."""
-    return np.asarray((y == -1) | (y.astype(str) == "-1"))
 
 
 # --- identity ----------------------------------------------------------------------------------

@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_consistent_length
 
-from conocc.detectors.input_validation import marked
 from conocc.metrics.checks import in_unit_interval
-from conocc.metrics.ranking import METRICS, Bools, column, patient_names, sensitivity_at
+from conocc.metrics.ranking import METRICS, Bools, column, marked, patient_names, sensitivity_at
 
 Rows = NDArray[np.intp]
 

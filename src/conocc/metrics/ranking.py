@@ -188,6 +188,11 @@ def column(name: str, values: ArrayLike, n: int | None = None) -> NDArray[Any]:
     return row
 
 
+def marked(y: NDArray[Any]) -> Bools:
+    """Tell which rows are marked as minority, -1, as a number or as text; (n,) -> (n,) bool."""
+    return np.asarray((y == -1) | (y.astype(str) == "-1"))
+
+
 def group_names(groups: Iterable[Any]) -> list[str]:
     """Name groups (patients): 1.0, of a column that had gaps, is patient 1; (n,) -> (n,)."""
 

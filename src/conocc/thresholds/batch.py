@@ -13,6 +13,7 @@ Society B 64 (2002) 479-498, for the share of null p-values from those above one
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,7 +68,9 @@ class BatchCheck:
         """
         whose = "majority images, one a patient," if majority_alone else "images"
         said = [
-            f"{self.small} of {self.images} {whose} have p ≤ {self.at:.2g}; "
+            # Rounded up: an image counted here has no higher p-value in its table.
+            f"{self.small:,} of {self.images:,} {whose} have p ≤ "
+            f"{math.ceil(1000 * self.at - ROUNDING) / 1000:g}; "
             f"{readable(float(f'{self.expected:.3g}'))} would be expected"
             f"{' of majority images' * (not majority_alone)}."
         ]

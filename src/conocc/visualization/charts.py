@@ -129,7 +129,9 @@ def draw_scores(axes: Axes, scored: Scored) -> None:
     if threshold is not None:
         low, high = min(low, threshold), max(high, threshold)
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-    groups = {"majority": score[~minority], "minority": score[minority]}
+    groups = {"majority": score[~minority]}
+    if minority.any():
+        groups["minority"] = score[minority]
     if calibration is not None:
         groups["calibration"] = calibration
     for name, values in groups.items():
@@ -138,6 +140,7 @@ def draw_scores(axes: Axes, scored: Scored) -> None:
     if threshold is not None:
         axes.axvline(threshold, color="black", linestyle="--", label="threshold")
     axes.set(title=label, xlabel="anomaly score", ylabel="share of the class")
+    axes.locator_params(axis="x", nbins=5)  # or numbers of many digits stand on one another
     axes.legend(loc="best")
 
 

@@ -227,6 +227,7 @@ const draw = () => {
     Object.assign($(id).style, { left, top, width, height });
   }
   for (const element of document.querySelectorAll(".mapped")) element.hidden = !shown.heat;
+  $("rebuilt").parentElement.hidden = !shown.again;
   $("frame").setAttribute("aria-label", `${current.name}, ${w} by ${h} pixels${shown.heat && $("hot").checked ? ", with heat map" : ""}`);
   sliders();
   layers();
