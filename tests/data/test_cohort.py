@@ -841,6 +841,18 @@ def test_labels_that_are_one_number_are_not_told_apart_in_silence(tmp_path):
     assert (~load(table, majority="0,0.0,00").minority).sum() == 3
 
 
+def test_copies_of_another_format_are_named_where_nobody_knows_patients(tmp_path):
+    """As previews in JPEG beside their originals: they would train and be tested."""
+    folder = make_folder(tmp_path, "a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png")
+    Image.open(folder / "a/3.png").save(folder / "a/3.bmp")  # a twin, which is known as one
+    Image.open(folder / "a/1.png").resize((16, 16)).save(folder / "a/1.jpg")
+    assert "2 images are called as another but for the suffix ('a/1." in said(
+        load(folder, majority="a"), "suffix"
+    )
+    known = load(folder, majority="a", patient_regex="^(./.)")
+    assert not any("suffix" in note for note in known.notes)
+
+
 def test_patients_who_may_be_one_are_named(tmp_path):
     """Zeros, decimals and capitals; numbers that only begin alike are not."""
     folder = make_folder(tmp_path, *(f"{i}.png" for i in range(9)))

@@ -168,7 +168,11 @@ def test_a_square_image_is_the_same_however_it_is_fitted():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"size": 15}, r"'size' parameter of Preprocessing .* at least 16, or None. Got 15 inst"),
+        (
+            {"size": 15},
+            r"'size' parameter of Preprocessing .* from 16 to 8192, or None. Got 15 inst",
+        ),
+        ({"size": 100_000}, r"from 16 to 8192, or None. Got 100000"),  # it took all memory
         ({"size": 64.0}, r"Got 64.0 instead."),
         ({"size": True}, r"Got True instead."),
         ({"size": "64"}, r"Got '64' instead."),

@@ -11,7 +11,7 @@ from conocc.data.cohort import SPLITS, Cohort, on_several
 from conocc.data.columns import bare
 from conocc.data.decoding import said_of
 from conocc.data.image_io.stack import volume_and_slice
-from conocc.data.index import ImageEntry, ImageIndex, count, printable
+from conocc.data.index import ImageEntry, ImageIndex, count, printable, stem
 from conocc.data.manifest import is_manifest
 from conocc.data.patients import TABLES
 
@@ -49,7 +49,13 @@ def cohort_notes(
         notes.append(f"{count(others, 'validation image')} left unused.")
     notes += index.notes
     notes += _depths(cohort)
-    return (*notes, *said_of(remarks), *_duplicates(cohort), *cohort.leaks().sentences())
+    return (
+        *notes,
+        *said_of(remarks),
+        *_duplicates(cohort),
+        *_copies(cohort),
+        *cohort.leaks().sentences(),
+    )
 
 
 def _classes(cohort: Cohort) -> str:
@@ -150,6 +156,21 @@ def _depths(cohort: Cohort) -> list[str]:
     return [
         f"{shallow} of {count(len(cohort), 'image')} have 8 bits a pixel, the others more: their "
         "values are of another range, by which they can be told apart. Bring them to one."
+    ]
+
+
+def _copies(cohort: Cohort) -> list[str]:
+    """Name images that are called alike but for their suffix, where patients are not known."""
+    taken_apart = map(volume_and_slice, cohort.path.tolist())
+    names = [(stem(file), k) for file, k in taken_apart]
+    contents = {*zip(names, cohort.content.tolist(), strict=True)}
+    times = Counter(name for name, _ in contents)
+    alike = [path for path, name in zip(cohort.path, names, strict=True) if times[name] > 1]
+    if not alike or cohort.patients_known:
+        return []
+    return [
+        f"{count(len(alike), 'image')} are called as another but for the suffix "
+        f"('{printable(alike[0])}' …). Take one out if one is a copy, or it trains and is tested."
     ]
 
 

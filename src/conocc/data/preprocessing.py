@@ -9,18 +9,19 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conocc.data.image_io.pixels import Pixels
+from conocc.data.image_io.pixels import MAX_PIXELS, Pixels
 from conocc.data.image_io.stack import AXES, StackOptions
 
 Floats = NDArray[np.float32]
 
-SMALLEST_SIZE = 16
+SMALLEST_SIZE, LARGEST_SIZE = 16, isqrt(MAX_PIXELS)
 # How many times the size asked for a JPEG must keep when it is decoded at a fraction of its own.
 SPARE = 2
 
@@ -80,8 +81,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         checks = {
             "size": (
-                self.size is None or (type(self.size) is int and self.size >= SMALLEST_SIZE),
-                f"an integer of at least {SMALLEST_SIZE}, or None",
+                self.size is None
+                or (type(self.size) is int and SMALLEST_SIZE <= self.size <= LARGEST_SIZE),
+                f"an integer from {SMALLEST_SIZE} to {LARGEST_SIZE}, or None",
             ),
             "colour": _is_one_of(COLOURS, self.colour),
             "fit": _is_one_of(FITS, self.fit),
