@@ -294,11 +294,11 @@ def test_patients_are_the_same_where_that_is_said(run_of_one_hospital):
 
 
 def test_patients_are_the_same_where_an_image_of_both_has_the_same_patient(run_of_one_hospital):
-    """The same cohort, moved and grown."""
+    """The same cohort, moved and grown, and its files perhaps of another format."""
     grown = another_hospital()
-    digest = grown.digest.copy()
-    digest[19] = small_cohort().digest[19]
-    result = evaluate_run(run_of_one_hospital, replace(grown, digest=digest), command="")
+    images = grown.images.copy()
+    images[19] = small_cohort().images[19]
+    result = evaluate_run(run_of_one_hospital, replace(grown, images=images), command="")
     assert result["left_out"]["of a patient trained on"] == 12
     assert "as images of both show" in result["assumed"][0]
 

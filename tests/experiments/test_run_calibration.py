@@ -15,6 +15,7 @@ from conocc.detectors.reconstruction_scores import told_to_score_by
 from conocc.experiments.groups import summary
 from conocc.experiments.inference import score_files
 from conocc.experiments.run import calibrate_run, copy_run, evaluate_run, fit_run, read_run
+from conocc.experiments.seen import contents
 from conocc.thresholds.rule import Rule
 
 
@@ -263,6 +264,28 @@ def test_patients_of_another_hospital_calibrate_unless_they_are_said_to_be_the_s
     assert result["counts"]["majority"] == 16
     with pytest.raises(ValueError, match=r" 8 left out: of a patient of the test split"):
         calibrate_run(run, other, command="", same_patients=True)
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_a_copy_in_another_format_is_known_by_its_pixels(run, calibrated):
+    """Its files have other hashes: its test images set thresholds, and its patients were others."""
+    files = np.array([f"{i}.bmp" for i in range(30)])
+    copy = replace(small_cohort(), digest=files, namespace="B", split=np.array(["test"] * 30))
+    result = evaluate_run(calibrated, copy, command="")
+    assert "taken for the same, as images of both show" in result["assumed"][0]
+    with pytest.raises(ValueError, match=r" 8 left out: of the test split\. 12 .*: trained on"):
+        calibrate_run(run, copy, command="")
+    other = replace(new_images(), digest=files, namespace="B")
+    assert calibrate_run(run, other, command="")["images"] == 20
+    more = replace(other, digest=np.char.add("0", files), namespace="C")
+    with pytest.raises(ValueError, match=r" 20 left out: calibrated on"):
+        evaluate_run(run, more, command="")
+
+
+def test_images_without_contrast_are_known_by_their_files_alone():
+    """All that are black have the same pixels, whoever is on them."""
+    black = replace(small_cohort(), images=np.zeros((30, 1, 16, 16), np.float32))
+    assert contents(black) == black.digest.tolist()
 
 
 @pytest.mark.usefixtures("no_intervals")

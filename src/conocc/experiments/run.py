@@ -52,6 +52,7 @@ from conocc.experiments.groups import (
 )
 from conocc.experiments.seen import (
     about_batch,
+    contents,
     full_names,
     learned,
     namespaces_of,
@@ -161,7 +162,7 @@ def fit_run(
             "versions": versions(),
         }
         write_json(out / "run.json", {**about, "finished": False})
-        table = cohort.table()
+        table = cohort.table().assign(content=contents(cohort))
         write_csv(out / "split.csv", table.columns.tolist(), table.to_numpy().tolist())
         checkpoint = out / "checkpoint"
         start = time.perf_counter()
@@ -349,8 +350,8 @@ def _calibrate(
     detector.origin_["key"] = detector.origin_.get("key") or cohort.key
     columns = [getattr(kept, name).tolist() for name in COHORT_COLUMNS]
     scores = detector.calibration_.scores
-    names = (*COHORT_COLUMNS, "anomaly_score")
-    write_csv(table, names, zip(*columns, scores, strict=True))
+    names = (*COHORT_COLUMNS, "content", "anomaly_score")
+    write_csv(table, names, zip(*columns, contents(kept), scores, strict=True))
     return {
         "cohort": cohort.name,
         "images": len(kept),

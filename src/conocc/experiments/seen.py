@@ -16,6 +16,7 @@ from conocc.data.acquisition import moved
 from conocc.data.cohort import Cohort
 from conocc.data.index import count
 from conocc.data.pseudonyms import key_file
+from conocc.detectors.input_validation import digests
 from conocc.io.tables import read_csv
 from conocc.thresholds.conformal import one_image_a_patient
 from conocc.thresholds.rules import Decisions
@@ -52,14 +53,15 @@ def namespaces_of(
         _refuse_other_key(detector, cohort)
     own = about.get("namespace", "")
     namespace = f"apart from {own}" if same_patients is False else cohort.namespace
-    here = set(zip(cohort.digest.tolist(), cohort.patient.tolist(), strict=True))
+    here = set(zip(contents(cohort), cohort.patient.tolist(), strict=True))
     found = [namespace]
     known: set[str] = set()
     for table, noted in (("calibration.csv", about.get("calibration", {})), ("split.csv", about)):
         if (run / table).exists():
             there = read_csv(run / table)
             known |= set(there["patient"])
-            shares = not here.isdisjoint(zip(there["digest"], there["patient"], strict=True))
+            content = there.get("content", there["digest"])  # absent in tables from before
+            shares = not here.isdisjoint(zip(content, there["patient"], strict=True))
             if same_patients or (shares and same_patients is None):
                 found.insert(0, noted.get("namespace", ""))
     equal = known & set(cohort.patient.tolist())
@@ -119,8 +121,21 @@ def sorted_out(reasons: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str,
 def sides(run: Path, cohort: Cohort) -> np.ndarray:
     """Say on which side of the run's split each image was, "" if it was not there; -> (n,)."""
     table = split_table(run)
-    side_of = dict(zip(table["digest"], table["split"], strict=True))
-    return np.array([side_of.get(d, "") for d in cohort.digest.tolist()])
+    side_of = {  # of two files with equal pixels, each has its own
+        **dict(zip(table.get("content", table["digest"]), table["split"], strict=True)),
+        **dict(zip(table["digest"], table["split"], strict=True)),
+    }
+    names = zip(cohort.digest.tolist(), contents(cohort), strict=True)
+    return np.array([side_of.get(d, side_of.get(c, "")) for d, c in names])
+
+
+def contents(cohort: Cohort) -> list[str]:
+    """Name images with equal pixels alike, of whatever format their files are; n names.
+
+    Those without contrast, which may be anybody's, are named by their files.
+    """
+    pixels = [row.tobytes().hex() for row in digests(cohort.images)]
+    return np.where(cohort.without_contrast(), cohort.digest, pixels).tolist()
 
 
 def about_batch(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Columns of names, which are never numbers and never missing; and those of paths.
-NAME_COLUMNS = ("path", "digest", "patient", "label", "split")
+NAME_COLUMNS = ("path", "digest", "content", "patient", "label", "split")
 ERROR_COLUMNS = ("path", "reason")
 PATH_COLUMNS = ("path", "source", "volume")
 # What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
