@@ -109,6 +109,9 @@ def test_a_detector_gives_the_figures_of_the_table_as_a_frame(run, images, tmp_p
     listed = pd.read_csv(tmp_path / "scores.errors.csv")
     assert bad[["path", "error"]].to_numpy().tolist() == listed.to_numpy().tolist()
     assert len(bad) == len(BAD)
+    pd.testing.assert_frame_equal(model.score_files(p for p in [images]), model.score_files(images))
+    with pytest.raises(ValueError, match="There is no file to score: the list is empty"):
+        model.score_files(images.glob("*.none"))
 
 
 def test_a_detector_of_arrays_scores_no_files(images):

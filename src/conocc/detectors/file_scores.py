@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,7 @@ def one_torch_thread() -> Iterator[None]:
 
 def score_files(
     detector: Any,
-    where: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    where: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
     *,
     rule: Rule = RULE,
     table: TableOptions = TableOptions(),
@@ -79,7 +79,9 @@ def score_files(
     """Do what `OneClassDetector.score_files` says."""
     preprocessing = preprocessing_of(detector)
     decided = decisions(detector, rule)
-    where = [where] if isinstance(where, (str, os.PathLike)) else where
+    where = [where] if isinstance(where, (str, os.PathLike)) else list(where)
+    if not where:
+        raise ValueError("There is no file to score: the list is empty.")
     how = {"table": table, "n_jobs": n_jobs, "verbose": detector.verbose}
     rows, errors = list[Row](), list[Row]()
     with one_torch_thread():

@@ -491,7 +491,7 @@ class OneClassDetector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Parameters
         ----------
-        where : path or sequence of path
+        where : path or iterable of path
             Files, folders, archives, or tables that list images.
         rule : Rule, optional
             When an image is flagged; by default at the smallest usual rate that can be promised.
