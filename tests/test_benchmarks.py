@@ -1,6 +1,7 @@
 """The harness: what it counts, how it lets contestants compete, where it writes."""
 
 import subprocess
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from benchmarks import (
     ablation,
+    calibrations,
     contestants,
     epochs,
     gpu,
+    near_copies,
     operations,
     readings,
     training,
@@ -19,11 +22,13 @@ from benchmarks import (
 )
 from benchmarks.__main__ import written
 from benchmarks.contest import Contestant, compete, table
+from PIL import Image
 from torch.nn import BatchNorm2d
 
 from conftest import quick
 from conocc import LRT, load, load_cohort
 from conocc.cli.application import app
+from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.lrt import lrt
 from conocc.metrics.ranking import auc
@@ -202,6 +207,49 @@ def test_components_give_back_what_they_span():
     images = np.einsum("nk,kchw->nchw", rng.normal(size=(9, 2)), rng.normal(size=(2, 1, 4, 5)))
     assert np.allclose(trials.of_components(images[:6], images[6:], 2), images[6:])
     assert not np.allclose(trials.of_components(images[:6], images[6:], 1), images[6:])
+
+
+def test_near_copies_are_counted_and_left_out(tmp_path):
+    """74 majority images, each with a brighter twin; 60 % of the 148 are 89, four fifths 71."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 200, (90, 16, 16))
+    for i, image in enumerate(np.concatenate([images, images[:74] + 1]).astype("u1")):
+        folder = tmp_path / ("b" if 74 <= i < 90 else "a")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    made = load_cohort(tmp_path, majority=["a"], cache=False)
+    found = [*near_copies.lines(made, "gabor_mahalanobis", range(1), 1)]
+    assert [line[:3] for line in found] == [
+        [0, "all", 89],
+        [0, "less a fifth", 71],
+        [0, "random", 36],
+        [0, "random", 53],
+        [0, "random", 71],
+    ]
+    trained = made.path[made.split == "train"].tolist()
+    tested = made.path[(made.split == "test") & ~made.minority].tolist()
+
+    def twin(path):
+        i = int(path[2:-4])
+        return f"a/{i + 90 if i < 74 else i - 90}.png"
+
+    copies = sum(twin(path) in trained for path in tested)
+    assert {tuple(line[3:5]) for line in found} == {(copies, 59)}
+    assert [len(line) for line in found] == [7, 10, 7, 7, 7]
+
+
+def test_calibrations_are_of_the_same_images_or_of_others(monkeypatch):
+    small = replace(PHANTOMS["phantom-mri"], size=16, train=100, test_majority=30)
+    monkeypatch.setitem(PHANTOMS, "phantom-mri", small)
+    same, anew = (
+        [*calibrations.lines("phantom-mri", "gabor_mahalanobis", images, range(2))]
+        for images in ("same", "anew")
+    )
+    assert [line[:4] for line in same] == [["same", 0, 20, 0.2], ["same", 1, 20, 0.2]]
+    assert [line[:4] for line in anew] == [["anew", 0, 20, 0.2], ["anew", 1, 20, 0.2]]
+    shares = [tuple(line[4:]) for line in (*same, *anew)]
+    assert len({*shares}) == 4
+    assert all(0 <= float(share) <= 1 for pair in shares for share in pair)
 
 
 def test_gpu_runs_without_one_and_goes_on(tmp_path, monkeypatch):

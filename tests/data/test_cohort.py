@@ -21,6 +21,7 @@ from conocc.data import load as loading
 from conocc.data.cohort import SPLITS, Cohort
 from conocc.data.decoding import UnreadableImagesError, survey_all
 from conocc.data.load import load_cohort
+from conocc.data.near_copies import near_copies
 from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder, pixels, write_image
 from made_dicom import dicom
@@ -196,6 +197,40 @@ def test_leaks_are_patients_and_images_on_two_sides():
         split=np.array(["train", "train", "unused", "test"]),
     )
     assert not unused.leaks()
+
+
+def test_near_copies_leak_where_patients_are_not_known():
+    """Of five images drawn at random the second is the first, brighter, with a mark on it."""
+    images = np.random.default_rng(0).normal(100, 20, (5, 1, 48, 40)).astype("f4")
+    images[1] = images[0] * 1.2 + 5
+    images[1, 0, :2, :6] = 200
+    images[3:] = 7  # without contrast, alike, and no evidence
+    path = np.array([f"{i}.png" for i in range(5)])
+    of = {"images": images, "path": path, "patient": path, "digest": path, "label": path}
+    of |= {"minority": np.zeros(5, bool), "split": np.array(["train", *["test"] * 3, "train"])}
+    leaks = cohort(**of, patients_known=False).leaks()
+    assert leaks.near_copies == (("1.png", "0.png"),)
+    assert leaks.sentences() == (
+        "LEAK: 1 image nearly identical to one that trains ('1.png' and '0.png' …), as if of one "
+        "patient: figures come out too good. Say who the patients are (--patient-regex, or a "
+        "table).",
+    )
+    same = cohort(**{**of, "digest": path[[0, 0, 2, 3, 4]]}, patients_known=False).leaks()
+    assert same.images
+    assert not same.near_copies  # said once
+    assert not cohort(**of).leaks()
+
+
+@pytest.mark.parametrize(("most", "found"), [(2000, 300), (50, 50)])
+def test_of_many_images_some_are_looked_at_for_near_copies(monkeypatch, most, found):
+    """All of 300 are copies; a frame that all share, and a flat ground, make nobody alike."""
+    monkeypatch.setattr("conocc.data.near_copies.MOST_IMAGES", most)
+    images = np.random.default_rng(0).normal(0, 1, (600, 2, 32, 32)).astype("f4")
+    images[:, :, :2] = 500
+    rows = np.arange(300)
+    assert not near_copies(images, rows, 300 + rows)
+    images[300:] = images[:300]
+    assert near_copies(images, rows, 300 + rows) == {i: 300 + i for i in rows[:: 300 // found]}
 
 
 # Loading
@@ -786,7 +821,10 @@ def test_lgg_patients_who_calibrate_are_a_fifth_of_those_who_would_train(data, c
 
 
 def test_busi_has_one_byte_identical_pair_and_it_stays_together(data, cache):
-    """437 benign and 210 malignant are the majority; the pair lies across their folders."""
+    """437 benign and 210 malignant are the majority; the pair lies across their folders.
+
+    Other images are near copies, which nothing keeps together: patients are not known.
+    """
     for seed in range(4):
         loaded = load_cohort(
             data / "busi",
@@ -802,7 +840,10 @@ def test_busi_has_one_byte_identical_pair_and_it_stays_together(data, cache):
         assert len(set(loaded.split[twins])) == 1
     assert ((~loaded.minority).sum(), loaded.minority.sum()) == (647, 133)
     assert not loaded.patients_known
-    assert not loaded.leaks()
+    leaks = loaded.leaks()
+    assert not leaks.patients
+    assert not leaks.images
+    assert len(leaks.near_copies) > 0.1 * (loaded.split == "test").sum()
 
 
 def test_pneumoniamnist(data, cache):

@@ -285,10 +285,13 @@ def test_patients_above_what_was_promised_them_are_patients():
     rates = observed_rates(minority, flagged, patient=None, unit="image")
     decision = decisions(detector(), Rule(false_alarms=0.05, unit="patient")).as_json()
     said = summary({"decision": decision, "observed_rates": rates})[-1]
-    assert said.startswith("More majority patients are flagged than the 5 % promised: the majority")
+    assert said.startswith(
+        "More majority patients are flagged than the 5 % promised. That happens by chance after at "
+        "most 5 % of calibrations; or the majority images of the test split are not like those"
+    )
     decision["false_alarms"] = rates["false_alarms"]["low"]
     said = summary({"decision": decision, "observed_rates": rates})
-    assert not any("promised: the" in sentence for sentence in said)
+    assert not any("flagged than" in sentence for sentence in said)
 
 
 def test_what_else_was_measured_is_summed_up():

@@ -19,6 +19,7 @@ from conocc.data.acquisition import CONTRAST, FACTS, OF_FILES
 from conocc.data.decoding import pixels
 from conocc.data.image_io.stack import volume_and_slice
 from conocc.data.index import count, printable
+from conocc.data.near_copies import near_copies
 from conocc.data.preprocessing import Preprocessing
 from conocc.io.pictures import data_url, png, sheet
 
@@ -48,13 +49,16 @@ class Leaks:
     patients : tuple of str
     images : tuple of tuple of str
         The paths of each set of identical images.
+    near_copies : tuple of (path, path)
+        Where patients are not known, each other image that is nearly one that trains, and that one.
     """
 
     patients: tuple[str, ...]
     images: tuple[tuple[str, ...], ...]
+    near_copies: tuple[tuple[str, str], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.patients or self.images)
+        return bool(self.patients or self.images or self.near_copies)
 
     def sentences(self) -> tuple[str, ...]:
         """Say it to people: one sentence a kind, none if there is none."""
@@ -65,7 +69,15 @@ class Leaks:
             same = " = ".join(f"'{printable(path)}'" for path in self.images[0])
             found[f"{count(len(self.images), 'image')} identical"] = same
         sides = "on more than one side of the split"
-        return tuple(f"LEAK: {what} {sides} ({first} …)." for what, first in found.items())
+        said = [f"LEAK: {what} {sides} ({first} …)." for what, first in found.items()]
+        if self.near_copies:
+            first = " and ".join(f"'{printable(path)}'" for path in self.near_copies[0])
+            said.append(
+                f"LEAK: {count(len(self.near_copies), 'image')} nearly identical to one that "
+                f"trains ({first} …), as if of one patient: figures come out too good. Say who "
+                "the patients are (--patient-regex, or a table)."
+            )
+        return tuple(said)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -293,7 +305,7 @@ class Cohort:
         return np.array([image.min() == image.max() for image in self.images], dtype=bool)
 
     def leaks(self) -> Leaks:
-        """Find patients and identical images on more than one side; "unused" is no side."""
+        """Find patients and images on more than one side; "unused" is no side."""
         used = np.flatnonzero(self.split != "unused")
         split, content = self.split[used], self.content[used]
         paths: dict[str, list[str]] = {one: [] for one in on_several(content, split)}
@@ -301,7 +313,12 @@ class Cohort:
             if one in paths:
                 paths[one].append(str(self.path[i]))
         patients = on_several(self.patient[used], split)
-        return Leaks(tuple(patients), tuple(tuple(same) for same in paths.values()))
+        near: dict[int, int] = {}
+        if not self.patients_known:
+            trains, told = split == "train", np.isin(content, [*paths])
+            near = near_copies(self.images, used[~trains & ~told], used[trains])
+        alike = tuple((str(self.path[i]), str(self.path[j])) for i, j in near.items())
+        return Leaks(tuple(patients), tuple(map(tuple, paths.values())), alike)
 
 
 # The columns beside the images, and the kind of their type.

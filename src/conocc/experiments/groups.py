@@ -232,9 +232,11 @@ def summary(measured: Mapping[str, Any]) -> list[str]:
             "majority class (--majority), another method (--method) or another size (--size)."
         )
     if promised is not None and rates["false_alarms"]["low"] > promised:
+        by_chance = percent(round(1 - decision["confidence"], 6))
         sentences.append(
-            f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised: "
-            "the majority images of the test split are not like those of the calibration. "
-            "Calibrate on images like those that are to be scored."
+            f"More majority {decision['unit']}s are flagged than the {percent(promised)} promised. "
+            f"That happens by chance after at most {by_chance} of calibrations; or the majority "
+            "images of the test split are not like those of the calibration. Calibrate on more "
+            "images, like those that are to be scored."
         )
     return sentences
