@@ -296,6 +296,18 @@ def test_a_class_of_which_there_is_no_image_has_no_heading(tmp_path):
     assert "Minority images scored lowest" not in said
 
 
+def test_few_images_of_a_class_are_drawn_no_larger_than_many(tmp_path):
+    """One alone filled half of a screen: 96 pixels an image, eight in a row, or as many as fit."""
+    folder, kept = write_run(tmp_path / "run"), gallery()
+    for minority, widths in ((np.arange(5) > 3, [384, 96]), (np.arange(20) > 9, [768, 768])):
+        pixels = np.resize(kept.montage, (len(minority), 1, 16, 16))
+        labels = np.where(minority, "bad", "good")
+        shown = {"montage": pixels, "montage_minority": minority, "montage_label": labels}
+        replace(kept, **shown).save(folder / "gallery.npz")
+        page = write_report(folder).read_text(encoding="utf-8")
+        assert re.findall(r'<img class="pixels" width="(\d+)"', page) == [*map(str, widths)]
+
+
 def test_a_report_needs_no_torch(tmp_path):
     folder = write_run(tmp_path / "run")
     program = (

@@ -55,6 +55,8 @@ CHARTS = ("curves", "maps", "sweep", "histograms", "training")
 EXPECTED = {"trained on", "calibrated on"}
 # Figures wider than this, in inches, scroll sideways on a phone.
 WIDE = 5
+# Images beside each other in a montage, and how wide each is at most, in CSS pixels.
+MONTAGE, CASE = 8, 96
 
 Context = dict[str, Any]
 
@@ -325,7 +327,9 @@ def _montage(fits: Sequence[Fit]) -> Iterator[Context]:
             continue
         labels = ", ".join(np.unique(kept.montage_label[chosen]))
         alt = f"{count(chosen.sum(), 'test image')} of the {name} class: {labels}"
-        yield {"src": data_url(png(sheet(kept.montage[chosen])), "png"), "alt": alt}
+        drawn = sheet(kept.montage[chosen], MONTAGE)
+        width = CASE * min(MONTAGE, int(chosen.sum()))  # or one image would fill the page
+        yield {"src": data_url(png(drawn), "png"), "alt": alt, "width": width}
 
 
 def _maps(fits: Sequence[Fit]) -> Iterator[Context]:
