@@ -250,9 +250,7 @@ def score(
     from conocc.data.features import is_features
     from conocc.experiments.inference import score_files, table_beside
 
-    export_files = _exporter() if objects is not None else None
-    if objects is not None:
-        refuse_made(objects)
+    export_files = _exporter(objects) if objects is not None else None
     if images == [Path("/dev/stdin")]:
         images = [Path(line) for line in sys.stdin.read().splitlines() if line]
     done = score_files(
@@ -290,7 +288,8 @@ def score(
     return say_failed(done.errors, table_beside(scores, "errors"), "read", done.failed)
 
 
-def _exporter() -> Callable[..., list[str]]:
+def _exporter(folder: Path) -> Callable[..., list[str]]:
+    refuse_made(folder)
     try:
         from conocc.deploy.dicom_out import export_files
     except ImportError as error:

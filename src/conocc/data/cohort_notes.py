@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -84,6 +85,18 @@ def named_classes(found: Counter[str]) -> str:
     names = [f"{printable(label)} ({count(found[label], 'image')})" for label in shown]
     more = len(found) - len(shown)
     return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def of_sites(index: ImageIndex, site: str, alike: set[str]) -> str:
+    """Say what to name where folders that several class folders hold may be the classes."""
+    below = (part for entry in index.entries for part in entry.path.split("/")[1:2])
+    inside = named_classes(Counter(part for part in below if part in alike))
+    one = printable((index.folder or Path()) / site)
+    return (
+        f"Several of these hold the same folders: {inside}. If those are the classes, and these "
+        f"are sites, name one site, such as '{one}', or list all images in a table with the "
+        "columns path, label and site; if not, name the majority (--majority)."
+    )
 
 
 def _folders_of_patients(cohort: Cohort) -> list[str]:

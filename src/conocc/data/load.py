@@ -24,6 +24,7 @@ from conocc.data.cohort_notes import (
     is_left_out,
     listed_beside,
     named_classes,
+    of_sites,
 )
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions, bare, is_missing
@@ -268,14 +269,7 @@ def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> froze
         if len(found) == 1 and not mixed:
             return frozenset(found)
         if alike := divided_alike(index.entries):
-            below = (part for entry in index.entries for part in entry.path.split("/")[1:2])
-            inside = named_classes(Counter(part for part in below if part in alike))
-            one = printable((index.folder or Path()) / min(mixed))
-            advice = (
-                f"Several of these hold the same folders: {inside}. If those are the classes, and "
-                f"these are sites, name one site, such as '{one}', or list all images in a table "
-                "with the columns path, label and site; if not, name the majority (--majority)."
-            )
+            advice = of_sites(index, min(mixed), alike)
         elif single := sorted(set(found) - mixed, key=lambda label: ("|" in label, label)):
             example = printable(single[0])
             advice = (
