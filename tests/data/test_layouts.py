@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from conocc.data.classes import majority_classes
 from conocc.data.image_io.read import decode
 from conocc.data.index import ImageEntry
 from conocc.data.layouts import LAYOUTS, list_cohort, mixtures
-from conocc.data.load import majority_classes
 from made_cohorts import make_folder
 
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from conocc.data.acquisition import DEPTH
+from conocc.data.classes import is_left_out, listed_beside, named_classes
 from conocc.data.cohort import SPLITS, Cohort, on_several
 from conocc.data.columns import bare
 from conocc.data.decoding import said_of
 from conocc.data.image_io.stack import volume_and_slice
-from conocc.data.index import ImageEntry, ImageIndex, count, printable, stem
-from conocc.data.manifest import is_manifest
-from conocc.data.patients import TABLES
-
-MOST_CLASSES_NAMED = 10
-
-
-def is_left_out(entry: ImageEntry, majority: frozenset[str], dropped: frozenset[str]) -> bool:
-    """Say whether nobody has a use for an image; it is then not even opened."""
-    is_unused = entry.split == "unused" or (entry.split == "train" and entry.label not in majority)
-    return is_unused or entry.label in dropped
+from conocc.data.index import ImageIndex, count, printable, stem
 
 
 def cohort_notes(
@@ -67,36 +57,6 @@ def _classes(cohort: Cohort) -> str:
     if not cohort.minority.any():
         return f"Majority class: {named(False)}. There is no minority image."
     return f"Majority class: {named(False)}. Minority class: {named(True)}."
-
-
-def listed_beside(index: ImageIndex) -> str:
-    """Advise to name a table that lies beside the images, which may say their classes."""
-    folder = None if index.layout == "a manifest" else index.folder
-    for path in sorted(folder.iterdir()) if folder else ():
-        if is_manifest(path) and path.suffix.lower() != ".txt" and path.name.lower() not in TABLES:
-            name = printable(path.name)
-            return f" If '{name}' there lists the classes of the images, name it instead."
-    return ""
-
-
-def named_classes(found: Counter[str]) -> str:
-    """Name the classes with their sizes; of many, as joined labels make them, the largest ten."""
-    shown = sorted(label for label, _ in found.most_common(MOST_CLASSES_NAMED))
-    names = [f"{printable(label)} ({count(found[label], 'image')})" for label in shown]
-    more = len(found) - len(shown)
-    return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def of_sites(index: ImageIndex, site: str, alike: set[str]) -> str:
-    """Say what to name where folders that several class folders hold may be the classes."""
-    below = (part for entry in index.entries for part in entry.path.split("/")[1:2])
-    inside = named_classes(Counter(part for part in below if part in alike))
-    one = printable((index.folder or Path()) / site)
-    return (
-        f"Several of these hold the same folders: {inside}. If those are the classes, and these "
-        f"are sites, name one site, such as '{one}', or list all images in a table with the "
-        "columns path, label and site; if not, name the majority (--majority)."
-    )
 
 
 def _folders_of_patients(cohort: Cohort) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -18,16 +18,16 @@ import numpy as np
 
 from conocc.data.acquisition import CONTRAST
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
-from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, content_of
-from conocc.data.cohort_notes import (
-    cohort_notes,
+from conocc.data.classes import (
+    dropped_classes,
     is_left_out,
-    listed_beside,
-    named_classes,
-    of_sites,
+    majority_classes,
+    refuse_doubtful,
 )
+from conocc.data.cohort import SPLITS, Bools, Cohort, Images, Rows, Strings, content_of
+from conocc.data.cohort_notes import cohort_notes
 from conocc.data.cohort_spec import CohortSpec
-from conocc.data.columns import TableOptions, bare, is_missing
+from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
     Surveyed,
     Unreadable,
@@ -42,13 +42,12 @@ from conocc.data.features import check_features
 from conocc.data.index import (
     ImageEntry,
     ImageIndex,
-    as_typed,
     count,
     facts_of,
     printable,
     read_file,
 )
-from conocc.data.layouts import divided_alike, list_cohort, mixtures
+from conocc.data.layouts import list_cohort
 from conocc.data.patients import EVERYWHERE, Patients, find_patients
 from conocc.data.phantoms import PHANTOMS
 from conocc.data.preprocessing import SMALLEST_SIZE, Preprocessing
@@ -191,8 +190,8 @@ def _listed(
     index = list_cohort(spec.where, preprocessing.size, named, spec.table)
     check_features(index, preprocessing.features)
     wanted = majority_classes(index, spec.majority)
-    dropped = _dropped_classes(index, wanted, spec)
-    _refuse_doubtful(index, wanted, dropped, spec.minority or ())
+    dropped = dropped_classes(index, wanted, spec)
+    refuse_doubtful(index, wanted, dropped, spec.minority or ())
     leave = partial(is_left_out, majority=wanted, dropped=dropped)
     cut = preprocessing.stack_options
     index = with_slices(index, cut, n_jobs=threads, verbose=verbose, leave=leave)
@@ -250,103 +249,6 @@ def _decoded(listed: _Listed, rows: list[int]) -> Cohort:
     )
     notes = cohort_notes(cohort, index, wanted, listed.dropped, patients.note, split_note, remarks)
     return replace(cohort, notes=(*notes, *unkept))
-
-
-def majority_classes(index: ImageIndex, majority: Sequence[str] | None) -> frozenset[str]:
-    """Return the labels that are the majority: those asked for, or those that the layout knows.
-
-    Raises
-    ------
-    ValueError
-        If neither names one, or a name is none of the classes: all classes are listed.
-    """
-    found = Counter(entry.label for entry in index.entries)
-    classes = named_classes(found)
-    if majority is None:
-        if index.majority and index.majority <= set(found):
-            return index.majority
-        mixed = mixtures(index.entries)
-        if len(found) == 1 and not mixed:
-            return frozenset(found)
-        if alike := divided_alike(index.entries):
-            advice = of_sites(index, min(mixed), alike)
-        elif single := sorted(set(found) - mixed, key=lambda label: ("|" in label, label)):
-            example = printable(single[0])
-            advice = (
-                "Name one, or several that make it up together: for instance "
-                f"majority={example!r} (--majority {example})."
-            )
-        else:
-            advice = (
-                "Each of these may hold several classes. If so, name the folder that holds the "
-                "class folders, call the sides of a split train and test, or list the images with "
-                "their classes in a table; if not, name the majority (--majority)."
-            )
-        advice += listed_beside(index)
-        raise ValueError(
-            f"Which class of '{printable(index.name)}' is the majority, the one to train on, is "
-            f"not known. Its classes are {classes}. {advice}"
-        )
-    return _classes_of(index, "majority", majority)
-
-
-_WITHIN = " It is a folder within these: name one of these as the cohort, or list all in a table."
-
-
-def _classes_of(index: ImageIndex, parameter: str, asked: Iterable[str]) -> frozenset[str]:
-    """Give the classes that a parameter names, or refuse it."""
-    found = Counter(entry.label for entry in index.entries)
-    words = (one if one in found else one.rstrip("/\\") for one in parted(asked, found))
-    names = frozenset(map(as_typed, words))  # a shell completes a folder's name by a slash
-    unknown = sorted(names - set(found))
-    if unknown or not names:
-        got = unknown[0] if unknown else []
-        is_within = any(f"/{got}/" in entry.path for entry in index.entries)
-        raise ValueError(
-            f"The '{parameter}' parameter must name classes of '{printable(index.name)}', which "
-            f"are {named_classes(found)}. "
-            f"Got {got!r} instead.{_WITHIN * is_within}{listed_beside(index)}"
-        )
-    return names
-
-
-def _dropped_classes(
-    index: ImageIndex, majority: frozenset[str], spec: CohortSpec
-) -> frozenset[str]:
-    """Give the classes to leave out: those asked for, and what is neither of two named sides."""
-    named = {"minority": spec.minority, "exclude": spec.exclude}
-    asked = {name: _classes_of(index, name, classes) for name, classes in named.items() if classes}
-    for name, classes in asked.items():
-        if both := classes & majority:
-            raise ValueError(
-                f"The '{name}' parameter must not name the majority. Got {min(both)!r}, which is."
-            )
-    dropped = asked.get("exclude", frozenset())
-    if "minority" in asked:
-        dropped |= {entry.label for entry in index.entries} - majority - asked["minority"]
-    return dropped
-
-
-def _refuse_doubtful(
-    index: ImageIndex, majority: frozenset[str], dropped: frozenset[str], minority: Sequence[str]
-) -> None:
-    """Refuse a minority class that is called as one of the majority, or as none, unless named."""
-    used = {entry.label for entry in index.entries if entry.split != "unused"}
-    others = sorted(used - majority - dropped)
-    if missing := [one for one in others if is_missing(one) and one not in minority]:
-        one = printable(missing[0])
-        raise ValueError(
-            f"The class '{one}' of '{printable(index.name)}' reads as if it were missing. Leave it "
-            f"out (--exclude {one}), or say that it is a class (--minority)."
-        )
-    for label in sorted(majority):
-        if same := [printable(one) for one in others if bare(one) == bare(label)]:
-            one, other = printable(label), ",".join(same)
-            raise ValueError(
-                f"The classes '{one}' and '{same[0]}' of '{printable(index.name)}' differ in "
-                f"capitals or zeros alone. If they are one, name all (--majority {one},{other}); "
-                f"if not, rename them, or leave some out (--exclude {other})."
-            )
 
 
 def _deidentified_paths(
