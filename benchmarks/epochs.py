@@ -34,6 +34,9 @@ def watched(method: str, look: Callable[[Any, int], None], **params: Any) -> Any
     """Make a detector that has `look` see it before each epoch: trained for so many."""
 
     class Watched(method_class(method)):  # type: ignore[misc]  # known when it runs
+        def __sklearn_is_fitted__(self) -> bool:
+            return True  # it is scored on the way
+
         def _train(self, train: Any, stage: str, **more: Any) -> None:
             before = more.pop("before_epoch", lambda epoch: None)
 
