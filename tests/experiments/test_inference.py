@@ -542,7 +542,7 @@ def test_a_note_says_of_a_table_how_it_came_to_be(run, images, tmp_path):
 
 
 def test_a_batch_whose_images_moved_says_how(tmp_path):
-    """Blurred ones, and of another size; training images alone, or from before facts, say none."""
+    """Blurred ones, and of another size; training images alone, or a model of arrays, say none."""
     rng = np.random.default_rng(0)
     for kind in ("plain", "new"):
         (tmp_path / "set" / kind).mkdir(parents=True)
@@ -566,6 +566,6 @@ def test_a_batch_whose_images_moved_says_how(tmp_path):
     assert moved("plain") == {}
     detector = load(tmp_path / "run" / "model.safetensors")
     assert [*detector.origin_["acquisition"]] == [*FACTS]
-    del detector.origin_
-    detector.save(tmp_path / "old.safetensors")
-    assert moved("new", "old.safetensors") == {}
+    detector.origin_ = {}
+    detector.save(tmp_path / "arrays.safetensors", preprocessing=detector.preprocessing_)
+    assert moved("new", "arrays.safetensors") == {}
