@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -255,6 +256,7 @@ def _follow(
 
 def _read_all(pipe: Connection, todo: range, seed: int, whole: list[Sample], scratch: Path) -> None:
     warnings.simplefilter("error")
+    logging.getLogger("conocc").addHandler(logging.NullHandler())  # its warnings are meant
     with tempfile.TemporaryFile() as terminal:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
