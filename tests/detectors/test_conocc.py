@@ -50,6 +50,7 @@ def test_center_is_the_mean_feature_at_each_update_and_constant_between(
         return original(self, x, epoch)
 
     monkeypatch.setattr(ConOCC, "_loss", recording)
+    monkeypatch.setattr(ConOCC, "__sklearn_is_fitted__", lambda self: True)  # on the way
     detector.fit(images)
     for epoch, (mu, mean) in enumerate(seen):  # one batch an epoch
         assert np.allclose(mu, mean, atol=1e-6) == (epoch in updates), epoch

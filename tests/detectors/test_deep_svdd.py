@@ -84,6 +84,7 @@ def test_the_center_is_taken_once_after_pretraining(pretrain_epochs, images, mon
 
     original = dsvdd.away_from_zero
     monkeypatch.setattr(dsvdd, "away_from_zero", recording)
+    monkeypatch.setattr(DeepSVDD, "__sklearn_is_fitted__", lambda self: True)  # on the way
     detector = quick("dsvdd", pretrain_epochs=pretrain_epochs, false_alarms=None)
     detector.fit(images)
     ((mean, expected, _),) = taken

@@ -30,8 +30,34 @@ const keep = (id, change) => {
   if (page.revision) Object.assign(one, { who: $("who").value, unsent: true });
   verdicts[id] = one;
   write();
+  database.then((kept) => kept?.transaction("verdicts", "readwrite").objectStore("verdicts").put(one, id));
 };
 read();
+
+// Chromium gives a page on a disk an empty storage at times, but always its database.
+const database = new Promise((done) => {
+  if (location.protocol !== "file:") return done(null);
+  try {
+    const request = indexedDB.open(KEPT, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("verdicts");
+    request.onsuccess = () => done(request.result);
+    request.onerror = () => done(null);
+  } catch {
+    done(null);
+  }
+});
+const restored = database.then((kept) => kept && new Promise((done) => {
+  const store = kept.transaction("verdicts").objectStore("verdicts");
+  const [ids, found] = [store.getAllKeys(), store.getAll()];
+  found.onerror = done;
+  found.onsuccess = () => {
+    read();
+    const newer = ids.result.map((id, i) => [id, found.result[i]]).filter(([id, { time }]) => !(verdicts[id]?.time >= time));
+    Object.assign(verdicts, Object.fromEntries(newer));
+    if (newer.length) { write(); again(); }
+    done();
+  };
+}));
 
 // --- the worklist: images, and volumes, whose slices are one entry -------------------------------
 
