@@ -92,6 +92,7 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--disable-dev-shm-usage",
+    "--allow-file-access-from-files",  # or Chromium 156 gives a page an empty storage at times
 )
 
 
