@@ -226,7 +226,6 @@ _OTHERS = {
 
 # Of a file, as many bytes as `format_of` looks at.
 HEAD_BYTES = 4096
-_SIGNATURES = [(kind, re.compile(known.signature)) for kind, known in READERS.items()]
 
 
 def format_of(head: bytes) -> str | None:
@@ -247,7 +246,7 @@ def format_of(head: bytes) -> str | None:
         with suppress(zlib.error):
             unpacked = zlib.decompressobj(31).decompress(head[:HEAD_BYTES], HEAD_BYTES)
         head = unpacked
-    return next((kind for kind, pattern in _SIGNATURES if pattern.match(head)), None)
+    return next((kind for kind, known in READERS.items() if re.match(known.signature, head)), None)
 
 
 def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str]:
