@@ -6,17 +6,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conocc.data.acquisition import FACTS, FEWEST, LEVELS, acquired, moved, quantiles
+from conocc.data.acquisition import (
+    FACTS,
+    FEWEST,
+    LEVELS,
+    acquired,
+    moved,
+    of_file,
+    quantiles,
+)
 from conocc.data.decoding import decode_one
 from conocc.data.image_io.pixels import Remarked
 from conocc.data.load import load_cohort
 from conocc.data.preprocessing import Preprocessing
 from made_cohorts import make_folder
 
+FILE = {"size": 0, "depth": 0}
+
 
 def facts(image, read=None):
-    read = Remarked(image[0]) if read is None else read
-    return dict(zip(FACTS, acquired(read, image), strict=True))
+    file = of_file(Remarked(image[0]) if read is None else read)
+    return dict(zip(FACTS, acquired([file], [image])[0], strict=True))
 
 
 def test_facts_of_an_image_by_hand():
@@ -53,7 +63,26 @@ def test_the_size_is_that_of_the_file_also_where_less_is_decoded():
     )
     for scaled in (True, False):
         read = decode_one(Preprocessing(size=16, scaled=scaled), ("a.jpg", file.getvalue))
-        assert read.acquisition[0] == 200
+        assert read.file == (200, 8)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 33, 20), (1, 1, 40), (1, 700, 600)])
+def test_the_facts_of_an_image_do_not_depend_on_its_company(shape):
+    """Nor on how many are measured at once: one of 700 by 600 pixels fills a block alone."""
+    images = np.random.default_rng(1).normal(9, 3, (70 if shape[1] < 100 else 3, *shape))
+    images = images.astype(np.float32)
+    images[1] = 4
+    files = [(float(i), 8.0) for i in range(len(images))]
+    together = acquired(files, images)
+    assert together == [
+        acquired(files[i : i + 1], images[i : i + 1])[0] for i in range(len(images))
+    ]
+    assert together[::-1] == acquired(files[::-1], images[::-1])
+
+
+def test_features_have_no_facts():
+    assert acquired([(), ()], np.ones((2, 5), np.float32)) == [(), ()]
+    assert acquired([], []) == []
 
 
 def test_a_cohort_keeps_the_facts_of_each_image(tmp_path):
@@ -66,7 +95,7 @@ def test_a_cohort_keeps_the_facts_of_each_image(tmp_path):
     ]
     for cohort in twice:
         for image, known in zip(cohort.images, cohort.acquisition, strict=True):
-            assert tuple(known[2:]) == acquired(Remarked(image[0]), image)[2:]
+            assert dict(zip(FACTS, known, strict=True)) | FILE == facts(image) | FILE
         flat = cohort.path == "plain/flat.png"
         assert np.array_equal(cohort.acquisition[:, 0], np.where(flat, 32, 16))
         assert np.array_equal(cohort.without_contrast(), flat)

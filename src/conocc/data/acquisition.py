@@ -32,35 +32,55 @@ LEVELS = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 # A fact has moved where the middle image lies above, or below, so many per cent of these.
 MOVED = 95
 FEWEST = 10  # images: the middle one of fewer may lie anywhere by chance
+_PIXELS = 2**18  # measured at once: calls for each image cost more than small images, memory too
 DARK = 0.02  # of the range of an image: what its border is at most
 
 
-def acquired(read: Remarked, image: npt.NDArray[np.float32]) -> tuple[float, ...]:
-    """Measure the `FACTS` of an image as it was read and as a detector sees it, (c, h, w).
+def of_file(read: Remarked) -> tuple[float, float]:
+    """Give the facts of a file, `OF_FILES`: the root of how many pixels it has, and its depth."""
+    size = math.sqrt(read.size or math.prod(read.pixels.shape[:2]))
+    return size, 8.0 * read.pixels.dtype.itemsize
+
+
+def acquired(
+    files: Sequence[tuple[float, ...]],
+    images: Sequence[npt.NDArray[np.float32]] | npt.NDArray[np.float32],
+) -> list[tuple[float, ...]]:
+    """Measure the `FACTS` of n images as they were read and as a detector sees them, (n, c, h, w).
 
     Contrast is the standard deviation, and 0 only where all pixels are equal; sharpness is the
     mean step from pixel to pixel in units of it; the border is the share of the image outside the
-    smallest rectangle with all that is not dark. Six digits are kept.
+    smallest rectangle with all that is not dark. Six digits are kept. Features, (n, d), have none.
     """
-    low, high = float(image.min()), float(image.max())
-    contrast = float(image.std(dtype=np.float64)) if low < high else 0.0
+    if not len(images) or images[0].ndim == 1:
+        return [()] * len(images)
+    some = max(1, _PIXELS // math.prod(images[0].shape))
+    blocks = [np.asarray(images[k : k + some]) for k in range(0, len(images), some)]
+    seen = [row for block in blocks for row in zip(*_of_images(block), strict=True)]
+    facts = [(*file, *row) for file, row in zip(files, seen, strict=True)]
+    return [tuple(float(f"{fact:.6g}") for fact in row) for row in facts]
+
+
+def _of_images(images: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Give mean, contrast, sharpness and border of images, (m, c, h, w)."""
+    m, _, *shape = images.shape
+    flat = images.reshape(m, -1)
+    low, high = (extreme.astype(float) for extreme in (flat.min(axis=1), flat.max(axis=1)))
+    contrast = np.where(low < high, flat.std(axis=1, dtype=np.float64), 0.0)
     steps = [
-        np.abs(np.diff(image, axis=axis)).mean(dtype=np.float64)
-        for axis in (1, 2)
-        if image.shape[axis] > 1
+        np.abs(np.diff(images, axis=axis)).reshape(m, -1).mean(axis=1, dtype=np.float64)
+        for axis in (2, 3)
+        if images.shape[axis] > 1
     ]
-    bright = np.any(image >= low + DARK * (high - low), axis=0)
-    at = [np.flatnonzero(np.any(bright, axis=axis)) for axis in (0, 1)]
-    inside = math.prod(int(np.ptp(one)) + 1 for one in at) / bright.size
-    facts = {
-        "size": math.sqrt(read.size or math.prod(read.pixels.shape[:2])),
-        "depth": 8 * read.pixels.dtype.itemsize,
-        "mean": float(image.mean(dtype=np.float64)),
-        "contrast": contrast,
-        "sharpness": sum(steps) / len(steps) / contrast if contrast else 0.0,
-        "border": 1 - inside,
-    }
-    return tuple(float(f"{facts[name]:.6g}") for name in FACTS)
+    step = np.mean(steps, axis=0) if steps else contrast
+    sharpness = np.divide(step, contrast, out=np.zeros(m), where=contrast > 0)
+    dark = (low + DARK * (high - low)).astype(np.float32)
+    bright = (images >= dark[:, None, None, None]).any(axis=1)
+    sides = [bright.any(axis=axis) for axis in (1, 2)]
+    inside = math.prod(
+        side.shape[1] - side.argmax(axis=1) - side[:, ::-1].argmax(axis=1) for side in sides
+    )
+    return flat.mean(axis=1, dtype=np.float64), contrast, sharpness, 1 - inside / math.prod(shape)
 
 
 def quantiles(facts: Floats | None) -> dict[str, list[float]]:

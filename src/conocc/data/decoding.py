@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from conocc.data.acquisition import acquired
+from conocc.data.acquisition import of_file
 from conocc.data.image_io.dicom_person import Person, person_of
 from conocc.data.image_io.pixels import Remarked, remarked
 from conocc.data.image_io.read import checked, decode_remarked, is_colour
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Work is handed to a thread in handfuls, since handing over costs as much as a small image.
-_FEW = 4
+FEW = 4
 
 CONSTANT = "every pixel has the same value"
 COLOUR_LOST = "colour read as grey; colour='rgb' (--colour rgb) keeps it"
@@ -48,15 +48,15 @@ class Decoded:
         SHA-256 of the bytes that it was decoded from; "" where nobody asked for it.
     remarks : tuple of str
         What was done to its pixels; see `conocc.data.image_io.pixels.Remarked`.
-    acquisition : tuple of float
-        See `conocc.data.acquisition.FACTS`.
+    file : tuple of float
+        See `conocc.data.acquisition.OF_FILES`; empty of features.
     """
 
     path: str
     image: Images
     digest: str
     remarks: tuple[str, ...] = ()
-    acquisition: tuple[float, ...] = ()
+    file: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,16 @@ def decode_one(
             read = decode_remarked(blob, name, preprocessing.voi, preprocessing.least_side)
         else:  # what a stack gave was checked there
             read = blob if isinstance(blob, Remarked) else checked(Remarked(blob))
-        remarks = read.remarks
-        if read.pixels.min() == read.pixels.max():
+        image, remarks = read.pixels, read.remarks
+        if image.min() == image.max():
             remarks += (CONSTANT,)
-        if preprocessing.colour == "grey" and is_colour(read.pixels):
-            remarks += (COLOUR_LOST,)
+        if preprocessing.colour == "grey" and image.ndim == 3:
+            if is_colour(image):
+                remarks += (COLOUR_LOST,)
+            else:
+                image = image[..., 0]  # which the luma of equal channels is, in more time
         digest = digest_of(blob) if hashed else ""
-        image = prepare(read.pixels, preprocessing)
-        return Decoded(path, image, digest, remarks, acquired(read, image))
+        return Decoded(path, prepare(image, preprocessing), digest, remarks, of_file(read))
     except ValueError as error:
         reason = str(error)
         named = reason.startswith("Cannot read")
@@ -181,7 +183,7 @@ def usable_threads(n_jobs: int | None) -> int:
 
 
 def prefetch(
-    function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int, handful: int = _FEW
+    function: Callable[[Item], Result], items: Iterable[Item], *, n_jobs: int, handful: int = FEW
 ) -> Iterator[Result]:
     """Yield ``function(item)`` in order, working on threads while the caller does other things.
 

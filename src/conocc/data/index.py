@@ -275,17 +275,18 @@ def is_image(folder: Path, path: str) -> bool:
 
 def _looked_at(folder: Path, path: str) -> tuple[bool, str | None]:
     """Open a file once: say whether it is an image, and of what kind it is if it is known."""
-    head = b""
+    head, format = b"", None
     with suppress(ValueError, OSError), opened(folder, path) as file:
         head = file.read(HEAD_BYTES)
+        format = format_of(head)
         if needs_more(head):
             head += file.read(DICOM_BYTES - HEAD_BYTES)
-        elif format_of(head) == "WebP":  # which says at its end who drew it
+        elif format == "WebP":  # which says at its end who drew it
             file.seek(max(len(head), file.seek(0, os.SEEK_END) - HEAD_BYTES))
             head += file.read()
     if kind := companion(path.rpartition("/")[2], head):
         return False, kind
-    return format_of(head) is not None or is_image_name(path), None
+    return format is not None or is_image_name(path), None
 
 
 def as_typed(name: str) -> str:

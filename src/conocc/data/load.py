@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from conocc.data.acquisition import CONTRAST
+from conocc.data.acquisition import CONTRAST, acquired
 from conocc.data.cache import arranged, cache_folder, cache_key, in_memory, lookup, store
 from conocc.data.classes import (
     dropped_classes,
@@ -29,6 +30,7 @@ from conocc.data.cohort_notes import cohort_notes
 from conocc.data.cohort_spec import CohortSpec
 from conocc.data.columns import TableOptions
 from conocc.data.decoding import (
+    FEW,
     Surveyed,
     Unreadable,
     UnreadableImagesError,
@@ -368,11 +370,14 @@ def _pixels(
             verbose=listed.verbose,
         )
         try:
-            for i, one in zip(ascending.tolist(), decoded, strict=False):
-                for remark in one.remarks:
-                    seen["remarks"].setdefault(remark, []).append(i)
-                seen["acquisition"][i] = one.acquisition
-                yield i, one.image
+            places = iter(ascending.tolist())
+            while some := list(islice(decoded, FEW)):
+                facts = acquired([one.file for one in some], [one.image for one in some])
+                for one, fact, i in zip(some, facts, places, strict=False):
+                    for remark in one.remarks:
+                        seen["remarks"].setdefault(remark, []).append(i)
+                    seen["acquisition"][i] = fact
+                    yield i, one.image
         except UnreadableImagesError as error:
             bad = {}
             for k, (path, reason) in error.errors.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from conocc.data.acquisition import acquired
 from conocc.data.columns import TableOptions
 from conocc.data.companions import said
 from conocc.data.decoding import (
@@ -303,12 +304,13 @@ def read_block(
             errors.append((printable(result.path), reason))
         else:
             good.append(result)
+    images = np.stack([one.image for one in good]) if good else np.empty((0, *shape), np.float32)
     return Block(
-        images=np.stack([one.image for one in good]) if good else np.empty((0, *shape), np.float32),
+        images=images,
         path=tuple(one.path for one in good),
         errors=tuple(errors),
         remarks=tuple(remark for one in good for remark in one.remarks),
-        acquisition=tuple(one.acquisition for one in good),
+        acquisition=tuple(acquired([one.file for one in good], images)),
     )
 
 

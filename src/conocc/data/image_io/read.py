@@ -16,9 +16,9 @@ import re
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL.AvifImagePlugin import AvifImageFile
@@ -160,7 +160,8 @@ def is_colour(image: Pixels) -> bool:
 # The formats
 
 
-class Format(NamedTuple):
+@dataclass(frozen=True)
+class Format:
     """How a format's files begin, what their names end in, and the functions that read them.
 
     `read` takes the bytes of one image, and the `options` that it names: "voi", the window asked
@@ -175,6 +176,11 @@ class Format(NamedTuple):
     read: Callable[..., Pixels | Remarked] | None = None
     open: Callable[[BinaryIO, StackOptions], Stack | None] | None = None
     options: tuple[str, ...] = ()
+
+    @cached_property
+    def begins(self) -> Callable[[bytes], object]:
+        """Tell whether a file of this beginning is of the format."""
+        return re.compile(self.signature).match
 
 
 def _by_pillow(signature: bytes, suffixes: str, plugin: type[ImageFile]) -> Format:
@@ -246,7 +252,7 @@ def format_of(head: bytes) -> str | None:
         with suppress(zlib.error):
             unpacked = zlib.decompressobj(31).decompress(head[:HEAD_BYTES], HEAD_BYTES)
         head = unpacked
-    return next((kind for kind, known in READERS.items() if re.match(known.signature, head)), None)
+    return next((kind for kind, known in READERS.items() if known.begins(head)), None)
 
 
 def companions(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str]:
