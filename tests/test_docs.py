@@ -4,6 +4,7 @@ import doctest
 import importlib
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,37 @@ def test_links_between_the_pages_lead_somewhere():
         prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone of the repository")
+def test_the_repository_holds_what_belongs_there():
+    """Commands that are tried in it leave tables, pictures and runs behind."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
+    folders = {path.relative_to(ROOT).parts[0] for path in files if path.parent != ROOT}
+    assert folders == {
+        ".ci",
+        ".github",
+        "benchmarks",
+        "docs",
+        "examples",
+        "src",
+        "tests",
+        "torture",
+    }
+    own = {path.name for path in files if path.parent == ROOT and not path.name.startswith(".")}
+    texts = {name for name in own if name.endswith(".md")}
+    assert own - texts == {
+        "CITATION.cff",
+        "Dockerfile",
+        "LICENSE",
+        "Makefile",
+        "constraints.txt",
+        "pyproject.toml",
+    }
+    large = {str(path): path.stat().st_size for path in files if path.stat().st_size > 2**18}
+    assert not large
 
 
 def test_tables_have_a_head_and_rows_of_one_length():

@@ -90,8 +90,13 @@ def test_what_is_said_of_a_batch():
     assert some.words()[1].startswith("About 42.1 %, at most 83.3 % of this batch look")
     few = check_batch(np.arange(14.0), np.array([20.0, 3.0]))
     assert few.words()[0].startswith("1 of 2 images have p ≤ 0.067; 0.133 ")
-    of_majority = high.words(majority_alone=True)
-    assert of_majority[0].startswith("52 of 52 majority images, one a patient, have p ≤ 0.01; ")
+    said = [high.words(unit)[0].partition(" have")[0] for unit in ("patient", "file", "image")]
+    assert said == [
+        "52 of 52 majority images, one a patient,",
+        "52 of 52 majority images, one a file,",
+        "52 of 52 majority images",
+    ]
+    of_majority = high.words("patient")
     assert "of these look like the calibration images: the batch differs" in of_majority[1]
     assert high.as_json()["words"] == [facts, warned]
     assert (high.as_json()["majority"], high.as_json()["differs"]) == (0, True)

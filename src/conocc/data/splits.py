@@ -132,12 +132,12 @@ def split_by_patient(
     split = np.where(in_training, np.where(majority, "train", "unused"), "test")
     split = without_copies(split, np.asarray(digest, dtype=np.str_))
     if 0 < test_size < 1 and majority.any() and not (majority & (split == "test")).any():
-        people = len(np.unique(np.asarray(patient)[majority]))
-        whose = "one patient" if people == 1 else f"{people} patients who share identical images"
+        alone = len(np.unique(np.asarray(patient)[majority])) == 1
+        whose = "of one patient" if alone else "identical, or of patients who share identical ones"
         n = int(majority.sum())
         raise ValueError(
             f"A split leaves no majority image for the test: "
-            f"{f'all {n} are' if n > 1 else 'there is one,'} of {whose}. Say who the patients are "
+            f"{f'all {n} are' if n > 1 else 'there is one,'} {whose}. Say who the patients are "
             "(--patient-regex, or a table), give the images a split of their own, or train on all "
             "of them (test_size=0, --test-size 0)."
         )
@@ -186,7 +186,7 @@ def kept_for_calibration(
     wanted = USUAL_SHARE if share == "auto" else share
     if isinstance(wanted, str) or not 0 < wanted < 1:
         raise ValueError(
-            f"The share of training patients to calibrate on must be in (0, 1). Got {share!r}."
+            f"The share of the training split to calibrate on must be in (0, 1). Got {share!r}."
         )
     split = np.asarray(split, dtype=np.str_)
     group = patient_groups(patient, digest, blank)
@@ -196,7 +196,8 @@ def kept_for_calibration(
         return split
     if len(names) < 2:
         raise ValueError(
-            f"To keep training patients for calibration, two are needed. Got {len(names)}."
+            "To keep some of the training split for calibration, two patients, or images of "
+            f"patients who are not known, are needed. Got {len(names)}."
         )
     calibrating = (split == "train") & np.isin(group, names[-min(number, len(names) - 1) :])
     split = np.where(calibrating, "calibration", split)

@@ -528,7 +528,7 @@ def _batch_of_majority(
     rows = test.rows(minority=False)
     whose = rows if test.groups is None else test.groups[rows]
     facts = None if test.acquisition is None else test.acquisition[rows]
-    return about_batch(detector, decided, scores[rows], facts, whose, majority_alone=True)
+    return about_batch(detector, decided, scores[rows], facts, whose, majority_by=test.unit)
 
 
 def _hash_of(run: Path, test: Cohort) -> str:

@@ -61,22 +61,24 @@ class BatchCheck:
         """Whether the batch has minority images, or is unlike the calibration."""
         return self.most < 1 or self.lower_half < FALSE_WARNINGS / 2
 
-    def words(self, *, majority_alone: bool = False) -> list[str]:
+    def words(self, majority_by: str = "") -> list[str]:
         """Say it, a sentence each; one alone of a batch that is alike.
 
-        `majority_alone` is for a batch whose classes are known, of which these are the majority.
+        `majority_by` is for a batch whose classes are known, of which these are the majority: of
+        each "patient" or "file" one image, or each "image".
         """
-        whose = "majority images, one a patient," if majority_alone else "images"
+        one = f", one a {majority_by}," if majority_by not in ("", "image") else ""
+        whose = f"majority images{one}" if majority_by else "images"
         said = [
             # Rounded up: an image counted here has no higher p-value in its table.
             f"{self.small:,} of {self.images:,} {whose} have p ≤ "
             f"{math.ceil(1000 * self.at - ROUNDING) / 1000:g}; "
             f"{readable(float(f'{self.expected:.3g}'))} would be expected"
-            f"{' of majority images' * (not majority_alone)}."
+            f"{' of majority images' * (not majority_by)}."
         ]
         if self.most < 1:
-            whose = "these" if majority_alone else "this batch"
-            unless = "" if majority_alone else "unless you expect that many minority images, "
+            whose = "these" if majority_by else "this batch"
+            unless = "" if majority_by else "unless you expect that many minority images, "
             said.append(
                 f"About {percent(round(self.majority, 3))}, at most "
                 f"{percent(round(self.most, 3))} of {whose} look like the calibration images: "
