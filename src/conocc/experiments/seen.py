@@ -60,8 +60,7 @@ def namespaces_of(
         if (run / table).exists():
             there = read_csv(run / table)
             known |= set(there["patient"])
-            content = there.get("content", there["digest"])  # absent in tables from before
-            shares = not here.isdisjoint(zip(content, there["patient"], strict=True))
+            shares = not here.isdisjoint(zip(there["content"], there["patient"], strict=True))
             if same_patients or (shares and same_patients is None):
                 found.insert(0, noted.get("namespace", ""))
     equal = known & set(cohort.patient.tolist())
@@ -122,7 +121,7 @@ def sides(run: Path, cohort: Cohort) -> np.ndarray:
     """Say on which side of the run's split each image was, "" if it was not there; -> (n,)."""
     table = split_table(run)
     side_of = {  # of two files with equal pixels, each has its own
-        **dict(zip(table.get("content", table["digest"]), table["split"], strict=True)),
+        **dict(zip(table["content"], table["split"], strict=True)),
         **dict(zip(table["digest"], table["split"], strict=True)),
     }
     names = zip(cohort.digest.tolist(), contents(cohort), strict=True)

@@ -373,8 +373,7 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         """Read what `as_json` wrote."""
         patient = None if values["patient"] is None else tuple(values["patient"])
-        whose = values.get("whose", "patient")  # of a model from before
-        return cls(tuple(values["scores"]), patient, values["seed"], whose)
+        return cls(tuple(values["scores"]), patient, values["seed"], values["whose"])
 
 
 def calibrate(
