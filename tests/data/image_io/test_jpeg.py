@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from io import BytesIO
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
 from conocc.data.image_io.read import decode
-from made_images import COLOUR, GREY, assert_read, exif_of, pillow
+from made_images import COLOUR, DEEP, GREY, assert_read, exif_of, pillow, refusal
 
 
 def test_jpeg_is_what_pillow_makes_of_it():
@@ -24,6 +25,26 @@ def test_jpeg_in_rgb_is_not_taken_for_ycbcr():
     """The segment that tells the two apart stays when the others are left out."""
     data = pillow(COLOUR, "JPEG", keep_rgb=True, exif=exif_of(1), comment=b"one")
     assert_read(data, np.asarray(Image.open(BytesIO(data))))
+
+
+def test_jpeg_of_more_than_eight_bits_keeps_them():
+    """As films were once digitised: without loss to the bit, else to a few levels of 4096."""
+    twelve = DEEP // 16
+    assert_read(imagecodecs.jpeg_encode(twelve, bitspersample=12, lossless=True), twelve)
+    assert_read(imagecodecs.ljpeg_encode(twelve, bitspersample=12), twelve)
+    assert_read(imagecodecs.jpeg_encode(DEEP, bitspersample=16, lossless=True), DEEP)
+    for image in (GREY, DEEP, COLOUR):
+        assert_read(imagecodecs.jpegls_encode(image), image)
+    smooth = np.add.outer(np.arange(64), 40 * np.arange(96)).astype(np.uint16)
+    lossy = decode(imagecodecs.jpeg_encode(smooth, 98, bitspersample=12), "a.jpg", side=8)
+    assert (lossy.dtype, lossy.shape) == (np.uint16, (64, 96))
+    np.testing.assert_allclose(lossy.astype(int), smooth, atol=12)
+
+
+def test_the_size_of_a_deep_jpeg_is_checked_before_memory_is_taken():
+    data = bytearray(imagecodecs.jpegls_encode(DEEP))
+    struct.pack_into(">HH", data, data.index(b"\xff\xf7") + 5, 65535, 65535)
+    assert "header says 65535x65535, 4294836225 pixels; at most" in refusal(bytes(data))
 
 
 # 64 by 96 pixels: eighths, quarters and halves of them are whole.

@@ -145,6 +145,7 @@ def test_suffixes_are_those_of_the_readers():
         ".png",
         ".jpg",
         ".jpeg",
+        ".jls",
         ".jpe",
         ".jfif",
         ".gif",
@@ -324,6 +325,8 @@ def test_what_gzip_compresses_is_named():
     for begin, said in (
         (b"PK\x03\x04", "it is a ZIP archive; unpack it"),
         (b"PK\x03\x04" + bytes(26) + b"image.npy", "it is an archive of NumPy arrays; save its"),
+        (imagecodecs.jpegxl_encode(GREY), "it is a JPEG XL file; save it as PNG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "it is a JPEG XL file"),
         (b"\x89HDF\r\n", "it is an HDF5 file; save its images as NPY or PNG"),
         (b"\0\0\0\x20ftypisom", "it is a video; save its frames as PNG"),
         (b" <!DOCTYPE HTML><html>", "it is a web page, as of a download that needs a password"),

@@ -17,9 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
+from conocc.data.image_io.codestream import BEGINNINGS, KIND_OF, Stream, decode_runs, stream_of
 from conocc.data.image_io.dicom_header import UNDEFINED, number, text
 from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS
-from conocc.data.image_io.dicom_stream import BEGINNINGS, KIND_OF, Stream, decode_runs, stream_of
 from conocc.data.image_io.pixels import Pixels, check_size, decoding, native
 
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")

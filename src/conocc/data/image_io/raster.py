@@ -21,10 +21,12 @@ import imagecodecs
 import numpy as np
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 
 from conocc.data.image_io import pixels
+from conocc.data.image_io.codestream import stream_of
 from conocc.data.image_io.pixels import Pixels, ReadError, Remarked
 from conocc.data.image_io.stack import Stack, StackOptions
 
@@ -106,6 +108,21 @@ def read_frame(plugin: type[ImageFile.ImageFile], data: bytes, side: int | None 
         if side is not None:
             file.draft(None, (side, side))
         return _converted(file)._replace(size=size)
+
+
+def read_jpeg(data: bytes, side: int | None = None) -> Remarked:
+    """Read a JPEG file as `read_frame` does; of 9 to 16 bits, or JPEG-LS, by imagecodecs."""
+    try:
+        return read_frame(JpegImageFile, data, side)
+    except ReadError:
+        stream = None
+        with suppress(Exception):  # damaged, as was said
+            stream = stream_of(data, "JPEG")
+        if stream is None or stream.size is None or (stream.kind == "JPEG" and stream.bits == 8):
+            raise
+    pixels.check_size(*stream.size[:2])
+    with pixels.decoding():
+        return Remarked(stream.decode())
 
 
 def _converted(file: ImageFile.ImageFile) -> Remarked:

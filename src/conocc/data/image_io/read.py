@@ -25,7 +25,6 @@ from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from conocc.data.image_io import dicom, itk, nifti, npy, pixels, raster, tiff
@@ -188,7 +187,6 @@ def _by_pillow(signature: bytes, suffixes: str, plugin: type[ImageFile]) -> Form
     return Format(signature, suffixes, read, open)
 
 
-_read_jpeg = partial(raster.read_frame, JpegImageFile)
 # The first signature that matches decides; the weakest, with which a text may begin, is last.
 # What precedes DICOM's may be anything, another format's beginning too.
 READERS = {
@@ -201,7 +199,9 @@ READERS = {
     "MetaImage": Format(itk.META_SIGNATURE, ".mha .mhd", open=itk.open_itk),
     "NRRD": Format(itk.NRRD_SIGNATURE, ".nrrd .nhdr", open=itk.open_itk),
     "PNG": Format(rb"\x89PNG\r\n\x1a\n", ".png", raster.read_png, raster.open_png),
-    "JPEG": Format(rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif", _read_jpeg, options=("side",)),
+    "JPEG": Format(
+        rb"\xff\xd8\xff", ".jpg .jpeg .jpe .jfif .jls", raster.read_jpeg, options=("side",)
+    ),
     "TIFF": Format(rb"II[*+]\0|MM\0[*+]", ".tif .tiff", tiff.read_tiff, tiff.open_tiff),
     "GIF": _by_pillow(rb"GIF8[79]a", ".gif", GifImageFile),
     "WebP": _by_pillow(rb"(?s)RIFF....WEBP", ".webp", WebPImageFile),
@@ -227,6 +227,7 @@ _OTHERS = {
     rb"\x89HDF": "it is an HDF5 file; save its images as NPY or PNG",
     rb"MATLAB 5": "it is a MATLAB file; save its images as NPY or PNG",
     rb"....ftyp(?:hei|mif)": "it is a HEIC file; save it as PNG",
+    rb"\xff\x0a|\0\0\0\x0cJXL ": "it is a JPEG XL file; save it as PNG",
     rb"....ftyp|....moov|\x1aE\xdf\xa3|RIFF....AVI": "it is a video; save its frames as PNG",
 }
 

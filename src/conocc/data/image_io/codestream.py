@@ -1,4 +1,4 @@
-"""Compressed pixels of DICOM: what a stream says of itself, which is believed before the header.
+"""Compressed pixels, of DICOM above all: what a stream says of itself, before a header is believed.
 
 Pillow decodes JPEG of 8 bits and imagecodecs the other kinds; they are handed nothing of a file
 but its pixels, and not before their size was checked.
