@@ -526,6 +526,10 @@ def test_a_table_is_cut_in_no_terminal(monkeypatch):
         (["fit", "{folder}", "--majority", "plain", "--method", "svm", "--out", "r"], "'svm'"),
         (["fit", "{folder}", "--majority", "plain", "--set", "x=1", "--out", "r"], "'x'"),
         (["fit", "{folder}", "--majority", "plain", "--set", "x", "--out", "r"], "NAME=VALUE"),
+        (
+            ["fit", "{folder}", "--epochs", "2", "--set", "epochs=3", "--out", "r"],
+            "'epochs' is set twice. Give it once",
+        ),
         (["fit", "{folder}", "--majority", "plain", "--epochs", "0", "--out", "r"], "Got 0"),
         (["fit", "{folder}", "--majority", "plain", "--device", "tpu9", "--out", "r"], "tpu9"),
         (["demo", "--out", "r", "--epochs", "0"], "Got 0"),
@@ -830,6 +834,9 @@ def test_failed_fits_are_counted_and_the_exit_code_says_so(folder, tmp_path):
         (["benchmark", "{folder}", "--methods", "cea"], "no method 'cea'"),
         (["benchmark", "{folder}", "--set", "x=1"], "No parameter 'x'"),
         (["benchmark", "{folder}", "--set", "x"], "NAME=VALUE"),
+        (["benchmark", "{folder}", "--set", "lr=1", "--set", "lr=2"], "'lr' is set twice"),
+        (["crossval", "{folder}", "--epochs", "1", "--set", "epochs=2"], "'epochs' is set twice"),
+        (["sweep", "{folder}", "--lr", "1,2", "--set", "lr=1"], "'lr' is set twice"),
         (["benchmark", "{folder}", "--methods", "cae", "--set", "epochs=0"], "Got 0"),
         (["crossval", "{folder}", "--folds", "three"], "'three'"),
         (["crossval", "{folder}", "--folds", "99"], "99 folds"),
@@ -890,6 +897,9 @@ def test_a_table_is_read_by_its_own_names_from_fit_to_score(folder, tmp_path, mo
     assert code == 0, said
     assert {row["path"] for row in table(tmp_path / "scores.csv")} == set(map(str, images))
     assert evaluated < set(map(str, images))
+    code, said = call("explain", "r", "set.csv", "--out", "e", "--quiet", *where)
+    assert code == 0, said
+    assert len([*Path("e").glob("0*.png")]) == len(images)
 
 
 @pytest.mark.parametrize("listed", ["-", "/dev/stdin"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -112,6 +112,7 @@ def explain(
     /,
     *,
     folder: Annotated[Path, ask.option("Folder for the pictures.", "--out")],
+    table: ask.ListGroup = ask.ASKED.table,
     score: ask.Score = None,
     keep: ask.Keep = None,
     threads: ask.Threads = None,
@@ -124,7 +125,8 @@ def explain(
     from conocc.data.index import count
     from conocc.visualization.explain import explain_files
 
-    done = explain_files(run, images, folder, score=score, n_jobs=threads, verbose=int(not quiet))
+    how: dict[str, Any] = {"table": table, "score": score}
+    done = explain_files(run, images, folder, **how, n_jobs=threads, verbose=int(not quiet))
     say_all(done.words)
     out.print(f"Explained {count(done.count, 'image')}: {escape(str(done.page))}")
     return say_failed(done.errors, folder / "errors.csv", "read")

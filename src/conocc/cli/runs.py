@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,10 +95,10 @@ def fit(
     command = command_line()
     if run.resolve() == Path(cohort).resolve():
         raise ValueError(f"'{run}' is the cohort, among whose images no run may lie (--out).")
-    params = {name: value for name, value in vars(how).items() if value is not None}
-    params = {k: v for k, v in params.items() if k not in ("method", "seed", "settings")}
-    params |= {"device": device, "verbose": int(not quiet), "random_state": how.seed}
-    params |= dict(setting(text) for text in how.settings or [])
+    others = ("method", "seed", "settings")
+    named = ((k, v) for k, v in vars(how).items() if v is not None and k not in others)
+    params = {"device": device, "verbose": int(not quiet), "random_state": how.seed}
+    params |= each_once([*named, *map(setting, how.settings or [])])
     make_detector(how.method, params).check_params()  # before the images are read
     refuse_made(run, "run.json")
     share = "auto" if calibrate is None else calibrate or None
@@ -326,6 +326,17 @@ def setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def each_once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Gather parameters by name; one that is set twice, with two values, is refused."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise ValueError(
+                f"'{name}' is set twice. Give it once, by --set or by an option of its own."
+            )
+    return found
 
 
 def say_calibration(found: dict[str, Any]) -> None:

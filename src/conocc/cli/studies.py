@@ -22,7 +22,7 @@ from conocc.cli.application import (
     unreadable_listed,
 )
 from conocc.cli.options import METHOD, CohortArgument, Method, Seed, StudyOptions, option
-from conocc.cli.runs import say_metrics, setting
+from conocc.cli.runs import each_once, say_metrics, setting
 from conocc.io.files import refuse_foreign, write_text
 from conocc.io.tables import refuse_other
 from conocc.io.words import count, parted
@@ -161,17 +161,15 @@ def _names(methods: Sequence[str] | None) -> str | list[str]:
 
 def _settings(study: StudyOptions, more: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Read what a study sets: [METHOD.]NAME=V1,V2; a comma inside brackets parts no values."""
-    settings: dict[str, list[Any]] = {"device": [study.device]}
-    if study.epochs is not None:
-        settings["epochs"] = [study.epochs]
+    named = [("epochs", [study.epochs])] if study.epochs is not None else []
     for text in [*(study.settings or []), *more]:
         key, equals, values = text.partition("=")
         if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise ValueError(f"--set takes NAME=VALUE or METHOD.NAME=VALUE; got {text!r}.")
         name = key.rpartition(".")[2]
         parts = re.split(r",(?![^(\[]*[)\]])", values)
-        settings[key] = [setting(f"{name}={part}")[1] for part in parts]
-    return settings
+        named.append((key, [setting(f"{name}={part}")[1] for part in parts]))
+    return {"device": [study.device]} | each_once(named)
 
 
 def _study(jobs: list[Job], study: StudyOptions) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from conocc._version import __version__
+from conocc.data.columns import TableOptions
 from conocc.data.index import printable
 from conocc.data.unlabelled import Block, load_images
 from conocc.detectors.file_scores import image_preprocessing_of
@@ -58,6 +59,7 @@ def explain_files(
     where: Sequence[str | Path],
     out: str | Path,
     *,
+    table: TableOptions = TableOptions(),
     score: str | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
@@ -76,6 +78,8 @@ def explain_files(
         Files, folders, archives, manifests or names of phantoms.
     out : path
         A folder.
+    table : TableOptions
+        How manifests and archives among `where` are read.
     score : str, optional
         By which of its scores a method that has several is explained; by default the run's.
     n_jobs : int, optional
@@ -112,7 +116,7 @@ def explain_files(
     reading = preprocessing, detector.input_shape_
     cases: list[dict[str, Any]] = []
     errors: list[tuple[str, str]] = []
-    for block in load_images(where, *reading, n_jobs=n_jobs, verbose=verbose):
+    for block in load_images(where, *reading, table=table, n_jobs=n_jobs, verbose=verbose):
         errors += block.errors
         cases += _draw(detector, block, out, first=len(cases) + 1) if block.path else []
     if not cases:
