@@ -99,11 +99,6 @@ class Server:
         ConnectionError
             If the server does not give them, also when asked again.
         """
-        if not (self.study or self.filters):
-            raise ValueError(
-                "Say which images of the server: /studies/UID, /studies/UID/series/UID, or a query "
-                "such as ?Modality=CT&StudyDate=20260101-20260131."
-            )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with folder_lock(folder):
             found = self._again(self._search)
@@ -225,6 +220,11 @@ def as_folders(
         if not str(word).startswith(PREFIX):
             return word
         server = Server(str(word))
+        if not (server.study or server.filters):
+            raise ValueError(
+                "Say which images of the server: /studies/UID, /studies/UID/series/UID, or a query "
+                "such as ?Modality=CT&StudyDate=20260101-20260131. Nothing was done."
+            )
         folder = Path(keep or server.folder)
         refuse_made(folder)
         say(
