@@ -935,3 +935,11 @@ def test_a_majority_of_which_nothing_can_be_read_is_told(tmp_path):
     (folder / "a" / "x.png").write_bytes(b"")
     loaded = load(folder, majority="a", skip_unreadable=True)
     assert said(loaded, "Majority class").startswith("Majority class: no image that can be read. M")
+
+
+def test_another_error_does_not_hide_what_cannot_be_read(tmp_path):
+    """There is one image to split, since the other one was left out."""
+    folder = make_folder(tmp_path, "0.png")
+    (folder / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^A split leaves .* 0\)\. Cannot read '1.png': it is em"):
+        load(folder, majority=None, skip_unreadable=True)

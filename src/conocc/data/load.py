@@ -141,6 +141,8 @@ def load_cohort(
             if len(bad) == n or (bad and not skip_unreadable):
                 raise UnreadableImagesError(bad, n) from None
             if not isinstance(error, UnreadableImagesError):
+                if bad:  # without these it may not have come
+                    error.args = (f"{error} {UnreadableImagesError(bad, n)}",)
                 raise
     others, folder = _no_images(listed.index, spec.preprocessing), listed.index.folder
     folders = [one for one in others if folder and (folder / one[0]).is_dir()]
