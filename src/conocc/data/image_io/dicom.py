@@ -26,7 +26,7 @@ from conocc.data.image_io.dicom_header import items, number, read_header, text
 from conocc.data.image_io.dicom_kind import PIXEL_KEYWORDS, kind_of
 from conocc.data.image_io.dicom_padding import KEYWORDS, PADDED, without_padding
 from conocc.data.image_io.dicom_pixels import Layout, Stored, layout_of, stored_pixels
-from conocc.data.image_io.pixels import Pixels, Remarked, decoding
+from conocc.data.image_io.pixels import SEVERAL, Pixels, ReadError, Remarked, decoding
 from conocc.data.image_io.stack import Stack, StackOptions
 
 # With the preamble that the standard asks for, or without it: then the first element must be of
@@ -83,7 +83,7 @@ def read_dicom(data: bytes, voi: str = "none") -> Remarked:
     """
     ds, layout = _opened(data)
     if layout.frames > 1:
-        raise ValueError(f"it holds {layout.frames} frames, which are images: name one, 'FILE[2]'")
+        raise ReadError(SEVERAL.format(f"{layout.frames} frames"))
     return _frame(ds, layout, voi, 0)
 
 

@@ -82,7 +82,7 @@ def decode_remarked(data: bytes, name: str, voi: str = "none", side: int | None 
         if known is None:
             raise ReadError(_unknown(data, name))
         if known.read is None:
-            raise ReadError("it is a volume, whose slices are images: name one, as in 'FILE[12]'")
+            raise ReadError("it is a volume, whose slices are images: name one, as in 'FILE[0]'")
         if data.startswith(GZIP):
             raise ReadError(f"it is a {kind} file compressed by gzip; unpack it")
         options = {"voi": voi, "side": side}
