@@ -36,13 +36,13 @@ def log_run(run: str | Path, experiment: str = "conocc") -> str:
     params = {**about["params"], **{key: about[key] for key in TOLD if key in about}}
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=about["method"]) as active:
-        mlflow.log_params(dict(_flat(params)))
+        mlflow.log_params(_flat(params))
         if found := read_results(run / "metrics.json"):
             measured = {**found["metrics"], "prevalence": found["prevalence"]}
             mlflow.log_metrics(
                 {
                     name.replace("%", " per cent").replace("@", " at "): float(value)
-                    for name, value in _flat(measured)
+                    for name, value in _flat(measured).items()
                     if isinstance(value, int | float)
                 }
             )
@@ -52,10 +52,6 @@ def log_run(run: str | Path, experiment: str = "conocc") -> str:
     return active.info.run_id
 
 
-def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+def _flat(values: dict[str, Any]) -> dict[Any, Any]:
     """Name what is nested by its path, as in ``AUC/low``."""
-    found = []
-    for key, value in values.items():
-        inside = isinstance(value, dict)
-        found += _flat(value, f"{before}{key}/") if inside else [(f"{before}{key}", value)]
-    return found
+    return pd.json_normalize(values, sep="/").to_dict("records")[0]
