@@ -15,7 +15,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from conocc._version import __version__
 from conocc.data.phantoms import draw_phantom
 from conocc.data.preprocessing import SPARE, _stretch
 from conocc.data.unlabelled import load_images
+from conocc.detectors.encoder import need_modules
 from conocc.detectors.file_scores import preprocessing_of
 from conocc.detectors.persistence import learned
 from conocc.experiments.run import load_model
@@ -134,9 +134,7 @@ def export_onnx(
         raise ValueError(f"{name} cannot be exported: {detector._no_graph}")
     if detector.encoder is not None:
         raise ValueError(f"{name} cannot be exported: its encoder is a graph of its own.")
-    for extra in ("onnx", "onnxruntime", "onnxscript"):
-        if find_spec(extra) is None:
-            raise ValueError(f"Exporting needs the module {extra!r}: pip install 'conocc[onnx]'.")
+    need_modules("Exporting", "onnx", "onnxruntime", "onnxscript")
     size = sum(tensor.nbytes for tensor in learned(detector)[0].values())
     if size > LARGEST_BYTES:
         raise ValueError(

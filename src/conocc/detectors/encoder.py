@@ -100,15 +100,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(map(printable, names[:NAMED])) + (" …" if len(names) > NAMED else "")
 
 
-def _need_packages() -> None:
-    for extra in ("onnx", "onnxruntime"):
-        if find_spec(extra) is None:
-            raise ValueError(f"An encoder needs the module {extra!r}: pip install 'conocc[onnx]'.")
+def need_modules(what: str, *modules: str) -> None:
+    """Refuse what needs modules of the extra ``onnx``, where one is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise ValueError(f"{what} needs the module {module!r}: pip install 'conocc[onnx]'.")
 
 
 def _read(path: str) -> tuple[Any, list[bytes]]:
     """Read a model with its weights, and the bytes of all its files."""
-    _need_packages()
+    need_modules("An encoder", "onnx", "onnxruntime")
     import onnx
     from onnx import external_data_helper as external
 
@@ -141,7 +142,7 @@ def _read(path: str) -> tuple[Any, list[bytes]]:
 @lru_cache(maxsize=1)
 def _session(graph: bytes) -> Any:
     """Have ONNX Runtime prepare a graph, which is whole: it opens no file."""
-    _need_packages()
+    need_modules("An encoder", "onnx", "onnxruntime")
     import onnx
     import onnxruntime
 
