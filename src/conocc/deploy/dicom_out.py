@@ -44,6 +44,7 @@ from conocc.data.volumes import file_and_number
 from conocc.detectors.file_scores import one_torch_thread, preprocessing_of
 from conocc.experiments.run import load_model, model_hash
 from conocc.io.files import atomic_write, folder_lock
+from conocc.io.pictures import rgb
 from conocc.io.progress import bar
 from conocc.thresholds.rule import RULE, Rule
 from conocc.thresholds.rules import Decisions, decisions
@@ -281,9 +282,8 @@ class _Export:
         (source, k, *_) = rows[0]
         whole = one.whole(self.preprocessing)
         h, w = whole.shape[:2]
-        low, high = shown_window(whole)
-        grey = np.rint(255 * np.clip((np.atleast_3d(whole) - low) / ((high - low) or 1), 0, 1))
-        drawn = Image.fromarray(np.broadcast_to(grey, (h, w, 3)).astype(np.uint8))
+        grey = rgb(np.moveaxis(np.atleast_3d(whole), -1, 0), *shown_window(whole))
+        drawn = Image.fromarray(grey)
         hot = colours(one.heat(), self.detector.residual_scale_)
         left, top, wide, tall = placed(h, w, self.preprocessing)
         heat = Image.fromarray(np.rint(255 * hot).astype(np.uint8)).resize(
@@ -366,9 +366,7 @@ def source_of(ds: Dataset, digest: str, k: int | None) -> tuple[Dataset, list[st
     }
     if "FrameOfReferenceUID" not in source or None in place.values():
         source.FrameOfReferenceUID = _uid("frame of reference", source.SOPInstanceUID)
-        place = {
-            keyword: place[keyword] if keyword == "PixelSpacing" else None for keyword in place
-        }
+        place = {"PixelSpacing": place["PixelSpacing"]}
     for keyword, (_, usual) in PLACE.items():
         setattr(source, keyword, place.get(keyword) or usual)
     said = [f"no {word} in its DICOM header, and one was made from its pixels" for word in lacking]

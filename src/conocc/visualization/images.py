@@ -76,21 +76,17 @@ def case_strip(kept: Gallery, case: int) -> np.ndarray:
     one scale for the whole gallery.
     """
     given = kept.input[case]
-    parts = [rgb(given)]
+    parts = _on_one_scale(given, kept.reconstruction[case] if len(kept.reconstruction) else None)
     if len(kept.residual):
-        again = kept.reconstruction[case] if len(kept.reconstruction) else None
-        parts = _explained(given, again, kept.residual[case], kept.scale())
+        parts.append(overlay(given, kept.residual[case], kept.scale()))
     gap = np.full((given.shape[1], GAP, 3), 255, np.uint8)
     return np.concatenate([piece for part in parts for piece in (part, gap)][:-1], axis=1)
 
 
-def _explained(
-    given: np.ndarray, again: np.ndarray | None, residual: np.ndarray, scale: ResidualScale
-) -> list[np.ndarray]:
-    """Give an image, any reconstruction on the same grey scale, and the overlay; (h, w, 3) each."""
+def _on_one_scale(given: np.ndarray, again: np.ndarray | None) -> list[np.ndarray]:
+    """Give an image, and any reconstruction on the same grey scale; (h, w, 3) each."""
     low, high = float(given.min()), float(given.max())
-    middle = [] if again is None else [rgb(again, low, high)]
-    return [rgb(given), *middle, overlay(given, residual, scale)]
+    return [rgb(one, low, high) for one in (given, again) if one is not None]
 
 
 def overlay(given: np.ndarray, residual: np.ndarray, scale: ResidualScale) -> np.ndarray:
@@ -127,12 +123,11 @@ def explanation(
     (c, h, w) each, the first two in the units of `OneClassDetector.normalized`, which `unit`
     names; the third is that of `OneClassDetector.differences`.
     """
-    pictures = _explained(given, reconstruction, residual, scale)
-    figure = blank(1.7 + 2.5 * len(pictures), 3.2)
+    pictures = _on_one_scale(given, reconstruction)
+    figure = blank(4.2 + 2.5 * len(pictures), 3.2)
     figure.suptitle(title)
-    names = ["image", "reconstruction"][: len(pictures) - 1]
-    *before, last = figure.subplots(1, len(pictures))
-    for axes, picture, name in zip(before, pictures, names, strict=False):
+    *before, last = figure.subplots(1, len(pictures) + 1)
+    for axes, picture, name in zip(before, pictures, ("image", "reconstruction"), strict=False):
         axes.imshow(picture)
         axes.set_title(name)
         axes.set_axis_off()

@@ -255,9 +255,8 @@ class Batch:
     def page(self) -> dict[str, Any]:
         """Give what the template shows; there must be an image."""
         counts, words, warnings = _words(self.detector, self.decided, self.cases)
-        explained: Iterable[str] = ()
-        if self.detector.residual_scale_ is not None:
-            explained = legend(self.detector, is_sum=all(case.is_sum for case in self.cases))
+        is_sum = all(case.is_sum for case in self.cases)
+        has_maps = self.detector.residual_scale_ is not None
         return {
             "key": self.key,
             "cases": _listed(self.decided, self.cases, self._labels),
@@ -268,7 +267,7 @@ class Batch:
             "folder": printable(os.getcwd()),
             "version": __version__,
             "method": type(self.detector).__name__,
-            "legend": list(explained),
+            "legend": list(legend(self.detector, is_sum=is_sum)) if has_maps else [],
             "run": printable(self.run),
             "revision": 0,  # of a page that is served, which has others
         }
@@ -394,10 +393,8 @@ def stored(image: Pixels) -> dict[str, Any]:
     shifted = image.astype(np.int32) - int(low) if exact else np.rint((image - low) / step)
     deep = not exact or high - low > 255
     planes = np.moveaxis(np.atleast_3d(shifted.astype(np.uint16 if deep else np.uint8)), -1, 0)
-    changes = np.ascontiguousarray(np.diff(planes, axis=2, prepend=0).astype(planes.dtype))
-    data = changes.astype(changes.dtype.newbyteorder("<")).view(np.uint8)
-    if deep:
-        data = np.concatenate([data.ravel()[::2], data.ravel()[1::2]])
+    changes = np.diff(planes, axis=2, prepend=0).astype(planes.dtype.newbyteorder("<"))
+    data = np.frombuffer(changes.tobytes(), np.uint8).reshape(-1, planes.itemsize).T
     return {
         "h": image.shape[0],
         "w": image.shape[1],

@@ -64,13 +64,10 @@ class Verdicts:
         self._lock = threading.Lock()
         try:
             self._log = sqlite3.connect(path, timeout=30, check_same_thread=False)
-            mark, tables = (
-                self._log.execute(f"SELECT {what}").fetchone()[0]
-                for what in (
-                    "application_id FROM pragma_application_id",
-                    "count(*) FROM sqlite_master",
-                )
-            )
+            mark, tables = self._log.execute(
+                "SELECT application_id, (SELECT count(*) FROM sqlite_master) "
+                "FROM pragma_application_id"
+            ).fetchone()
             if tables and mark != MARK:
                 raise sqlite3.DatabaseError("it is of another program")
             with self._log:
