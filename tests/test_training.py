@@ -261,6 +261,23 @@ def test_blocks_are_gathered_in_their_order():
     assert torch.equal(training.concatenated([rows[:2], rows[2:4], rows[4:]], 5), rows)
 
 
+def test_nothing_drops_out_where_a_network_is_not_trained():
+    x, layer = torch.ones(4, 100), nn.Dropout(0.5)
+    with Chance(0, torch.device("cpu")):
+        assert set(layer(x).unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(layer.eval()(x), x)
+
+
+def test_how_long_it_takes_is_said_once_and_to_who_asks(images, caplog, monkeypatch):
+    monkeypatch.setattr(training, "TIMED_S", -1.0)
+    caplog.set_level("INFO", "conocc")
+    quick("cae", epochs=4).fit(images)
+    assert "epochs: about" not in caplog.text
+    quick("cae", epochs=4, verbose=1).fit(images)
+    # The first of five folds is held out.
+    assert caplog.text.count("16 images, 4 epochs: about 1 second.") == 1
+
+
 def test_convolutions_are_those_of_cudnn_in_whole_float32_the_same_twice():
     """Without a card the settings can be read all the same, and are the caller's again."""
     cudnn = torch.backends.cudnn

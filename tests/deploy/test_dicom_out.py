@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from conftest import quick
 from conocc.data.preprocessing import Preprocessing
 from conocc.data.unlabelled import list_images, read_block
 from conocc.experiments.inference import score_files
@@ -268,6 +269,25 @@ def test_what_is_no_dicom_file_is_counted(run, batch, tmp_path):
     assert "1 image: no DICOM file" in said
     assert "1 image: a copy of another one" in said
     assert "2 reports on 3 images, 8 new" in said
+
+
+def test_where_there_is_no_dicom_file_nothing_is_written(run, tmp_path):
+    np.savez(tmp_path / "images.npz", image=np.stack([image(8), image(9)]), label=[0, 0])
+    said = export(run, tmp_path / "images.npz", tmp_path / "to")
+    assert said == ["2 images: no DICOM file, so that it has no DICOM objects."]
+    assert not list((tmp_path / "to").glob("*.dcm"))
+
+
+def test_a_method_without_heat_maps_has_reports_alone(images, batch, tmp_path):
+    """Nor has an image that cannot be read any object."""
+    model, new = tmp_path / "model", tmp_path / "new"
+    quick("ocsvm").fit(images).save(model, preprocessing=Preprocessing(size=16).to_dict())
+    shutil.copytree(batch, new)
+    (new / "broken.dcm").write_bytes(b"no")
+    *_, told, said = export(model, new, tmp_path / "to")
+    assert "2 reports on 3 images, 2 new DICOM objects" in told
+    assert said == "conocc OCSVM draws no heat map: there are reports alone."
+    assert {path.name.partition("-")[0] for path in (tmp_path / "to").glob("*.dcm")} == {"report"}
 
 
 def assert_valid(folder) -> None:

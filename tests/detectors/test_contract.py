@@ -583,6 +583,16 @@ def test_a_model_without_one_of_its_values_is_refused(images, tmp_path, name):
         conocc.load(tmp_path / "less")
 
 
+def test_a_model_of_another_method_is_refused_by_both_names(images, tmp_path):
+    conocc.OCSVM().fit(images).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="model' holds a OCSVM, not a CAE"):
+        conocc.CAE.load(tmp_path / "model")
+    header, tensors = read(tmp_path / "model", "model")
+    write(tmp_path / "other", "model", {**header, "class": "Later"}, tensors)
+    with pytest.raises(ValueError, match="other': this version of conocc has no method 'Later'"):
+        conocc.load(tmp_path / "other")
+
+
 def test_a_model_of_another_revision_of_its_method_is_named(fitted, tmp_path, monkeypatch):
     """What this version of the method would not have made is not read as if it were."""
     path = tmp_path / "model.safetensors"
@@ -738,6 +748,7 @@ def test_an_unfitted_detector_says_so(method, images):
         ({"normalize": "zsore"}, "'normalize' parameter of .* Got 'zsore'"),
         ({"device": "abacus"}, "Cannot use device 'abacus': choose 'auto', 'cpu'"),
         ({"device": "mps"}, "Cannot use device 'mps': choose 'auto', 'cpu'.* lack float64"),
+        ({"device": "cuda:99"}, "Cannot use device 'cuda:99': "),
     ],
 )
 def test_parameters_are_validated_in_fit_and_before(method, images, params, message, tmp_path):

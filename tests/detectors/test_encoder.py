@@ -155,6 +155,10 @@ def test_a_model_is_whole_and_names_its_encoder_by_content(path, images, tmp_pat
     assert name.startswith("sha256:")
     assert path not in str(read(tmp_path / "model.safetensors", "model")[0])
     assert again.knows(images).sum() == 12
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "model.safetensors"
+    ).read_bytes()
     again.calibrate(images[12:])
     with pytest.raises(ValueError, match="is inside its model. To fit anew, name its ONNX file"):
         again.fit(images)
@@ -252,6 +256,22 @@ def test_weights_may_lie_beside_the_graph_and_nowhere_else(path, images, tmp_pat
         apart(path, location)
         with pytest.raises(ValueError, match="it reaches for weights outside its folder."):
             quick("ocsvm", encoder=path).fit(images)
+
+
+def test_weights_that_are_too_large_are_refused_before_they_are_read(path, tmp_path, monkeypatch):
+    (tmp_path / "encoder.data").write_bytes(WEIGHTS.tobytes())
+    apart(path, "encoder.data")
+    monkeypatch.setattr(of_encoder, "LARGEST_BYTES", WEIGHTS.nbytes - 1)
+    with pytest.raises(ValueError, match="its weights have more than .* GiB"):
+        read_encoder(path, None)
+
+
+def test_what_the_encoder_cannot_compute_of_an_image_is_one_sentence(images, tmp_path):
+    """That its sides do not divide is known no sooner."""
+    axes = helper.make_node("Reshape", ["image", "axes"], ["vector"])  # to (2, 3)
+    path = made(tmp_path / "reshape.onnx", nodes=(axes,))
+    with pytest.raises(ValueError, match="ONNX Runtime cannot run the encoder: "):
+        quick("ocsvm", encoder=path).fit(images)
 
 
 def test_a_forged_model_opens_no_file(path, images, tmp_path, monkeypatch):

@@ -100,6 +100,11 @@ def test_images_that_are_all_the_same_can_be_learned(images):
     assert np.isfinite(fitted.anomaly_score(images)).all()
 
 
+def test_what_leaves_the_numbers_there_are_is_refused_in_one_sentence(images):
+    with pytest.raises(ValueError, match="is infinite or NaN: their values are too large"):
+        quick("gabor_mahalanobis", normalize="none").fit(images * 1e25)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_images_without_the_structure_of_the_majority_score_higher(seed):
     rng = np.random.default_rng(seed)

@@ -56,6 +56,12 @@ def test_a_roc_curve_has_its_interval_and_the_point_of_its_threshold(axes):
         assert ends.min() <= sensitivity <= ends.max()
 
 
+def test_a_roc_curve_without_a_threshold_has_no_point(axes):
+    display = RocDisplay.from_predictions(MINORITY, SCORES, ax=axes)
+    assert len(display.ax_.lines) == 2  # the curve and chance
+    assert not any("threshold" in text for text in texts(display.figure_))
+
+
 def test_a_band_is_wider_by_patient_than_by_image():
     """Ten images of each patient, all with one score, tell no more than one of each."""
     few, many = np.arange(40), np.repeat(np.arange(40), 10)

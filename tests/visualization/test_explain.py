@@ -222,6 +222,16 @@ def test_a_method_without_reconstruction_says_so(method, cohort, files, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_score_whose_scale_is_not_known_is_refused_with_the_command(cohort, files, tmp_path):
+    """AnoGAN takes the scale of the score in force alone: each other one is a search more."""
+    run = tmp_path / "run"
+    params = {"epochs": 1, "search_steps": 1, "random_state": 0}
+    assert fit_run(cohort, "anogan", params, run, command="")
+    with pytest.raises(ValueError, match=r"no scale .* RUN COHORT --score correlation\."):
+        explain_files(run, [files], tmp_path / "out", score="correlation")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_of_arrays_cannot_read_files(images, files, tmp_path):
     quick("cae").fit(images).save(tmp_path / "model")
     with pytest.raises(ValueError, match="was fitted to arrays: it cannot read files"):

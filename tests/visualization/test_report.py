@@ -212,9 +212,11 @@ def test_a_sweep_has_its_bars_and_calls_no_cell_best(tmp_path):
                 write_row(tmp_path, f"k{i}", "conocc", auc=0.5 + i / 100, **changes)
                 i += 1
         write_row(tmp_path, f"c{i}", "cae", auc=0.6, protocol="sweep", params={"lr": lr})
+    write_row(tmp_path, "other", "cae", auc=0.987, seed=1, protocol="sweep", params={"lr": 0.1})
     page = Page(write_report(tmp_path))
     assert "AUC of conocc over lr, gamma, interval and the level of cae" in page.values("alt")
     assert "best" not in page.text
+    assert "cae 0.987" not in page.source  # of another seed than the rest
     assert "too many fits" in page.text
 
 
@@ -294,6 +296,15 @@ def test_a_class_of_which_there_is_no_image_has_no_heading(tmp_path):
     said = write_report(folder).read_text()
     assert "Majority images scored highest" in said
     assert "Minority images scored lowest" not in said
+
+
+def test_a_test_without_minority_images_shows_the_majority_alone(tmp_path):
+    folder, kept = write_run(tmp_path / "run"), gallery()
+    alone = np.zeros(len(kept.montage), bool)
+    replace(kept, montage_minority=alone).save(folder / "gallery.npz")
+    said = write_report(folder).read_text()
+    assert f"{len(alone)} test images of the majority class" in said
+    assert "of the minority class: " not in said
 
 
 def test_few_images_of_a_class_are_drawn_no_larger_than_many(tmp_path):

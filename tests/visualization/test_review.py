@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import shutil
 import time
 import zlib
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import quick
 from conocc.cli import SOME_FAILED
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.inference import score_files
@@ -169,6 +171,44 @@ def test_made_anew_nothing_of_before_is_left_and_no_verdict_is_lost(run, batch, 
     assert not (out / "errors.csv").exists()
     Batch(run, [batch], out).made()
     assert (out / "index.html").read_text(encoding="utf-8") == before
+
+
+def test_looked_at_again_only_what_is_new_is_drawn_and_what_is_gone_goes(run, batch, tmp_path):
+    new = tmp_path / "new"
+    shutil.copytree(batch, new)
+    again = Batch(run, [new], tmp_path / "out")
+    again.made()
+    assert not again.update()
+    before = again.cases
+    for name in (DEEP, "broken.png"):
+        (new / name).unlink()
+    shutil.copy(new / "plain0.png", new / "more.png")
+    assert again.update()
+    assert again.errors == []
+    gone = {case.number for case in before} - {case.number for case in again.cases}
+    assert [case.path for case in before if case.number in gone] == [str(new / DEEP)]
+    assert [case.path for case in again.cases[len(before) - 1 :]] == [str(new / "more.png")]
+    again.write()
+    pictures = {path.stem for path in (tmp_path / "out" / "images").glob("*.js")}
+    assert pictures == {f"{case.number:05d}" for case in again.cases}
+
+
+def test_without_a_heat_map_images_are_listed_all_the_same(images, tmp_path):
+    """One whose score is no finite number is among the errors."""
+    model = tmp_path / "model"
+    detector = quick("gabor_mahalanobis", normalize="none").fit(images)
+    detector.residual_scale_ = None
+    detector.save(model, preprocessing=Preprocessing(size=16).to_dict())
+    for name, pixel in (("far", np.geomspace(1e28, 1e29, 256)), ("near", images[0])):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x.npy", pixel.reshape(16, 16).astype(np.float32))
+    done = Batch(model, [tmp_path / "far", tmp_path / "near"], tmp_path / "out").made()
+    (row,) = listed(done.page)
+    assert row["path"].endswith("near/x.npy")
+    assert "heat" not in picture(done.page, row)
+    ((path, reason),) = done.errors
+    assert path.endswith("far/x.npy")
+    assert "has no score: its values are too far from those learned." in reason
 
 
 def test_a_page_among_the_images_is_not_scored_with_them(run, batch, tmp_path):
