@@ -2,6 +2,8 @@
 
 import csv
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +23,7 @@ import conocc
 from conftest import quick
 from conocc.data.phantoms import draw_phantom
 from conocc.data.preprocessing import Preprocessing
+from conocc.detectors import METHODS
 from conocc.detectors.input_validation import as_array
 from conocc.detectors.persistence import learned
 from conocc.io.safetensors import read, write
@@ -625,6 +628,22 @@ def test_a_header_cannot_ask_for_more_memory_than_its_file_fills(images, tmp_pat
     write(path, "model", header, tensors)
     with pytest.raises(ValueError, match=r"'encoder.out.weight' \(1000000000000, .*holds \(2, "):
         conocc.load(path)
+
+
+def test_a_model_is_loaded_without_torchs_compiler(images, tmp_path):
+    """It takes a second, in each command that uses a model.
+
+    Only AnoGAN's does, whose weights are drawn in a way of its own, and whose scores take longer.
+    """
+    for name in METHODS.keys() - {"anogan"}:
+        quick(name).fit(images).save(tmp_path / name)
+    program = (
+        "import pathlib, sys, conocc\n"
+        f"for path in pathlib.Path({str(tmp_path)!r}).iterdir():\n"
+        "    conocc.load(path)\n"
+        "    assert not {'sympy', 'torch._dynamo'} & sys.modules.keys(), path\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_model_of_images_without_pixels_is_refused(images, tmp_path):

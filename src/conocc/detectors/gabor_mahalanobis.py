@@ -166,7 +166,7 @@ class Gaussian(nn.Module):
     def __init__(self, d: int) -> None:
         super().__init__()
         self.mean = nn.Buffer(torch.zeros(d, dtype=torch.float64))
-        self.whitening = nn.Buffer(torch.eye(d, dtype=torch.float64))
+        self.whitening = nn.Buffer(torch.zeros(d, d, dtype=torch.float64))
 
     def learn(self, mean: np.ndarray, whitening: np.ndarray) -> None:
         """Take over what was estimated."""

@@ -49,6 +49,13 @@ def test_score_is_the_slope_of_twice_the_log_ratio_of_two_densities():
     assert np.allclose(score - score[0], slope - slope[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 16, 16), (1, 31, 64), (1, 128, 90), (3, 64, 64), (3, 300, 40), (2, 65, 200)]
+)
+def test_the_length_of_a_description_is_counted_on_a_small_image(shape):
+    assert lrt.description_length(*shape) == lrt.Description(shape)(torch.rand(1, *shape)).shape[1]
+
+
 def test_vectors_are_scored_by_the_mahalanobis_distance():
     fitted = quick("lrt").fit(VECTORS[:40])
     seen = fitted.normalized(VECTORS).astype(np.float64)

@@ -34,6 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conocc.detectors.gabor_mahalanobis import (
+    DIRECTIONS,
+    GRID,
     SMALLEST_ENERGY,
     Gaussian,
     cell_means,
@@ -42,6 +44,7 @@ from conocc.detectors.gabor_mahalanobis import (
     flat,
     gabor_pairs,
     laid_out,
+    levels_of,
     log_energy,
     profile,
     pyramid,
@@ -184,7 +187,6 @@ class Description(nn.Module):
         self.alignment = Alignment(shape)
         self.sides = tuple(min(side, LARGEST_SIDE) for side in shape[1:])
         p = self.sides[0] * self.sides[1]
-        self.pairs = nn.Buffer(gabor_pairs())
         self.mean = nn.Buffer(torch.zeros(FOLDS + 1, p))
         self.components = nn.Buffer(torch.zeros(FOLDS + 1, p, COMPONENTS))
 
@@ -216,18 +218,31 @@ class Description(nn.Module):
 
         (n, c, h, w) -> parts (n, m, rows, columns), whose cells lie over the image.
         """
-        x = tone_mapped(x)
-        residuals = [residual_profile(self.residual(x, k), self.pairs) for k in folds]
+        x, pairs = tone_mapped(x), gabor_pairs().to(x)
+        residuals = [residual_profile(self.residual(x, k), pairs) for k in folds]
         return [
-            *features(x.mean(1, keepdim=True), self.pairs),
+            *features(x.mean(1, keepdim=True), pairs),
             *(torch.stack(level).mean(0) for level in zip(*residuals, strict=True)),
             self.bottleneck(self.downsampled(x), FOLDS)[..., None, None],
-            *([profile(x, self.pairs)] if x.shape[1] > 1 else []),
+            *([profile(x, pairs)] if x.shape[1] > 1 else []),
         ]
 
     def forward(self, x: Tensor, folds: Sequence[int] = range(FOLDS)) -> Tensor:
         """Join the parts of a description; (n, c, h, w) -> (n, d)."""
         return flat(self.parts(x, folds))
+
+
+def description_length(channels: int, h: int, w: int) -> int:
+    """Count the numbers of a `Description`, on a blank image: beyond 64 pixels a side adds none.
+
+    On the processor, whatever the device: without memory (`meta`) torch counts by an engine that
+    takes a second to load.
+    """
+    with torch.device("cpu"):
+        blank = torch.zeros(1, 1, min(h, LARGEST_SIDE), min(w, LARGEST_SIDE))
+        grey = Description(blank.shape[1:])(blank).shape[1]
+    maps = channels * (DIRECTIONS + 1) * levels_of(h, w) if channels > 1 else 0
+    return grey + maps * GRID**2
 
 
 def fit_ratio(gaussian: Gaussian, z: np.ndarray, warped: Sequence[np.ndarray]) -> None:
@@ -316,7 +331,7 @@ class LRT(OneClassDetector):
         d = self._shape[0]
         if len(self._shape) == 3:
             self.description_ = Description(self._shape)
-            d = self.description_(torch.zeros(1, *self._shape)).shape[1]
+            d = description_length(*self._shape)
         self.gaussian_ = Gaussian(d)
 
     def _fit(self, X: Batches, train: Train) -> None:
