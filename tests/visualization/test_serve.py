@@ -1,5 +1,6 @@
 """The served review page: who is refused, what is kept, and two readers at once."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -142,6 +143,81 @@ def test_an_image_that_is_dropped_is_scored_and_none_is_replaced(server, tmp_pat
     (case,) = (c for c in server.state()["page"]["cases"] if c["path"].endswith("Größe 1.png"))
     status, text = server.ask(f"images/{case['file']}.js")
     assert (status, case["id"] in text) == (200, True)
+
+
+@pytest.mark.parametrize("body", ["{", "1", "[1]", "[{}]"])
+def test_what_is_no_verdict_is_refused_and_nothing_kept(server, body):
+    assert server.ask("verdicts", "POST", body) == (
+        400,
+        "These are no verdicts. Nothing was kept.",
+    )
+    assert server.state()["verdicts"] == []
+
+
+@pytest.fixture
+def service(run, tmp_path):
+    from conocc.visualization.review import Batch
+    from conocc.visualization.serve import Service, Verdicts
+
+    batch = Batch(run, [tmp_path / "new"], tmp_path / "out")
+    batch.out.mkdir()
+    return Service(batch, Verdicts(tmp_path / "verdicts.db"))
+
+
+def dropped(service, receive):
+    """Drop a file whose size nobody said before; -> status and sentence."""
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+
+    scope = {"type": "http", "headers": [], "path_params": {"name": "a.png"}}
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(service.drop(Request(scope, receive)))
+    return refused.value.status_code, refused.value.detail
+
+
+def test_what_turns_out_too_large_is_not_kept(service, monkeypatch):
+    monkeypatch.setattr("conocc.visualization.serve.LARGEST", 5)
+
+    async def receive():
+        return {"type": "http.request", "body": b"four", "more_body": True}
+
+    status, said = dropped(service, receive)
+    assert (status, "'a.png' is larger than" in said) == (413, True)
+    assert list(service.dropped.iterdir()) == []
+
+
+def test_of_two_that_drop_one_name_the_first_is_kept(service):
+    async def receive():
+        (service.dropped / "a.png").write_bytes(b"first")
+        return {"type": "http.request", "body": b"second"}
+
+    status, said = dropped(service, receive)
+    assert (status, said) == (409, "There is a file 'a.png' already. Rename the new one.")
+    assert [path.read_bytes() for path in service.dropped.iterdir()] == [b"first"]
+
+
+def test_what_cannot_be_looked_for_is_said_and_looked_for_again(service, tmp_path):
+    service.look()
+    assert "new" in service.trouble
+    (tmp_path / "new").mkdir()
+    png(tmp_path / "new" / "x.png", 3)
+    service.look()
+    assert (service.trouble, len(service.shown["cases"])) == ("", 1)
+
+
+def test_a_server_of_what_is_not_there_does_not_start(run, tmp_path):
+    from conocc.visualization.review import Batch
+    from conocc.visualization.serve import serve
+
+    with pytest.raises(ValueError, match="nowhere"):
+        serve(Batch(run, [tmp_path / "nowhere"], tmp_path / "out"), announce=pytest.fail)
+
+
+def test_where_a_port_is_taken_another_is_free():
+    from conocc.visualization.serve import _listening
+
+    with _listening(0) as first, _listening(first.getsockname()[1]) as second:
+        assert first.getsockname() != second.getsockname()
 
 
 class Writers:
