@@ -78,6 +78,3 @@ class SAE(ScoredByReconstruction, AutoencoderDetector):
 
     def _embed(self, x: Tensor) -> Tensor:
         return F.relu(self.network_.encoder(x))
-
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        return self.network_.decoder(self._embed(x))

@@ -94,4 +94,4 @@ class AutoencoderDetector(TrainedDetector):
         return self.network_.encoder(x)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
-        return self.network_(x)
+        return self.network_.decoder(self._embed(x))

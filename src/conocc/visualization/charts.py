@@ -269,7 +269,7 @@ def _named(name: str, value: float | str) -> str:
 
 
 @styled
-def feature_maps(embeddings: Sequence[tuple[str, Embedding]], *, seed: int = 0) -> Figure:
+def feature_maps(embeddings: Sequence[tuple[str, Embedding]]) -> Figure:
     """Draw a t-SNE map of the training features of each model, side by side.
 
     The center μ is embedded along with the images and marked; where a method has none, the mean
@@ -289,7 +289,7 @@ def feature_maps(embeddings: Sequence[tuple[str, Embedding]], *, seed: int = 0) 
         compactness = embedding.compactness()
         below = "" if compactness is None else f"\ncompactness {compactness:.3f}"
         axes.set_title(label + below)
-        points = _map(axes, embedding, seed) or points
+        points = _map(axes, embedding) or points
     if points is not None:
         bar = figure.colorbar(points, ax=grid, shrink=0.7, aspect=30, pad=0.01)
         bar.set_label("distance to the center, rank")
@@ -297,7 +297,7 @@ def feature_maps(embeddings: Sequence[tuple[str, Embedding]], *, seed: int = 0) 
     return figure
 
 
-def _map(axes: Axes, embedding: Embedding, seed: int) -> PathCollection | None:
+def _map(axes: Axes, embedding: Embedding) -> PathCollection | None:
     """Draw one map; return its points, or None where there is nothing to map."""
     shown = subsample(np.arange(len(embedding.train)), MAPPED)
     train = embedding.train[shown].astype(np.float64)
@@ -308,7 +308,7 @@ def _map(axes: Axes, embedding: Embedding, seed: int) -> PathCollection | None:
         return None
     middle = embedding.middle()
     rank = np.linalg.norm(train - middle, axis=1).argsort().argsort() / (len(train) - 1)
-    tsne = TSNE(perplexity=min(PERPLEXITY, len(train) / 3), init="pca", random_state=seed)
+    tsne = TSNE(perplexity=min(PERPLEXITY, len(train) / 3), init="pca", random_state=0)
     *points, center = tsne.fit_transform(np.concatenate([train, middle[None]]))
     x, y = np.transpose(points)
     scatter = axes.scatter(x, y, c=rank, cmap="cividis", s=10, linewidths=0, rasterized=True)

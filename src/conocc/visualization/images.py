@@ -48,24 +48,26 @@ UNITS = {
 BRIGHTER, DARKER = MINORITY, "#56B4E9"
 # Under full colour the image is still to be seen.
 OPAQUE = 0.85
+# Of each class in a montage.
+COLUMNS, ROWS = 8, 3
 # The colour bar has as many steps, on the grey of an image.
 SHADES, GROUND = 513, "#666666"
 
 
 @styled
-def montage(cohort: Cohort, *, columns: int = 8, rows: int = 3, seed: int = 0) -> Figure:
+def montage(cohort: Cohort) -> Figure:
     """Show some images of each class, drawn with a seed; each on its own grey scale."""
-    generator = np.random.default_rng(seed)
-    figure = blank(columns, 2 * rows + 1.2)
+    generator = np.random.default_rng(0)
+    figure = blank(COLUMNS, 2 * ROWS + 1.2)
     figure.suptitle(cohort.name)
     for axes, name in zip(figure.subplots(2), ("majority", "minority"), strict=True):
         chosen = cohort.rows(minority=name == "minority")
         labels = ", ".join(map(printable, sorted(set(cohort.label[chosen].tolist()))))
         axes.set_title(f"{name}: {labels} ({count(len(chosen), 'image')})")
         axes.set_axis_off()
-        some = generator.permutation(chosen)[: rows * columns]
+        some = generator.permutation(chosen)[: ROWS * COLUMNS]
         if len(some):
-            axes.imshow(sheet(np.stack([cohort.images[row] for row in some]), columns))
+            axes.imshow(sheet(np.stack([cohort.images[row] for row in some]), COLUMNS))
     return figure
 
 
