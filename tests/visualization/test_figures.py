@@ -56,11 +56,27 @@ def test_precision_recall_curves_know_their_class_and_its_chance(kind, share):
     assert f"AUPR-{kind[:3]}" in said
 
 
+def test_a_precision_recall_curve_goes_through_the_points_of_the_scores():
+    """Minority 3 and 1, majority 2 and 0: of four, three, two, one flagged ½, ⅔, ½, 1 are it."""
+    four = Scored("four", np.array([True, False, True, False]), np.array([3.0, 2, 1, 0]))
+    curve, chance = charts.curves([four], "minority").axes[0].lines
+    known = [[1, 0.5], [1, 2 / 3], [0.5, 0.5], [0.5, 1], [0, 1]]
+    np.testing.assert_allclose(curve.get_xydata(), known)
+    assert chance.get_xydata().tolist() == [[0, 0.5], [1, 0.5]]
+
+
 def test_a_histogram_counts_every_image_and_marks_the_threshold():
     figure = charts.score_histogram(SCORED[0])
     assert {"majority (20)", "minority (10)", "threshold"} <= set(texts(figure).split("\n"))
     for stairs in figure.axes[0].patches:
         assert stairs.get_data().values.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("threshold", [-3.0, 7.0])
+def test_a_threshold_beyond_all_scores_lies_at_the_end_of_the_bars(threshold):
+    figure = charts.score_histogram(SCORED[0]._replace(threshold=threshold))
+    edges = figure.axes[0].patches[0].get_data().edges
+    assert threshold in (edges[0], edges[-1])
 
 
 def test_a_histogram_outlines_the_calibration_scores():
@@ -193,7 +209,9 @@ def test_a_map_shows_at_most_so_many_images(monkeypatch):
 )
 def test_what_cannot_be_mapped_is_said(train, said):
     made = Embedding(**{**vars(embedding()), "train": train})
-    assert said in texts(charts.feature_maps([("conocc", made)]))
+    figure = charts.feature_maps([("conocc", made)])
+    assert said in texts(figure)
+    assert len(figure.axes) == 1  # and no colour bar
 
 
 def test_a_strip_holds_input_reconstruction_and_residual_side_by_side():
