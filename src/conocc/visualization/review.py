@@ -172,18 +172,17 @@ class Batch:
         self.key = _key(run, where)
         self.remarks = Counter[str]()
         self._numbers: dict[tuple[Any, ...], int] = {}  # of a path, with size and time of its file
-        self._cases: dict[int, Case] = {}
-        self._errors: dict[int, tuple[str, str]] = {}
+        self._done: dict[int, Case | tuple[str, str]] = {}
         self._labels: dict[int, str] = {}
         self._begun = 0  # pictures up to this number are claimed
 
     @property
     def cases(self) -> list[Case]:
-        return [self._cases[number] for number in sorted(self._cases)]
+        return [one for _, one in sorted(self._done.items()) if isinstance(one, Case)]
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        return [self._errors[number] for number in sorted(self._errors)]
+        return [one for _, one in sorted(self._done.items()) if not isinstance(one, Case)]
 
     def made(self, *, n_jobs: int | None = None, verbose: int = 0) -> Written:
         """Make the page, the most unusual image first; `n_jobs` threads read, by default all.
@@ -222,21 +221,18 @@ class Batch:
                 self._labels[self._numbers[key]] = label
         gone = set(before.values()) - set(self._numbers.values())
         for number in gone:
-            self._cases.pop(number, None)
-            self._errors.pop(number, None)
+            self._done.pop(number, None)
         pieces = (todo[i : i + PIECE] for i in range(0, len(todo), PIECE))
         threads = usable_threads(n_jobs)
         with one_torch_thread(), bar("Drawing images", len(todo), verbose=verbose) as advance:
             for some in prefetch(self._piece, pieces, n_jobs=threads, handful=1):
                 for number, done in some:
-                    if isinstance(done, Drawn):
-                        self._keep(done, last)
-                    else:
-                        self._errors[number] = done
+                    one = self._kept(done, last) if isinstance(done, Drawn) else done
+                    self._done[number] = one
                 advance(len(some))
         return bool(todo or gone)
 
-    def _keep(self, drawn: Drawn, last: int) -> None:
+    def _kept(self, drawn: Drawn, last: int) -> Case:
         """Write the picture of an image; the page of an earlier call goes before the first."""
         if not self._begun:  # or that page would show wrong images
             claim(self.out, COMMAND, [PAGE, ERRORS])
@@ -249,11 +245,11 @@ class Batch:
         script = f"picture({json.dumps(drawn.picture)});\n"
         name.with_suffix(".js").write_text(script, encoding="ascii")
         name.with_suffix(".png").write_bytes(drawn.thumbnail)
-        self._cases[drawn.case.number] = drawn.case
         self.remarks.update(drawn.remarks)
+        return drawn.case
 
     def page(self) -> dict[str, Any]:
-        """Give what the template shows; there must be an image."""
+        """Give what the template shows."""
         counts, words, warnings = _words(self.detector, self.decided, self.cases)
         is_sum = all(case.is_sum for case in self.cases)
         has_maps = self.detector.residual_scale_ is not None
@@ -274,7 +270,7 @@ class Batch:
 
     def write(self) -> dict[str, Any]:
         """Write the page, which `page` gives, and what could not be read; remove old pictures."""
-        numbers = set(self._cases)
+        numbers = {case.number for case in self.cases}
         for path in (self.out / IMAGES).iterdir():  # all such were claimed
             if is_picture(path.name) and int(path.stem) not in numbers:
                 path.unlink()
