@@ -79,6 +79,22 @@ def test_a_profile_has_eighty_features_a_level_and_channel(shape, d):
     assert np.isfinite(fitted.anomaly_score(images)).all()
 
 
+def test_the_first_level_is_the_image_and_each_next_one_the_means_of_squares_of_it():
+    x = torch.from_numpy(RNG.normal(size=(2, 1, 32, 32)))
+    first, second, third, _ = p.pyramid(x)
+    assert torch.equal(first, x)
+    for fine, coarse in ((first, second), (second, third)):
+        corners = (fine[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+        torch.testing.assert_close(coarse, sum(corners) / 4)
+
+
+def test_directions_in_which_little_varies_are_whitened_like_others():
+    covariance = np.array([[0.02, 0.01], [0.01, 0.05]])
+    whitening = p.whitening_of(covariance)
+    np.testing.assert_allclose(whitening @ whitening.T, np.linalg.inv(covariance))
+    assert np.isfinite(p.whitening_of(np.zeros((2, 2)))).all()
+
+
 def test_score_is_the_squared_mahalanobis_distance_of_scikit_learn():
     fitted = quick("gabor_mahalanobis").fit(VECTORS[:40])
     oracle = LedoitWolf().fit(fitted.normalized(VECTORS[:40]).astype(np.float64))

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from conocc import load_cohort
+from conocc.data.preprocessing import Preprocessing
 from conocc.detectors.residual_scale import ResidualScale
 from conocc.experiments.artifacts import Embedding
 from conocc.io.pictures import sheet
@@ -56,13 +58,21 @@ def test_precision_recall_curves_know_their_class_and_its_chance(kind, share):
     assert f"AUPR-{kind[:3]}" in said
 
 
-def test_a_precision_recall_curve_goes_through_the_points_of_the_scores():
-    """Minority 3 and 1, majority 2 and 0: of four, three, two, one flagged ½, ⅔, ½, 1 are it."""
-    four = Scored("four", np.array([True, False, True, False]), np.array([3.0, 2, 1, 0]))
-    curve, chance = charts.curves([four], "minority").axes[0].lines
-    known = [[1, 0.5], [1, 2 / 3], [0.5, 0.5], [0.5, 1], [0, 1]]
-    np.testing.assert_allclose(curve.get_xydata(), known)
-    assert chance.get_xydata().tolist() == [[0, 0.5], [1, 0.5]]
+@pytest.mark.parametrize(
+    ("kind", "share", "known"),
+    [
+        # Of one to five flagged, highest first: 1/1, 1/2, 2/3, 2/4, 2/5 are of the minority.
+        ("minority", 2 / 5, [[1, 2 / 5], [1, 1 / 2], [1, 2 / 3], [1 / 2, 1 / 2], [1 / 2, 1]]),
+        # Lowest first: 1/1, 2/2, 2/3, 3/4, 3/5 are of the majority.
+        ("majority", 3 / 5, [[1, 3 / 5], [1, 3 / 4], [2 / 3, 2 / 3], [2 / 3, 1], [1 / 3, 1]]),
+    ],
+)
+def test_precision_recall_curves_go_through_the_points_of_the_scores(kind, share, known):
+    """Five images: the minority's scores are 4 and 2, the majority's 3, 1 and 0."""
+    five = Scored("five", np.array([True, False, True, False, False]), np.arange(4.0, -1, -1))
+    curve, chance = charts.curves([five], kind).axes[0].lines
+    np.testing.assert_allclose(curve.get_xydata(), [*known, [0, 1]])
+    np.testing.assert_allclose(chance.get_xydata(), [[0, share], [1, share]])
 
 
 def test_a_histogram_counts_every_image_and_marks_the_threshold():
@@ -70,6 +80,12 @@ def test_a_histogram_counts_every_image_and_marks_the_threshold():
     assert {"majority (20)", "minority (10)", "threshold"} <= set(texts(figure).split("\n"))
     for stairs in figure.axes[0].patches:
         assert stairs.get_data().values.sum() == pytest.approx(1)
+
+
+def test_the_bars_of_a_histogram_span_all_but_the_outermost_scores():
+    scored = Scored("one", np.zeros(101, bool), np.arange(101.0))
+    edges = charts.score_histogram(scored).axes[0].patches[0].get_data().edges
+    assert (edges[0], edges[-1]) == (1, 99)
 
 
 @pytest.mark.parametrize("threshold", [-3.0, 7.0])
@@ -90,7 +106,9 @@ def test_a_histogram_outlines_the_calibration_scores():
 
 
 def test_a_histogram_of_equal_scores_is_drawn():
-    charts.score_histogram(Scored("all alike", np.arange(4) > 1, np.ones(4)))
+    figure = charts.score_histogram(Scored("all alike", np.arange(4) > 1, np.ones(4)))
+    edges = figure.axes[0].patches[0].get_data().edges
+    assert (edges[0], edges[-1]) == (1, 2)
 
 
 def test_a_histogram_of_one_class_has_neither_the_other_nor_numbers_on_one_another():
@@ -115,6 +133,23 @@ def test_training_curves_have_a_panel_for_each_stage_and_a_line_for_each_term():
     assert first.get_yscale() == "log"
     assert second.get_yscale() == "linear"
     assert first.get_xlabel() == "epoch"
+
+
+@pytest.mark.parametrize(
+    ("lowest", "expected"), [(20.0, [20, 50, 100, 200]), (0.02, [0.1, 1, 10, 100])]
+)
+def test_losses_of_any_range_have_a_few_ticks(lowest, expected):
+    """In steps of 1, 2 and 5 where the range is small; a decade each where it is not."""
+    history = pd.DataFrame({"stage": "a", "epoch": [1, 2], "L": [200.0, lowest]})
+    axis = charts.training_curves(history, "cae").axes[0].yaxis
+    shown = [t for t in axis.get_ticklocs() if lowest <= t <= 200]
+    np.testing.assert_allclose(shown, expected)
+
+
+@pytest.mark.parametrize(("epochs", "marker"), [(29, "o"), (30, "None")])
+def test_few_epochs_are_points_on_their_line(epochs, marker):
+    history = pd.DataFrame({"stage": "a", "epoch": range(epochs), "L": 1.0})
+    assert charts.training_curves(history, "cae").axes[0].lines[0].get_marker() == marker
 
 
 def test_a_method_without_epochs_has_no_training_curves():
@@ -179,6 +214,14 @@ def test_values_that_are_words_or_lists_can_be_swept():
     assert "channels = [4, 8]" in texts(charts.parameter_bars(cells, ["channels"]))
 
 
+def test_values_ascend_as_numbers_and_words_come_after_them():
+    swept = [({"kernel_gamma": value}, 0.6) for value in ("scale", 10.0, 5.0, "nearest", 100.0)]
+    figure = charts.parameter_bars(swept, ["kernel_gamma"])
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert labels == [f"kernel_gamma = {v}" for v in (5, 10, 100, "nearest", "scale")]
+    assert figure.axes[0].get_title() == ""
+
+
 def test_feature_maps_stand_side_by_side_with_their_centers_and_compactness():
     own, mean = embedding(), embedding(center=False)
     figure = charts.feature_maps([("conocc", own), ("cae", mean)])
@@ -188,6 +231,12 @@ def test_feature_maps_stand_side_by_side_with_their_centers_and_compactness():
     assert second.get_legend_handles_labels()[1] == ["mean (no μ)"]
     assert len(first.collections[0].get_offsets()) == 12
     assert bar.get_ylabel() == "distance to the center, rank"
+
+
+def test_where_nothing_tells_the_compactness_none_is_shown():
+    made = embedding()
+    one_class = replace(made, minority=np.zeros_like(made.minority))
+    assert charts.feature_maps([("cae", one_class)]).axes[0].get_title() == "cae"
 
 
 def test_colour_is_the_rank_of_the_distance_to_the_center():
@@ -212,6 +261,17 @@ def test_what_cannot_be_mapped_is_said(train, said):
     figure = charts.feature_maps([("conocc", made)])
     assert said in texts(figure)
     assert len(figure.axes) == 1  # and no colour bar
+
+
+def test_a_montage_shows_images_of_each_class_that_has_some():
+    cohort = load_cohort("phantom-mri", Preprocessing(size=16), cache=False)
+    majority, minority = (cohort.rows(minority=one) for one in (False, True))
+    few = cohort.take(np.concatenate([majority[:30], minority[:2]]))
+    for shown, widths in ((few, [8 * 18 - 2, 2 * 18 - 2]), (cohort.take(majority[:1]), [16])):
+        figure = images.montage(shown)
+        drawn = [image.get_array() for axes in figure.axes for image in axes.images]
+        assert [pixels.shape[1] for pixels in drawn] == widths
+    assert "minority:  (0 images)" in texts(figure)
 
 
 def test_a_strip_holds_input_reconstruction_and_residual_side_by_side():

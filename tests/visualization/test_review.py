@@ -16,7 +16,7 @@ from conftest import quick
 from conocc.cli import SOME_FAILED
 from conocc.data.preprocessing import Preprocessing
 from conocc.experiments.inference import score_files
-from conocc.visualization.review import Batch, placed, stored
+from conocc.visualization.review import Batch, placed, shown_window, stored
 from fitted_runs import pixels
 from made_dicom import dicom, element
 from made_nifti import write_volume
@@ -96,6 +96,15 @@ def test_fractions_and_wide_ranges_come_back_to_a_65536th_of_their_range(scale):
     assert np.abs(back - image).max() <= np.ptp(image) / 65535
     wide = pixels(0, 2**31 - 1).astype(np.int32)
     assert np.abs(unpacked(stored(wide))[0] - wide).max() <= 2**31 / 65535
+
+
+def test_eight_bits_are_shown_whole_and_others_but_for_the_outermost_pixels():
+    ramp = np.arange(201 * 201).reshape(201, 201)
+    assert shown_window((ramp % 200).astype(np.uint8)) == [0, 255]
+    assert shown_window(ramp.astype(np.uint16)) == [0.005 * 40400, 0.995 * 40400]
+    few = np.zeros((201, 201), np.uint16)
+    few[0, 0] = 7  # of which the percentiles tell nothing
+    assert shown_window(few) == [0, 7]
 
 
 @pytest.mark.parametrize("shape", [(100, 200), (201, 77), (64, 64)])
