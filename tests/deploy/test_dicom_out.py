@@ -25,6 +25,7 @@ from conocc.deploy.dicom_out import export_files  # noqa: E402
 CT, ENHANCED = STORAGE + "2", STORAGE + "2.1"
 STUDY, FRAME_OF_REFERENCE = "1.2.3", "1.2.3.8"
 NAME = "Müller^Jürgen"
+KINDS = ("report", "picture", "map")
 
 
 def image(seed: int, n: int = 1) -> np.ndarray:
@@ -269,6 +270,15 @@ def test_what_is_no_dicom_file_is_counted(run, batch, tmp_path):
     assert "1 image: no DICOM file" in said
     assert "1 image: a copy of another one" in said
     assert "2 reports on 3 images, 8 new" in said
+
+
+def test_of_which_side_an_image_is_its_pictures_say_and_a_report_does_not(run, tmp_path):
+    """A report is of no side, and the standard has no such attribute there."""
+    side = element(0x00200060, "CS", "L")
+    (tmp_path / "x.dcm").write_bytes(dicom(image(1), *whose(), side))
+    export(run, tmp_path / "x.dcm", tmp_path / "to")
+    found = {kind: objects(tmp_path / "to", kind)[0].get("Laterality") for kind in KINDS}
+    assert found == {"report": None, "picture": "L", "map": "L"}
 
 
 def test_where_there_is_no_dicom_file_nothing_is_written(run, tmp_path):

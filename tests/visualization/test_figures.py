@@ -316,6 +316,12 @@ def test_a_gallery_is_on_the_scale_that_was_kept_with_it():
     assert np.ptp(own, axis=2).max() > 100
 
 
+def shades(bar) -> tuple[tuple[float, float], int]:
+    """From where to where a colour bar is coloured, and at how many ends it is pointed."""
+    (mesh,) = (one for one in bar.collections if one.get_array() is not None)
+    return mesh.get_clim(), len([one for one in bar.patches if len(one.get_path().vertices) < 6])
+
+
 def test_an_explanation_has_a_colour_bar_in_units():
     given = np.random.default_rng(0).normal(size=(1, 16, 16))
     figure = images.explanation(
@@ -328,6 +334,7 @@ def test_an_explanation_has_a_colour_bar_in_units():
     bar = figure.axes[-1]
     assert bar.get_ylabel() == "a unit"
     assert bar.get_yticks().tolist() == [-3, -1, 1, 3]
+    assert shades(bar) == ((-3, 3), 2)
     assert [label.get_text() for label in bar.get_yticklabels()] == [
         "−3 darker",
         "−1",
@@ -349,6 +356,7 @@ def test_a_correlation_has_no_sign_and_a_colour_bar_from_zero():
     bar = figure.axes[-1]
     assert bar.get_ylabel() == "0 where the patterns are alike"
     assert (bar.get_yticks().tolist(), bar.get_ylim()) == ([0.5, 1.5], (0, 1.5))
+    assert shades(bar) == ((0, 1.5), 1)
 
 
 def test_a_sheet_lays_images_out_in_rows():
