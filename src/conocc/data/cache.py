@@ -146,14 +146,13 @@ def arranged(images: Images, rows: npt.NDArray[np.intp]) -> Images:
     """Give the images of `rows`, in that order; many of them in a file that nobody else sees."""
     if np.array_equal(rows, np.arange(len(images))):
         return images
-    shape = (len(rows), *images.shape[1:])
     if len(rows) * images[:1].nbytes <= ARRANGED_IN_MEMORY_BYTES:
         return images[rows]
     with tempfile.TemporaryFile() as file:
         for row in rows:
             file.write(images[row].tobytes())
         file.flush()
-        return np.memmap(file, np.float32, "r", shape=shape)
+        return np.memmap(file, np.float32, "r", shape=(len(rows), *images.shape[1:]))
 
 
 class CacheEntry(NamedTuple):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -31,7 +32,6 @@ from conocc.data.image_io.stack import Stack, StackOptions
 
 # With the preamble that the standard asks for, or without it: then the first element must be of
 # the groups 0002 or 0008, with the kind of its value or with a length that such have.
-PREAMBLE = re.compile(rb".{128}DICM", re.DOTALL)
 _BARE = (
     rb"[\x02\x08]\0.\0(?:AE|AS|CS|DA|DS|DT|IS|LO|OB|PN|SH|TM|UI|UL)",
     rb"\0[\x02\x08]\0.(?:AE|AS|CS|DA|DS|DT|IS|LO|OB|PN|SH|TM|UI|UL)",
@@ -98,12 +98,9 @@ def open_dicom(file: BinaryIO, options: StackOptions) -> Stack | None:
     from conocc.data.image_io.dicom_person import person_of
 
     head = file.read(_HEAD)
-    try:
-        ds, layout = _opened(head, is_head=True)
-        if layout.frames == 1:
+    with suppress(ValueError):  # of what lies further behind, or of damage
+        if _opened(head, is_head=True)[1].frames == 1:
             return None
-    except ValueError:
-        pass  # of what lies further behind, or of damage
     try:
         ds, layout = _opened(data := head + file.read())
     except ValueError:

@@ -123,10 +123,8 @@ def _decoded(value: bytes) -> list[str]:
         return [value.decode("ascii")] if value else []
     texts = []
     for codec in _CODECS.split():
-        try:
+        with suppress(UnicodeDecodeError):
             texts.append(value.decode(codec))
-        except UnicodeDecodeError:
-            continue
     return texts
 
 
