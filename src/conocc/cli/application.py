@@ -111,7 +111,6 @@ app.register_install_completion_command()
 def info() -> None:
     """Print versions and the machine, for a report of a fault: no patient, file or folder."""
     import platform
-    import re
     from importlib.metadata import PackageNotFoundError, requires, version
 
     import torch

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from conocc.cli import options as ask
 from conocc.cli.application import app, out, say_all, say_failed, show
+from conocc.io.words import count
 from conocc.thresholds.rule import RULE
 
 
@@ -122,7 +123,6 @@ def explain(
 
     Files that cannot be read are listed in errors.csv in the folder; the exit code is then 3.
     """
-    from conocc.data.index import count
     from conocc.visualization.explain import explain_files
 
     how: dict[str, Any] = {"table": table, "score": score}

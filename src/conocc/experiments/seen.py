@@ -14,10 +14,10 @@ import pandas as pd
 
 from conocc.data.acquisition import moved
 from conocc.data.cohort import Cohort
-from conocc.data.index import count
 from conocc.data.pseudonyms import key_file
 from conocc.detectors.input_validation import digests
 from conocc.io.tables import read_csv
+from conocc.io.words import count
 from conocc.thresholds.conformal import one_image_a_patient
 from conocc.thresholds.rules import Decisions
 
