@@ -220,9 +220,7 @@ def _is_finished(out: Path, identity: Mapping[str, Any]) -> bool:
         refuse_foreign(out, "fit", "|".join(map(re.escape, (*FIT_FILES, "checkpoint"))))
         return False
     about = read_run(out)
-    # A parameter that came after the run was made is what it is by default.
-    defaults = make_detector(identity["method"], {}).plain_params()
-    was = {**defaults, **about["params"], **{k: v for k, v in about.items() if k in identity}}
+    was = {**about["params"], **{k: v for k, v in about.items() if k in identity}}
     now = {**identity["params"], **identity}
     changes = [
         f"{key} was {was.get(key)!r}, is {value!r}"
