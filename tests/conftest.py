@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from conocc.detectors import METHODS, method_class
 # The suite runs in as many processes as there are cores; tiny tensors gain nothing by threads.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start, whose last bits count
+
+# Which a shell has processes in the background ignore, and what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Enough training for a promise to be kept or broken, not for a good score.
 QUICK = {
