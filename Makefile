@@ -7,8 +7,8 @@ PYTHON ?= python3
 demo: $(VENV)/installed          ## the main job on a built-in cohort
 	$(BIN)/conocc demo --out conocc-demo
 
+# Threads of several test processes, waiting for each other, leave their core.
 test: $(VENV)/installed          ## the tests; CONOCC_DATA names a folder of real images, if any
-	# Threads of several test processes, waiting for each other, leave their core.
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/installed         ## lint, format, types, who may import whom, known vulnerabilities
