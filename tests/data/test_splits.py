@@ -208,7 +208,9 @@ def test_whole_patients_calibrate_and_nothing_but_training_images_moves(rows, se
     patient, _, digest = columns(rows)
     before, groups = training_groups(rows, seed)
     if groups < 2:
-        with pytest.raises(ValueError, match=f"are needed. Got {groups}"):
+        with pytest.raises(
+            ValueError, match=f"images of patients who are not known, are needed. Got {groups}"
+        ):
             kept_for_calibration(before, patient, digest, seed=seed, share=share)
         return
     try:
@@ -275,7 +277,7 @@ def test_images_without_contrast_join_no_patients_for_calibration():
     blank = [False, True, False, True]
     split = kept_for_calibration(*given, seed=0, share=0.5, blank=blank)
     assert sorted(split.tolist()) == ["calibration", "train", "train", "unused"]
-    with pytest.raises(ValueError, match="are needed. Got 1"):
+    with pytest.raises(ValueError, match="images of patients who are not known, are needed. Got 1"):
         kept_for_calibration(*given, seed=0, share=0.5)
 
 
